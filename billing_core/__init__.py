@@ -1,0 +1,1 @@
+"""One usage event: from the stream to recognized revenue."""

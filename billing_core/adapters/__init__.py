@@ -1,0 +1,1 @@
+"""The outside world: usage stream, snapshot projection, Stripe."""

@@ -1,0 +1,1 @@
+"""What is sold: features, meters, prices and plans."""

@@ -1,0 +1,1 @@
+"""What the gateway and the billing core share, and nothing else."""

@@ -1,0 +1,139 @@
+"""Names in Redis, and what stands behind an API key.
+
+A customer belongs to one of 1,024 shards by a hash that never changes. All keys of a customer, and the usage
+stream of the shard, carry the hash tag `{sNNNN}`, so that one script may touch them all in one step and Redis
+Cluster may spread the shards. A client-sent event belongs to the shard of its own id, because that is what must
+be unique.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import zlib
+from enum import StrEnum
+
+import msgspec
+
+SHARD_COUNT = 1024
+LANE_COUNT = 16
+"""Shards are leased to flushers in lanes of 64."""
+
+INVALIDATION_CHANNEL = "tg:invalidate"
+
+
+class Role(StrEnum):
+    """What a credential may do at the data plane."""
+
+    CALLER = "caller"
+    OPERATOR = "operator"
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway knows of a credential. Shape in Redis: msgpack map under `api_key_name`."""
+
+    tenant_id: str
+    role: Role
+    customer_id: str = ""
+    hint: str = ""
+    path: tuple[str, ...] = ()
+
+
+def digest_of(credential: str) -> str:
+    """What is stored instead of the credential: sha256, hexadecimal."""
+    return hashlib.sha256(credential.encode()).hexdigest()
+
+
+def shard_of_customer(tenant_id: str, customer_id: str) -> int:
+    """The customer's shard, for good."""
+    return zlib.crc32(f"{tenant_id}:{customer_id}".encode()) % SHARD_COUNT
+
+
+def shard_of_event(tenant_id: str, event_id: str) -> int:
+    """The shard that keeps a client-sent event's id unique."""
+    return zlib.crc32(f"{tenant_id}:{event_id}".encode()) % SHARD_COUNT
+
+
+def lane_of(shard: int) -> int:
+    """The lease lane of a shard."""
+    return shard * LANE_COUNT // SHARD_COUNT
+
+
+def new_hold_id(shard: int) -> str:
+    """An unguessable hold id that says where the hold lives: `hold_`, 3 hex digits of shard, 29 of chance."""
+    return f"hold_{shard:03x}{secrets.token_hex(15)[:29]}"
+
+
+def shard_of_hold(hold_id: str) -> int | None:
+    """The shard a hold id names, or None where the text is no hold id."""
+    digits = hold_id[5:]
+    if len(hold_id) != 37 or not hold_id.startswith("hold_") or not set(digits) <= set("0123456789abcdef"):
+        return None
+    shard = int(digits[:3], 16)
+    return shard if shard < SHARD_COUNT else None
+
+
+def tag(shard: int) -> str:
+    """The hash tag of a shard: `{s0421}`."""
+    return f"{{s{shard:04d}}}"
+
+
+def api_key_name(digest: str) -> str:
+    """Where a credential's KeyRecord lives."""
+    return f"tg:key:{digest}"
+
+
+def epoch_key(shard: int) -> str:
+    """The shard's epoch; absent while the shard is not built."""
+    return f"{tag(shard)}:epoch"
+
+
+def stream_key(shard: int) -> str:
+    """The shard's usage stream."""
+    return f"{tag(shard)}:usage"
+
+
+def shard_holds_key(shard: int) -> str:
+    """Deadlines of all holds of a shard, for the sweeper."""
+    return f"{tag(shard)}:holds"
+
+
+def hold_key(hold_id: str, shard: int) -> str:
+    """One hold's state."""
+    return f"{tag(shard)}:hold:{hold_id}"
+
+
+def event_id_key(tenant_id: str, event_id: str) -> str:
+    """The mark that a client-sent event id is taken."""
+    return f"{tag(shard_of_event(tenant_id, event_id))}:evt:{tenant_id}:{event_id}"
+
+
+class CustomerKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of everything that Redis keeps of one customer."""
+
+    shard: int
+    epoch: str
+    stream: str
+    shard_holds: str
+    snapshot: str
+    counters: str
+    wallet: str
+    holds: str
+    idempotency_prefix: str
+
+
+def customer_keys(tenant_id: str, customer_id: str) -> CustomerKeys:
+    """All names for one customer; pure, so a gateway may cache them beside the key."""
+    shard = shard_of_customer(tenant_id, customer_id)
+    mark, owner = tag(shard), f"{tenant_id}:{customer_id}"
+    return CustomerKeys(
+        shard=shard,
+        epoch=epoch_key(shard),
+        stream=stream_key(shard),
+        shard_holds=shard_holds_key(shard),
+        snapshot=f"{mark}:snap:{owner}",
+        counters=f"{mark}:use:{owner}",
+        wallet=f"{mark}:wal:{owner}",
+        holds=f"{mark}:chd:{owner}",
+        idempotency_prefix=f"{mark}:idem:{owner}:",
+    )

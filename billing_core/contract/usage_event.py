@@ -1,0 +1,136 @@
+"""The usage entry: what a script appends to the shard's stream in the same step as the debit.
+
+The gateway prepares the body before the decision (who, what, which request); the script adds what only it knows
+(when, how much it cost, which grants paid). The worker reads both. Bodies allow unknown fields, because tomorrow's
+gateway may write for today's worker.
+
+Stream fields: `k` kind, `b` body, `at` decision instant in ms on the tenant's clock, `q` quantities, `c` costs and
+`u` uncollected nanos (each in the order of the body's charges, joined by spaces), `m` movements
+`grant=nanos grant=nanos`, `w` currency, `e` shard epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from billing_core.errors import InvariantBroken
+
+
+class EntryKind(StrEnum):
+    """What happened."""
+
+    DEBIT = "debit"
+    SETTLE = "settle"
+    LAPSE = "lapse"
+    EVENT = "event"
+
+
+class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the gateway knows before the decision. Shape in the stream: msgpack map.
+
+    Gate decisions: `event_id` is the decision id, `features` names the charges in order. Client-sent events:
+    `event_id` is the client's, `name` its type, `event_at_ms` its time, `properties` its fields (numbers as text).
+    Lapses: `grant_id` and `reason`.
+    """
+
+    event_id: str
+    tenant_id: str
+    customer_id: str
+    features: tuple[str, ...] = ()
+    name: str = ""
+    event_at_ms: int = 0
+    properties: dict[str, str] = {}
+    key_hint: str = ""
+    grant_id: str = ""
+    reason: str = ""
+
+
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """Nanos taken from one grant by one entry."""
+
+    grant_id: str
+    nanos: int
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature of a gate decision, as it was charged."""
+
+    feature: str
+    quantity: int
+    charged_nanos: int
+    uncollected_nanos: int
+
+
+class StreamPosition(msgspec.Struct, frozen=True, order=True):
+    """A stream id, ordered as Redis orders it."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> StreamPosition:
+        """From `1700000000000-3`."""
+        ms, _, seq = text.partition("-")
+        return cls(int(ms), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+class UsageEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream entry, decoded."""
+
+    position: StreamPosition
+    kind: EntryKind
+    body: EventBody
+    decided_at_ms: int
+    currency: str
+    epoch: int
+    charges: tuple[Charge, ...]
+    movements: tuple[Movement, ...]
+
+
+_DECODER = msgspec.msgpack.Decoder(EventBody)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode_body(body: EventBody) -> bytes:
+    """The body as the scripts carry it."""
+    return _ENCODER.encode(body)
+
+
+def decode_entry(stream_id: bytes, fields: Mapping[bytes, bytes]) -> UsageEntry:
+    """One entry as the worker sees it.
+
+    Raises: InvariantBroken where the entry is not one that a script of this house writes.
+    """
+    try:
+        body = _DECODER.decode(fields[b"b"])
+        return UsageEntry(
+            position=StreamPosition.parse(stream_id.decode()),
+            kind=EntryKind(fields[b"k"].decode()),
+            body=body,
+            decided_at_ms=int(fields[b"at"]),
+            currency=fields.get(b"w", b"").decode(),
+            epoch=int(fields.get(b"e", b"0")),
+            charges=_charges(body, fields),
+            movements=_movements(fields.get(b"m", b"")),
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        raise InvariantBroken(f"stream entry {stream_id!r} cannot be read: {error}") from error
+
+
+def _charges(body: EventBody, fields: Mapping[bytes, bytes]) -> tuple[Charge, ...]:
+    columns = [[int(n) for n in fields.get(name, b"").split()] for name in (b"q", b"c", b"u")]
+    return tuple(
+        Charge(feature=feature, quantity=quantity, charged_nanos=cost, uncollected_nanos=lost)
+        for feature, quantity, cost, lost in zip(body.features, *columns, strict=True)
+    )
+
+
+def _movements(text: bytes) -> tuple[Movement, ...]:
+    pairs = [part.split("=") for part in text.decode().split()]
+    return tuple(Movement(grant_id=grant, nanos=int(nanos)) for grant, nanos in pairs)

@@ -1,0 +1,1 @@
+"""What a customer may do now, resolved into a snapshot."""

@@ -1,0 +1,1 @@
+"""The verbs: ingest, renew, close, collect, recognize, project, reconcile."""

@@ -1,0 +1,1 @@
+"""One clean bill whose every line traces to its events."""

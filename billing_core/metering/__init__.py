@@ -1,0 +1,1 @@
+"""How raw events become billable quantities."""

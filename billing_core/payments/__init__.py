@@ -1,0 +1,1 @@
+"""Collecting what is due: states of a payment and what moves between them."""

@@ -1,0 +1,1 @@
+"""How quantities become exact money."""

@@ -1,0 +1,1 @@
+"""When money that was billed becomes revenue."""

@@ -1,0 +1,1 @@
+"""Schema, named queries and invariants, as SQL files."""

@@ -1,0 +1,1 @@
+"""Named query in, struct out; no decisions."""

@@ -1,0 +1,1 @@
+"""Who is on what plan, from when to when."""

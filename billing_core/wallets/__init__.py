@@ -1,0 +1,1 @@
+"""Credit blocks and the order in which they burn."""

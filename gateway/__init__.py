@@ -1,0 +1,1 @@
+"""One request: bytes to decision to bytes, and the usage event that it leaves behind."""

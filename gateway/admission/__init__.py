@@ -1,0 +1,1 @@
+"""What decides: who is calling, what the script answered, and what that means."""

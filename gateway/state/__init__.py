@@ -1,0 +1,1 @@
+"""The gateway's link to Redis and what it remembers of it."""
