@@ -1,0 +1,1 @@
+"""The `tallygate` command: supervises processes and talks to the control plane over HTTP."""
