@@ -16,6 +16,7 @@ Fixtures for tests:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -29,6 +30,8 @@ import asyncpg
 import pytest
 import redis.asyncio
 
+from billing_core.errors import ConfigurationError
+
 try:  # the migrations are being written; this guard goes when they stand
     from billing_core.store.migration import migrate
 except ModuleNotFoundError:
@@ -38,6 +41,7 @@ except ModuleNotFoundError:
 
 
 from gateway.command.embedded.postgres import Postgres, start_postgres
+from gateway.command.embedded.process import take_lock
 from gateway.command.embedded.valkey import start_valkey
 
 if TYPE_CHECKING:
@@ -46,6 +50,10 @@ if TYPE_CHECKING:
 _TEMPLATE = "tallygate_template"
 _RELAXED = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200")
 _HERD = pytest.StashKey[tuple[Path, Postgres]]()
+_ROOM_BYTES = 4 * 2**30
+_PREFIX = "tallygate-test-"
+_STALE_S = 60
+_locks: list[int] = []
 _numbers = itertools.count()
 
 
@@ -69,13 +77,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _end_postgres(*herd)
 
 
+def _make_folder() -> Path:
+    """A folder for a server's data: in memory where there is room, since a database is some 600 files.
+
+    What a run that was killed left behind is removed: folders of some age whose lock nobody holds.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory if roomy else None))
+    _locks.append(take_lock(folder / "in-use", timeout_ms=0))
+    for other in folder.parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(ConfigurationError, OSError):
+            if folder.stat().st_mtime - other.stat().st_mtime > _STALE_S:
+                os.close(take_lock(other / "in-use", timeout_ms=0))
+                shutil.rmtree(other)
+    return folder
+
+
 def _start_postgres() -> tuple[Path, Postgres]:
-    folder = Path(tempfile.mkdtemp(prefix="tallygate-test-"))
+    folder = _make_folder()
     return folder, start_postgres(folder, options=_RELAXED)
 
 
 def _end_postgres(folder: Path, server: Postgres) -> None:
-    server.kill()
+    server.stop()
     shutil.rmtree(folder)
 
 
@@ -116,7 +141,7 @@ async def postgres_url(postgres_pattern: str) -> AsyncIterator[str]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     keeper = await asyncpg.connect(postgres_pattern.format("postgres"))
     try:
-        await keeper.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        await keeper.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
         yield postgres_pattern.format(name)
         await keeper.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
@@ -126,10 +151,10 @@ async def postgres_url(postgres_pattern: str) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[str]:
     """The worker's own Valkey; scripts use plain keys, so workers do not share one."""
-    folder = Path(tempfile.mkdtemp(prefix="tallygate-test-"))
+    folder = _make_folder()
     server = start_valkey(folder, appendfsync="no")
     yield server.url
-    server.kill()
+    server.stop()
     shutil.rmtree(folder)
 
 
