@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 - the word of this house for the root
     """The root: anything that is raised on purpose.
 
     `field` names what in the request broke the rule ("" where no field is at fault).

@@ -1,1 +1,1 @@
-"""What is sold: features, meters, prices and plans."""
+"""What is sold: meters, features, prices and plans, as an operator writes them down."""

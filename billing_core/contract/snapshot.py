@@ -6,8 +6,8 @@ field `f:<feature>` per feature, each a msgpack array read by position in Lua. A
 entirely.
 
 A tariff is the cumulative price A(u) of u units in a billing period. Units are first rounded up to packages:
-n = ceil(u / package_units). Tiers are `(lo, hi]` on n; the units of a tier cost nanos / batch each, and a tier's flat
-fee is due once it is entered. All rates share the one denominator `batch`.
+n = ceil(u / package_units). Tiers are `(lo, hi]` on n; the units of a tier cost nanos / batch each, and a tier's
+flat fee is due once it is entered. All rates share the one denominator `batch`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Status(StrEnum):
 class Window(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where counting starts anew. Units: milliseconds since the epoch on the tenant's clock.
 
-    STEPS: edges at anchor_ms + k * every_ms. EDGES: `edges_ms` ascending; the window of an instant starts at the last
-    edge that is not after it; before the first or after the last edge a decision is `unavailable`.
+    STEPS: edges at anchor_ms + k * every_ms. EDGES: `edges_ms` ascending; the window of an instant starts at the
+    last edge that is not after it; before the first or after the last edge a decision is `unavailable`.
     """
 
     kind: WindowKind

@@ -1,0 +1,196 @@
+"""The catalog document: what an operator writes in TOML, and what `PUT /v1/catalog` takes as JSON.
+
+A **meter** says how events of one name become a quantity. A **feature** is something a caller can be entitled to; a
+check on feature X leaves a usage event named X with its quantity, so the meter of X reads event X, field
+`quantity`, aggregation `sum`. A **plan** is what a customer subscribes to: a fee that is billed in advance,
+entitlements, and prices on meters. These are the bare words; `catalog.rule` says what makes them a catalog.
+
+Amounts are decimal text of the currency's major unit ("0.0083"), never a number: a number in TOML or JSON has
+already been a float somewhere. Defaults are left out when a document is written, so that a field that is added
+tomorrow does not change the digest of a plan that does not use it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from billing_core.values.ids import Code
+from billing_core.values.period import Interval
+
+QUANTITY_FIELD = "quantity"
+"""The field that every decision's usage event has; all other fields are looked up in the event's properties."""
+
+
+class Aggregation(StrEnum):
+    """How a meter makes one quantity of many events."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MAX = "max"
+    UNIQUE = "unique"
+    LATEST = "latest"
+
+
+class FeatureKind(StrEnum):
+    """Whether a feature is on or off, has a value, or is counted."""
+
+    SWITCH = "switch"
+    STATIC = "static"
+    METERED = "metered"
+
+
+class LimitMode(StrEnum):
+    """What happens above a limit: `hard` refuses, `soft` records overage."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
+class LimitAnchor(StrEnum):
+    """Where a limit's windows start: at calendar edges, at the subscription's start, or once for ever."""
+
+    CALENDAR = "calendar"
+    SUBSCRIPTION = "subscription"
+    LIFETIME = "lifetime"
+
+
+class PlanAnchor(StrEnum):
+    """Where a plan's billing periods start: at calendar edges, or on the day of the subscription."""
+
+    CALENDAR = "calendar"
+    SUBSCRIPTION = "subscription"
+
+
+class Model(StrEnum):
+    """How a price makes money of a quantity."""
+
+    FLAT = "flat"
+    PER_UNIT = "per_unit"
+    GRADUATED = "graduated"
+    VOLUME = "volume"
+    PACKAGE = "package"
+
+
+class Pay(StrEnum):
+    """When a price is paid: on the invoice after the period, or out of the wallet as it happens."""
+
+    ARREARS = "arrears"
+    PREPAID = "prepaid"
+
+
+class PackageRounding(StrEnum):
+    """What a begun package counts: a whole one, nothing, or its exact share."""
+
+    UP = "up"
+    DOWN = "down"
+    NONE = "none"
+
+
+class PeriodMeasure(StrEnum):
+    """A batch as long as the period: 15.00 a host-month is 15.00 per `hours_of_period` host-hours."""
+
+    DAYS = "days_of_period"
+    HOURS = "hours_of_period"
+    SECONDS = "seconds_of_period"
+
+
+class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Events of one name become a quantity.
+
+    `field` names what is summed, compared or told apart; `count` takes none. `scale` is the number of digits after
+    the point that a quantity may have. `group_by` names properties by which the quantity is also told apart.
+    """
+
+    code: Code
+    event: Code
+    aggregation: Aggregation
+    field: str = ""
+    scale: int = 0
+    group_by: tuple[str, ...] = ()
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Something that a caller can be entitled to; `meter` names the meter that counts a metered one."""
+
+    code: Code
+    kind: FeatureKind
+    name: str = ""
+    meter: str = ""
+
+
+class PlanEntitlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a plan lets its customers do with one feature.
+
+    `value` belongs to static features, the limit to metered ones. A limit without an interval is only possible with
+    the anchor `lifetime`.
+    """
+
+    feature: Code
+    enabled: bool = True
+    value: str = ""
+    limit_units: int | None = None
+    limit_mode: LimitMode = LimitMode.HARD
+    limit_interval: Interval | None = None
+    limit_anchor: LimitAnchor = LimitAnchor.CALENDAR
+
+
+class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One tier of a table: above the previous bound, up to and including `upto`; the last one has no bound.
+
+    Units: `upto` counts packages where the price has packages, else the meter's units; decimals as text.
+    """
+
+    upto: int | str | None = None
+    unit_amount: str = "0"
+    flat_amount: str = "0"
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the quantity of one meter becomes money in a billing period.
+
+    Units: `unit_amount` buys `per` units, or `per` packages where `package_units` is above one (or the model is
+    `package`). A quantity is divided by `package_units` before anything else looks at it; `package_rounding` says
+    what a begun package counts. `free_units` are taken off before that. `flat_amount` is due once the quantity is
+    above zero, at zero too with `first_flat_always_due`. The minimum and maximum bound what a period costs.
+    """
+
+    code: Code
+    meter: Code
+    model: Model
+    name: str = ""
+    unit_amount: str = ""
+    flat_amount: str = ""
+    per: int | PeriodMeasure = 1
+    package_units: int = 1
+    package_rounding: PackageRounding = PackageRounding.UP
+    free_units: int = 0
+    tiers: tuple[PriceTier, ...] = ()
+    first_flat_always_due: bool = False
+    minimum_amount: str = ""
+    maximum_amount: str = ""
+    pay: Pay = Pay.ARREARS
+    feature: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a customer subscribes to. `fee_amount` is billed in advance at each period's start."""
+
+    code: Code
+    currency: str
+    name: str = ""
+    interval: Interval = Interval.MONTH
+    anchor: PlanAnchor = PlanAnchor.CALENDAR
+    time_zone: str = "UTC"
+    fee_amount: str = "0"
+    entitlements: tuple[PlanEntitlement, ...] = ()
+    prices: tuple[Price, ...] = ()
+
+
+class CatalogDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A whole catalog as it is written; not yet known to hold together."""
+
+    meters: tuple[Meter, ...] = ()
+    features: tuple[Feature, ...] = ()
+    plans: tuple[Plan, ...] = ()

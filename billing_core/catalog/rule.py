@@ -1,0 +1,184 @@
+"""What makes a document a catalog: the rules, and every fault told by its place.
+
+All faults of a document are found in one reading; the first is the error's field and rule, the others are named in its
+text, so that an operator does not repair a catalog one upload at a time. The rules of one price stand in
+`price_rule`; here are those that need the whole document: codes that are unique, names that exist, plans whose parts
+agree with each other.
+
+Worked example: a graduated price whose table ends at 10 is refused as
+`plans[0].prices[1].tiers: the last tier must be open (leave out upto), or units above 10 have no price`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from billing_core.catalog.document import (
+    QUANTITY_FIELD,
+    Aggregation,
+    CatalogDocument,
+    Feature,
+    FeatureKind,
+    LimitAnchor,
+    Meter,
+    Plan,
+    PlanEntitlement,
+)
+from billing_core.catalog.fault import Fault, raise_first
+from billing_core.catalog.price_rule import amount_faults, price_faults
+from billing_core.errors import InvalidInput
+from billing_core.values.ids import is_code
+from billing_core.values.money import MAX_EXACT, minor_exponent
+from billing_core.values.period import Interval, zone_of
+
+MAX_SCALE = 12
+MAX_GROUP_FIELDS = 4
+SHORT_INTERVALS = frozenset({Interval.MINUTE, Interval.HOUR})
+
+
+class _Shelf(msgspec.Struct, frozen=True, kw_only=True):
+    """The document's meters and features by code."""
+
+    meters: dict[str, Meter]
+    features: dict[str, Feature]
+
+
+def check_document(document: CatalogDocument) -> None:
+    """Raise InvalidInput unless the document is a catalog."""
+    raise_first(list(document_faults(document)))
+
+
+def document_faults(document: CatalogDocument) -> Iterator[Fault]:
+    """Every fault, in the order of the document."""
+    yield from _duplicates("meters", (meter.code for meter in document.meters))
+    yield from _duplicates("features", (feature.code for feature in document.features))
+    yield from _duplicates("plans", (plan.code for plan in document.plans))
+    shelf = _Shelf(
+        meters={meter.code: meter for meter in document.meters},
+        features={feature.code: feature for feature in document.features},
+    )
+    for index, meter in enumerate(document.meters):
+        yield from _meter_faults(meter, f"meters[{index}]")
+    for index, feature in enumerate(document.features):
+        yield from _feature_faults(feature, f"features[{index}]", shelf=shelf)
+    for index, plan in enumerate(document.plans):
+        yield from _plan_faults(plan, f"plans[{index}]", shelf=shelf)
+
+
+def _duplicates(path: str, codes: Iterable[str], *, member: str = "code") -> Iterator[Fault]:
+    first: dict[str, int] = {}
+    for index, code in enumerate(codes):
+        if code in first:
+            yield Fault(f"{path}[{index}].{member}", f"{code!r} is already taken by {path}[{first[code]}]")
+        first.setdefault(code, index)
+
+
+def _meter_faults(meter: Meter, path: str) -> Iterator[Fault]:
+    if meter.aggregation is Aggregation.COUNT:
+        if meter.field:
+            yield Fault(f"{path}.field", "a count reads no field")
+    elif not is_code(meter.field):
+        yield Fault(f"{path}.field", f"{meter.aggregation} needs the name of a field")
+    if not 0 <= meter.scale <= MAX_SCALE:
+        yield Fault(f"{path}.scale", f"must be from 0 to {MAX_SCALE}")
+    elif meter.scale and meter.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE}:
+        yield Fault(f"{path}.scale", f"a {meter.aggregation} is a whole number")
+    if len(meter.group_by) > MAX_GROUP_FIELDS:
+        yield Fault(f"{path}.group_by", f"at most {MAX_GROUP_FIELDS} fields")
+    for index, name in enumerate(meter.group_by):
+        if not is_code(name) or name == QUANTITY_FIELD:
+            yield Fault(f"{path}.group_by[{index}]", f"{name!r} cannot be the name of a property to group by")
+        elif name in meter.group_by[:index]:
+            yield Fault(f"{path}.group_by[{index}]", f"{name!r} is named twice")
+
+
+def _feature_faults(feature: Feature, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    if feature.kind is not FeatureKind.METERED:
+        if feature.meter:
+            yield Fault(f"{path}.meter", f"a {feature.kind} feature has no meter")
+        return
+    meter = shelf.meters.get(feature.meter)
+    if not feature.meter:
+        yield Fault(f"{path}.meter", "a metered feature names its meter")
+    elif meter is None:
+        yield Fault(f"{path}.meter", f"there is no meter {feature.meter!r}")
+    elif not _counts_checks_of(meter, feature.code):
+        rule = f"its meter must sum the {QUANTITY_FIELD} of event {feature.code!r} at scale 0, which is what a check leaves"
+        yield Fault(f"{path}.meter", rule)
+
+
+def _counts_checks_of(meter: Meter, feature_code: str) -> bool:
+    shape = (meter.event, meter.aggregation, meter.field, meter.scale)
+    return shape == (feature_code, Aggregation.SUM, QUANTITY_FIELD, 0)
+
+
+def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    try:
+        minor_exponent(plan.currency)
+    except InvalidInput as fault:
+        yield Fault(f"{path}.currency", fault.detail)
+    try:
+        zone_of(plan.time_zone)
+    except InvalidInput as fault:
+        yield Fault(f"{path}.time_zone", fault.detail)
+    if plan.interval in SHORT_INTERVALS:
+        yield Fault(f"{path}.interval", "a plan is billed by day, week, month, quarter or year")
+    yield from amount_faults(plan.fee_amount, f"{path}.fee_amount", whole_minor_of=plan.currency)
+    yield from _duplicates(f"{path}.entitlements", (one.feature for one in plan.entitlements), member="feature")
+    for index, one in enumerate(plan.entitlements):
+        yield from _entitlement_faults(one, f"{path}.entitlements[{index}]", shelf=shelf)
+    yield from _duplicates(f"{path}.prices", (price.code for price in plan.prices))
+    for index, price in enumerate(plan.prices):
+        where = f"{path}.prices[{index}]"
+        meter = shelf.meters.get(price.meter)
+        if meter is None:
+            yield Fault(f"{where}.meter", f"there is no meter {price.meter!r}")
+        yield from price_faults(price, where, meter=meter)
+    yield from _prepaid_faults(plan, path, shelf=shelf)
+
+
+def _entitlement_faults(one: PlanEntitlement, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    feature = shelf.features.get(one.feature)
+    if feature is None:
+        yield Fault(f"{path}.feature", f"there is no feature {one.feature!r}")
+        return
+    if feature.kind is FeatureKind.STATIC and one.enabled and not one.value:
+        yield Fault(f"{path}.value", "a static feature that is enabled has a value")
+    if feature.kind is not FeatureKind.STATIC and one.value:
+        yield Fault(f"{path}.value", f"a {feature.kind} feature has no value")
+    if one.limit_units is None:
+        if one.limit_interval is not None:
+            yield Fault(f"{path}.limit_interval", "an interval without limit_units limits nothing")
+        return
+    if feature.kind is not FeatureKind.METERED:
+        yield Fault(f"{path}.limit_units", f"a {feature.kind} feature cannot be limited")
+    if not 0 <= one.limit_units <= MAX_EXACT:
+        yield Fault(f"{path}.limit_units", "must be a whole number from 0 to 2^53 - 1")
+    lifetime = one.limit_anchor is LimitAnchor.LIFETIME
+    if lifetime and one.limit_interval is not None:
+        yield Fault(f"{path}.limit_interval", "a lifetime limit has no interval")
+    if not lifetime and one.limit_interval is None:
+        yield Fault(f"{path}.limit_interval", f"a limit per {one.limit_anchor} window needs its interval")
+
+
+def _prepaid_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    """A prepaid price is charged at the gate, so the gate must know its feature, and only one price of it."""
+    entitled = {one.feature for one in plan.entitlements}
+    charged: dict[str, str] = {}
+    for index, price in enumerate(plan.prices):
+        if not price.feature:
+            continue
+        where, feature = f"{path}.prices[{index}]", shelf.features.get(price.feature)
+        if feature is None:
+            yield Fault(f"{where}.feature", f"there is no feature {price.feature!r}")
+        elif feature.kind is not FeatureKind.METERED:
+            yield Fault(f"{where}.feature", f"a {feature.kind} feature has no quantity to charge for")
+        elif feature.meter != price.meter:
+            yield Fault(f"{where}.meter", f"checks on {price.feature!r} are counted by the meter {feature.meter!r}")
+        elif price.feature not in entitled:
+            yield Fault(f"{where}.feature", f"the plan has no entitlement of {price.feature!r}, so nobody could pay")
+        if price.feature in charged:
+            yield Fault(f"{where}.feature", f"{price.feature!r} is already charged by price {charged[price.feature]!r}")
+        charged.setdefault(price.feature, price.code)

@@ -1,0 +1,32 @@
+-- Who the workspace belongs to, and who may operate it.
+
+CREATE TABLE tenant (
+    tenant_id        text PRIMARY KEY,
+    name             text NOT NULL,
+    sandbox          boolean NOT NULL DEFAULT false,
+    clock_offset_ms  bigint NOT NULL DEFAULT 0,
+    created_at       timestamptz NOT NULL,
+    CONSTRAINT "a tenant id is a code" CHECK (tenant_id ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'),
+    CONSTRAINT "only a sandbox has a clock of its own" CHECK (sandbox OR clock_offset_ms = 0)
+);
+
+CREATE TABLE operator_token (
+    digest      text PRIMARY KEY,
+    tenant_id   text NOT NULL REFERENCES tenant,
+    label       text NOT NULL,
+    hint        text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    revoked_at  timestamptz
+);
+
+-- A POST that carries an Idempotency-Key is answered once; a retry reads the answer here.
+CREATE TABLE idempotent_answer (
+    tenant_id   text NOT NULL,
+    key         text NOT NULL,
+    route       text NOT NULL,
+    digest      text NOT NULL,
+    status      integer NOT NULL,
+    body        bytea NOT NULL,
+    created_at  timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, key)
+);

@@ -1,0 +1,39 @@
+-- How far each shard's stream has reached Postgres, who reads it, and what still has to reach Redis.
+
+CREATE TABLE shard (
+    shard           integer PRIMARY KEY CHECK (shard BETWEEN 0 AND 1023),
+    epoch           integer NOT NULL DEFAULT 1 CHECK (epoch > 0),
+    watermark_ms    bigint NOT NULL DEFAULT 0,
+    watermark_seq   bigint NOT NULL DEFAULT 0,
+    recognized_ms   bigint NOT NULL DEFAULT 0,
+    recognized_seq  bigint NOT NULL DEFAULT 0,
+    CONSTRAINT "nothing is recognized before it is flushed"
+        CHECK ((recognized_ms, recognized_seq) <= (watermark_ms, watermark_seq))
+) WITH (fillfactor = 50);
+INSERT INTO shard (shard) SELECT generate_series(0, 1023);
+
+-- A lane is 64 shards, leased to one flusher. `drained_at` is Redis time: all that was decided before it is flushed.
+CREATE TABLE flush_lane (
+    lane         integer PRIMARY KEY CHECK (lane BETWEEN 0 AND 15),
+    owner        text NOT NULL DEFAULT '',
+    lease_until  timestamptz NOT NULL DEFAULT '-infinity',
+    drained_at   timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+INSERT INTO flush_lane (lane) SELECT generate_series(0, 15);
+
+-- Written in the transaction of a change; the relay applies it to Redis idempotently and deletes it.
+CREATE TABLE outbox (
+    outbox_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind         text NOT NULL CHECK (kind IN ('snapshot', 'grant', 'lapse', 'key', 'meters')),
+    tenant_id    text NOT NULL,
+    customer_id  text NOT NULL DEFAULT '',
+    subject      text NOT NULL DEFAULT '',
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NOTIFY tallygate_outbox;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell_outbox AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();

@@ -1,0 +1,39 @@
+-- Raw usage, by month of the event. The key is the place in the stream: a flush can be repeated, not doubled.
+
+CREATE TABLE usage_event (
+    shard             integer NOT NULL,
+    stream_ms         bigint NOT NULL,
+    stream_seq        bigint NOT NULL,
+    part              integer NOT NULL,
+    tenant_id         text NOT NULL,
+    customer_id       text NOT NULL,
+    event_id          text NOT NULL,
+    name              text NOT NULL,
+    source            text NOT NULL CHECK (source IN ('gate', 'client')),
+    event_at          timestamptz NOT NULL,
+    decided_at        timestamptz NOT NULL,
+    recorded_at       timestamptz NOT NULL,
+    quantity          numeric NOT NULL DEFAULT 1 CHECK (quantity >= 0),
+    properties        jsonb,
+    currency          text NOT NULL DEFAULT '',
+    charged_nanos     bigint NOT NULL DEFAULT 0 CHECK (charged_nanos >= 0),
+    uncollected_nanos bigint NOT NULL DEFAULT 0 CHECK (uncollected_nanos >= 0),
+    key_hint          text NOT NULL DEFAULT '',
+    PRIMARY KEY (shard, stream_ms, stream_seq, part, event_at)
+) PARTITION BY RANGE (event_at);
+CREATE INDEX usage_event_by_customer ON usage_event (tenant_id, customer_id, name, event_at);
+CREATE TABLE usage_event_elsewhen PARTITION OF usage_event DEFAULT;
+
+-- The partition of the month that holds the instant, made if it is not there and nothing of it went elsewhere.
+CREATE FUNCTION ensure_usage_month(instant timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    first_at timestamptz := date_trunc('month', instant, 'UTC');
+    next_at  timestamptz := date_trunc('month', instant, 'UTC') + interval '1 month';
+    partition_name text := 'usage_event_' || to_char(first_at AT TIME ZONE 'UTC', 'YYYYMM');
+BEGIN
+    IF to_regclass(partition_name) IS NOT NULL THEN RETURN; END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('ensure_usage_month'));
+    IF to_regclass(partition_name) IS NOT NULL THEN RETURN; END IF;
+    IF EXISTS (SELECT FROM usage_event_elsewhen WHERE event_at >= first_at AND event_at < next_at) THEN RETURN; END IF;
+    EXECUTE format('CREATE TABLE %I PARTITION OF usage_event FOR VALUES FROM (%L) TO (%L)', partition_name, first_at, next_at);
+END $$;

@@ -1,0 +1,42 @@
+-- Who is on what plan, and the periods that it is billed by.
+
+CREATE EXTENSION IF NOT EXISTS btree_gist;
+
+CREATE TABLE subscription (
+    tenant_id        text NOT NULL,
+    subscription_id  text NOT NULL,
+    customer_id      text NOT NULL,
+    plan_code        text NOT NULL,
+    plan_version     integer NOT NULL,
+    state            text NOT NULL CHECK (state IN ('active', 'ended')),
+    started_at       timestamptz NOT NULL,
+    anchor_at        timestamptz NOT NULL,
+    time_zone        text NOT NULL,
+    cancel_at_end    boolean NOT NULL DEFAULT false,
+    ended_at         timestamptz,
+    created_at       timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, subscription_id),
+    FOREIGN KEY (tenant_id, customer_id) REFERENCES customer,
+    FOREIGN KEY (tenant_id, plan_code, plan_version) REFERENCES plan_version (tenant_id, code, version),
+    CONSTRAINT "only what ended has an end" CHECK ((state = 'ended') = (ended_at IS NOT NULL))
+);
+CREATE UNIQUE INDEX "a customer is on one plan at a time" ON subscription (tenant_id, customer_id) WHERE state = 'active';
+
+CREATE TABLE billing_period (
+    tenant_id        text NOT NULL,
+    subscription_id  text NOT NULL,
+    customer_id      text NOT NULL,
+    start_at         timestamptz NOT NULL,
+    end_at           timestamptz NOT NULL,
+    plan_version     integer NOT NULL,
+    state            text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closed')),
+    closed_at        timestamptz,
+    recorded_until   timestamptz,
+    PRIMARY KEY (tenant_id, subscription_id, start_at),
+    FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscription,
+    CONSTRAINT "a period ends after it starts" CHECK (start_at < end_at),
+    CONSTRAINT "what is closed says when and up to where" CHECK ((state = 'closed') = (closed_at IS NOT NULL AND recorded_until IS NOT NULL)),
+    CONSTRAINT "periods of a subscription never overlap"
+        EXCLUDE USING gist (tenant_id WITH =, subscription_id WITH =, tstzrange(start_at, end_at) WITH &&)
+);
+CREATE INDEX billing_period_due ON billing_period (end_at) WHERE state = 'open';
