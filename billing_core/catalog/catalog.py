@@ -1,8 +1,8 @@
 """The catalog: a document that was found to hold together, with look-ups, and the terms cut out of it.
 
-A subscription is bound to a version of a plan, and a bill must be replayable after the catalog has changed. So a plan
-version keeps **terms**: the plan with the meters and features that it names, and nothing else. Two terms with the
-same digest are the same terms; a plan whose terms did not change keeps its version.
+A subscription is bound to a version of a plan, and a bill must be replayable after the catalog has changed. So a
+plan version keeps **terms**: the plan with the meters and features that it names, and nothing else. Two terms with
+the same digest are the same terms; a plan whose terms did not change keeps its version.
 
 Worked example: renaming a feature that plan `starter` does not use leaves the digest of `starter` alone; a second
 digit on one of its prices, or another aggregation of one of its meters, changes it.

@@ -1,9 +1,9 @@
 """What makes a document a catalog: the rules, and every fault told by its place.
 
-All faults of a document are found in one reading; the first is the error's field and rule, the others are named in its
-text, so that an operator does not repair a catalog one upload at a time. The rules of one price stand in
-`price_rule`; here are those that need the whole document: codes that are unique, names that exist, plans whose parts
-agree with each other.
+All faults of a document are found in one reading; the first is the error's field and rule, the others are named in
+its text, so that an operator does not repair a catalog one upload at a time. The rules of one price stand in
+`price_rule`; here are those that need the whole document: codes that are unique, names that exist, plans whose
+parts agree with each other.
 
 Worked example: a graduated price whose table ends at 10 is refused as
 `plans[0].prices[1].tiers: the last tier must be open (leave out upto), or units above 10 have no price`.
@@ -105,7 +105,7 @@ def _feature_faults(feature: Feature, path: str, *, shelf: _Shelf) -> Iterator[F
     elif meter is None:
         yield Fault(f"{path}.meter", f"there is no meter {feature.meter!r}")
     elif not _counts_checks_of(meter, feature.code):
-        rule = f"its meter must sum the {QUANTITY_FIELD} of event {feature.code!r} at scale 0, which is what a check leaves"
+        rule = f"its meter must sum {QUANTITY_FIELD} of event {feature.code!r} at scale 0: what a check leaves"
         yield Fault(f"{path}.meter", rule)
 
 
@@ -178,7 +178,11 @@ def _prepaid_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
         elif feature.meter != price.meter:
             yield Fault(f"{where}.meter", f"checks on {price.feature!r} are counted by the meter {feature.meter!r}")
         elif price.feature not in entitled:
-            yield Fault(f"{where}.feature", f"the plan has no entitlement of {price.feature!r}, so nobody could pay")
+            yield Fault(
+                f"{where}.feature", f"the plan has no entitlement of {price.feature!r}, so nobody could pay"
+            )
         if price.feature in charged:
-            yield Fault(f"{where}.feature", f"{price.feature!r} is already charged by price {charged[price.feature]!r}")
+            yield Fault(
+                f"{where}.feature", f"{price.feature!r} is already charged by price {charged[price.feature]!r}"
+            )
         charged.setdefault(price.feature, price.code)

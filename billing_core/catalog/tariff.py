@@ -1,0 +1,95 @@
+"""Tariffs: a prepaid price as the scripts compute it, in integers below 2^53.
+
+The scripts hold every rate of a tariff over one denominator, `batch`: the least common multiple of what the exact
+rates need. Free units become a first tier that costs nothing. What cannot be told this way is refused when the
+catalog is written, never rounded when a request is charged.
+
+Worked example: tiers of 2.50 and 1.25 per 1,000,000 tokens are 2500 and 1250 nanos a token: batch 1. A price of
+0.0083 per 3 units is 8_300_000 nanos per batch of 3.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import lcm
+
+from billing_core.catalog.document import PackageRounding, Price
+from billing_core.catalog.rate import Method, RateTable, RateTier, rates_of
+from billing_core.contract.snapshot import Tariff, Tier, Window
+from billing_core.errors import InvalidInput
+from billing_core.values.money import MAX_EXACT
+
+
+def tariff_of(price: Price, *, price_id: str, currency: str, window: Window) -> Tariff:
+    """The price as a tariff.
+
+    Raises: InvalidInput where it cannot be told in integers below 2^53, naming what.
+    """
+    table = rates_of(price)
+    if table.method is Method.VOLUME:
+        raise InvalidInput(
+            "a volume price cannot be prepaid: later units would change what earlier ones cost", field="model"
+        )
+    if table.package_rounding is PackageRounding.DOWN:
+        raise InvalidInput("a prepaid price cannot round packages down", field="package_rounding")
+    tiers = _whole_tiers(table)
+    batch = lcm(*(tier.unit_nanos.denominator for tier in tiers))
+    _fits(batch, "the common denominator of its rates", "tiers" if price.tiers else "unit_amount")
+    return Tariff(
+        price_id=price_id,
+        currency=currency,
+        package_units=1 if table.package_rounding is PackageRounding.NONE else table.package_units,
+        batch=batch,
+        tiers=tuple(
+            _tier(tier, batch, place=f"tiers[{i}]." if price.tiers else "") for i, tier in enumerate(tiers)
+        ),
+        window=window,
+    )
+
+
+def _whole_tiers(table: RateTable) -> list[RateTier]:
+    """The tiers on what the scripts count: packages rounded up, or plain units."""
+    exact = table.package_rounding is PackageRounding.NONE
+    size = table.package_units if exact else 1
+    tiers = [
+        RateTier(
+            upto=None if tier.upto is None else tier.upto * size,
+            unit_nanos=tier.unit_nanos / size,
+            flat_nanos=tier.flat_nanos,
+        )
+        for tier in table.tiers
+    ]
+    if not table.free_units:
+        return tiers
+    free = Fraction(table.free_units, 1 if exact else table.package_units)
+    if free.denominator != 1:
+        raise InvalidInput("the free units of a prepaid price are whole packages", field="free_units")
+    shifted = [
+        RateTier(
+            upto=None if tier.upto is None else tier.upto + free,
+            unit_nanos=tier.unit_nanos,
+            flat_nanos=tier.flat_nanos,
+        )
+        for tier in tiers
+    ]
+    return [RateTier(upto=free, unit_nanos=Fraction(0)), *shifted]
+
+
+def _tier(tier: RateTier, batch: int, *, place: str) -> Tier:
+    if tier.upto is not None and tier.upto.denominator != 1:
+        raise InvalidInput("the tiers of a prepaid price end at whole units", field=f"{place}upto")
+    if tier.flat_nanos.denominator != 1:
+        raise InvalidInput("a prepaid flat amount is a whole number of nanos", field=f"{place}flat_amount")
+    upto = 0 if tier.upto is None else tier.upto.numerator
+    nanos = (tier.unit_nanos * batch).numerator
+    _fits(upto, "a tier's bound", f"{place}upto")
+    _fits(nanos, "its rate over the common denominator", f"{place}unit_amount")
+    _fits(tier.flat_nanos.numerator, "a flat amount in nanos", f"{place}flat_amount")
+    return Tier(upto=upto, nanos_per_batch=nanos, flat_nanos=tier.flat_nanos.numerator)
+
+
+def _fits(value: int, what: str, field: str) -> None:
+    if value > MAX_EXACT:
+        raise InvalidInput(
+            f"a prepaid price is computed in integers below 2^53, and {what} is {value}", field=field
+        )
