@@ -1,0 +1,129 @@
+"""What both sides share: names in Redis, usage entries, problems."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from billing_core.contract import keys
+from billing_core.contract.problem import decode_json
+from billing_core.contract.usage_event import Charge, EventBody, Movement, StreamPosition, decode_entry, encode_body
+from billing_core.errors import InvalidInput, InvariantBroken, UnknownField
+
+
+def test_a_customer_keeps_its_shard_for_good() -> None:
+    """The hash is part of the data: these values may never change."""
+    assert keys.shard_of_customer("demo", "acme") == 886
+    assert keys.shard_of_customer("t", "c") == 773
+    assert keys.shard_of_event("t", "c") == 773
+
+
+def test_all_keys_of_a_customer_share_one_hash_tag() -> None:
+    """One script may touch them all, on any node."""
+    names = keys.customer_keys("demo", "acme")
+    texts = [value for value in msgspec.structs.astuple(names) if isinstance(value, str)]
+    assert {text[: len("{s0886}")] for text in texts} == {"{s0886}"}
+    assert len(texts) == len(set(texts)) == 8
+
+
+def test_shards_spread_evenly_and_fill_every_lane() -> None:
+    """No lane is left without work."""
+    shards = [keys.shard_of_customer("t", f"c{n}") for n in range(20_000)]
+    assert len(set(shards)) == keys.SHARD_COUNT
+    assert {keys.lane_of(shard) for shard in range(keys.SHARD_COUNT)} == set(range(keys.LANE_COUNT))
+
+
+def test_a_hold_id_says_where_the_hold_lives() -> None:
+    """Nobody has to be asked where to settle."""
+    for shard in (0, 17, 1023):
+        assert keys.shard_of_hold(keys.new_hold_id(shard)) == shard
+    assert len({keys.new_hold_id(1) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hold_", "hold_" + "g" * 32, "hold_" + "0" * 31, "hold_fff" + "0" * 29, "held_" + "0" * 32]
+)
+def test_what_is_no_hold_id_names_no_shard(text: str) -> None:
+    """Junk reaches no script."""
+    assert keys.shard_of_hold(text) is None
+
+
+FIELDS = {
+    b"k": b"settle", b"at": b"1700000000000", b"q": b"374 44", b"c": b"935000 440000", b"u": b"0 7",
+    b"m": b"gra_a=900000 gra_b=475000", b"w": b"USD", b"e": b"3",
+}  # fmt: skip
+
+
+def entry_fields(**changes: bytes) -> dict[bytes, bytes]:
+    body = EventBody(event_id="dec_1", tenant_id="t", customer_id="c", features=("in", "out"))
+    return {**FIELDS, b"b": encode_body(body), **{name.encode(): value for name, value in changes.items()}}
+
+
+def test_an_entry_is_read_as_it_was_written() -> None:
+    """Charges stand in the order of the body's features."""
+    entry = decode_entry(b"1700000000001-2", entry_fields())
+    assert entry.position == StreamPosition(1700000000001, 2)
+    assert entry.charges == (
+        Charge(feature="in", quantity=374, charged_nanos=935000, uncollected_nanos=0),
+        Charge(feature="out", quantity=44, charged_nanos=440000, uncollected_nanos=7),
+    )
+    assert entry.movements == (Movement(grant_id="gra_a", nanos=900000), Movement(grant_id="gra_b", nanos=475000))
+
+
+def test_tomorrows_gateway_may_write_for_todays_worker() -> None:
+    """Unknown fields of a body are passed over, not refused."""
+    body = msgspec.msgpack.encode({"event_id": "e", "tenant_id": "t", "customer_id": "c", "colour": "blue"})
+    entry = decode_entry(b"1-0", {b"k": b"event", b"b": body, b"at": b"5"})
+    assert entry.body.event_id == "e"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"k": b"gift"}, {"at": b"soon"}, {"b": b"\xc1"}, {"q": b"1"}, {"m": b"gra_a"}, {"c": b"1 x"}]
+)
+def test_an_entry_that_no_script_writes_breaks_a_law(changes: dict[str, bytes]) -> None:
+    """It is said, not guessed at."""
+    with pytest.raises(InvariantBroken, match="1-0"):
+        decode_entry(b"1-0", entry_fields(**changes))
+
+
+def test_stream_positions_sort_as_redis_sorts_them() -> None:
+    """By number, not by text."""
+    assert StreamPosition.parse("9-10") > StreamPosition.parse("9-9")
+    assert StreamPosition.parse("10-0") > StreamPosition.parse("9-99")
+    assert str(StreamPosition.parse("10-3")) == "10-3"
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    quantity: int
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    charges: list[Inner]
+    name: str = ""
+
+
+DECODER = msgspec.json.Decoder(Outer)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "field"),
+    [
+        (b"{", InvalidInput, "body"),
+        (b"\xff", InvalidInput, "body"),
+        (b"", InvalidInput, "body"),
+        (b"[]", InvalidInput, "body"),
+        (b"[" * 100_000, InvalidInput, "body"),
+        (b"{}", InvalidInput, "charges"),
+        (b'{"charges": [], "color": 1}', UnknownField, "color"),
+        (b'{"charges": [{"quantity": 1.5}]}', InvalidInput, "charges[0].quantity"),
+        (b'{"charges": [{"quantity": 1, "x": 2}]}', UnknownField, "charges[0].x"),
+        (b'{"charges": [{}]}', InvalidInput, "charges[0].quantity"),
+        (b'{"charges": [], "name": 5}', InvalidInput, "name"),
+    ],
+)
+def test_a_body_that_breaks_a_rule_names_field_and_rule(raw: bytes, kind: type[InvalidInput], field: str) -> None:
+    """The caller can mend it without reading our code."""
+    with pytest.raises(InvalidInput) as caught:
+        decode_json(raw, DECODER)
+    assert (type(caught.value), caught.value.field) == (kind, field)
+    assert caught.value.detail != ""
