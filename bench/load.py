@@ -1,0 +1,141 @@
+"""A closed loop of HTTP/1.1 requests over kept connections, and what it saw.
+
+Run as a process of its own, so that the load does not share an interpreter with what it measures:
+
+    python -m bench.load --port 8080 --path /v1/check --body '{"...": 1}' --connections 32 --requests 20000
+
+It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
+measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+
+import msgspec
+import uvloop
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one loop saw. Latencies in microseconds."""
+
+    requests: int
+    seconds: float
+    per_second: float
+    p50_us: float
+    p99_us: float
+    worst_us: float
+    statuses: dict[str, int]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send, where, how often."""
+
+    port: int
+    path: str
+    body: str
+    token: str
+    connections: int
+    requests: int
+
+
+class Caller(asyncio.Protocol):
+    """One connection: sends, waits for the whole answer, sends again until nothing is left to send."""
+
+    def __init__(self, message: bytes, left: list[int], seen: list[int], statuses: Counter[bytes]) -> None:
+        self._message, self._left, self._seen, self._statuses = message, left, seen, statuses
+        self._buffer = b""
+        self._sent_ns = 0
+        self._transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+            self._send()
+
+    def _send(self) -> None:
+        if self._transport is None:
+            return
+        if self._left[0] <= 0:
+            self._transport.close()
+            return
+        self._left[0] -= 1
+        self._sent_ns = time.perf_counter_ns()
+        self._transport.write(self._message)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        place = head.lower().find(b"content-length:")
+        length = int(head[place + 15 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
+        if len(rest) >= length:
+            self._seen.append(time.perf_counter_ns() - self._sent_ns)
+            self._statuses[head[9:12]] += 1
+            self._buffer = b""
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def drive(plan: Plan) -> Report:
+    """Send all requests and wait for all answers."""
+    loop = asyncio.get_running_loop()
+    body = plan.body.encode()
+    lines = [
+        f"POST {plan.path} HTTP/1.1",
+        "Host: bench",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    lines += [f"Authorization: Bearer {plan.token}"] if plan.token else []
+    message = "\r\n".join([*lines, "", ""]).encode() + body
+    left, seen, statuses = [plan.requests], list[int](), Counter[bytes]()
+    started = time.perf_counter()
+    callers = [
+        (await loop.create_connection(lambda: Caller(message, left, seen, statuses), "127.0.0.1", plan.port))[1]
+        for _ in range(plan.connections)
+    ]
+    await asyncio.gather(*(caller.done for caller in callers))
+    return report_of(seen, time.perf_counter() - started, statuses)
+
+
+def report_of(seen: list[int], seconds: float, statuses: Counter[bytes]) -> Report:
+    """Sort the latencies and pick the quantiles."""
+    ordered = sorted(seen)
+    count = len(ordered)
+    return Report(
+        requests=count,
+        seconds=round(seconds, 4),
+        per_second=round(count / seconds, 1),
+        p50_us=ordered[count // 2] / 1000,
+        p99_us=ordered[min(count - 1, count * 99 // 100)] / 1000,
+        worst_us=ordered[-1] / 1000,
+        statuses={status.decode(): number for status, number in statuses.items()},
+    )
+
+
+def main() -> None:
+    """Read the plan from the command line, print the report as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/v1/check")
+    parser.add_argument("--body", required=True)
+    parser.add_argument("--token", default="")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=20_000)
+    plan = msgspec.convert(vars(parser.parse_args()), Plan)
+    report = uvloop.run(drive(plan))
+    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()
