@@ -21,27 +21,51 @@ from gateway.command.embedded.footing import NOBODY, Footing, find_footing
 from gateway.command.embedded.process import Child, Program, start, take_lock
 
 _READY_MS: Final = 120_000  # replaying the log of a crash takes its time
-_STOP_MS: Final = 30_000
+STOP_MS: Final = 30_000
 _PORT: Final = 5432  # only a part of the socket's name: nothing listens on a network
 _SAFE: Final = ("max_connections=100", "shared_buffers=128MB", "wal_compression=pglz", "max_wal_size=2GB")
 
 
 class Postgres:
-    """A running server and the addresses of its databases."""
+    """A server and the addresses of its databases; it may be begun again after its process died."""
 
-    def __init__(self, child: Child, sockets: Path) -> None:
-        self.child = child
+    def __init__(self, program: Program, *, home: Path, sockets: Path) -> None:
+        self.program = program
+        self.home = home
         self.sockets = sockets
+        self.child = self.begin_again()
 
     def url(self, database: str = "tallygate") -> str:
         return f"postgresql://tallygate@/{database}?host={self.sockets}&port={_PORT}"
 
+    def begin_again(self) -> Child:
+        """Start it on the same folder and address; clients wait for its answer themselves."""
+        lock = take_lock(self.home / "lock", timeout_ms=STOP_MS)
+        # The lock proves that whoever wrote this file is gone, even if its number is another process's today.
+        (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
+        os.close(lock)
+        self.child = start(self.program)
+        return self.child
+
+    def wait_ready(self) -> None:
+        """Wait until it takes connections.
+
+        Raises: Unavailable with its last words, and it is stopped.
+        """
+        try:
+            self.child.wait_ready(
+                lambda: _takes_connections(self.home / "data", self.sockets), timeout_ms=_READY_MS
+            )
+        except Unavailable:
+            self.child.stop(signal.SIGQUIT, timeout_ms=STOP_MS)
+            raise
+
     def stop(self) -> None:
-        self.child.stop(signal.SIGINT, timeout_ms=_STOP_MS)
+        self.child.stop(signal.SIGINT, timeout_ms=STOP_MS)
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.child.stop(signal.SIGKILL, timeout_ms=_STOP_MS)
+        self.child.stop(signal.SIGKILL, timeout_ms=STOP_MS)
 
 
 def start_postgres(folder: Path, *, programs: str = "", options: tuple[str, ...] = ()) -> Postgres:
@@ -58,27 +82,23 @@ def start_postgres(folder: Path, *, programs: str = "", options: tuple[str, ...]
     sockets = socket_folder(folder) / "postgres"
     sockets.mkdir(mode=0o700, exist_ok=True)
     footing = find_footing(Path(programs) if programs else packaged_programs(), home=home, sockets=sockets)
-    lock = take_lock(home / "lock", timeout_ms=_STOP_MS)
+    lock = take_lock(home / "lock", timeout_ms=STOP_MS)
     _initialize(home, footing)
-    (home / "data" / "postmaster.pid").unlink(missing_ok=True)  # the lock proves that its writer is gone
     os.close(lock)
     settings = ("listen_addresses=", f"unix_socket_directories={sockets}", f"port={_PORT}", *_SAFE, *options)
-    flags = [part for setting in settings for part in ("-c", setting)]
     program = Program(
         name="postgres",
-        argv=footing.command("postgres", "-D", str(home / "data"), *flags),
+        argv=footing.command(
+            "postgres", "-D", str(home / "data"), *(part for setting in settings for part in ("-c", setting))
+        ),
         log_file=folder.absolute() / "log" / "postgres.log",
         user=footing.user,
         lock_file=home / "lock",
         death_signal=signal.SIGINT,
     )
-    child = start(program)
-    try:
-        child.wait_ready(lambda: _takes_connections(home / "data", sockets), timeout_ms=_READY_MS)
-    except Unavailable:
-        child.stop(signal.SIGQUIT, timeout_ms=_STOP_MS)
-        raise
-    return Postgres(child, sockets)
+    server = Postgres(program, home=home, sockets=sockets)
+    server.wait_ready()
+    return server
 
 
 def packaged_programs() -> Path:

@@ -32,6 +32,7 @@ from billing_core.errors import ConfigurationError, Unavailable
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_MS: Final = 10
 _LOG_TAIL_BYTES: Final = 2_000
+_LOG_BYTES: Final = 16 * 2**20
 _prctl: Final = ctypes.CDLL(None, use_errno=True).prctl  # bound before any fork: nothing is loaded in the child
 
 
@@ -88,18 +89,27 @@ class Child:
                     f"{self.program.name} was not ready after {timeout_ms:.0f} ms: {self.last_words()}"
                 )
 
-    def stop(self, how: signal.Signals, *, timeout_ms: float) -> bool:
-        """Signal the process, wait, and kill its whole group if it did not go; True when it went by itself."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(number)
+
+    def finish(self, *, timeout_ms: float) -> bool:
+        """Wait for its end, and kill its whole group if it does not go; True when it went by itself."""
+        if self.pidfd < 0:
+            return True  # finished before: its number may be another's by now
         went = self.wait(timeout_ms)
         with contextlib.suppress(ProcessLookupError, PermissionError):  # an empty group is what is wanted
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        os.close(self.pidfd)
+        self.pidfd = -1
         return went
+
+    def stop(self, how: signal.Signals, *, timeout_ms: float) -> bool:
+        """Signal it and wait for its end."""
+        self.signal(how)
+        return self.finish(timeout_ms=timeout_ms)
 
     def last_words(self) -> str:
         """What its log says last, its last fatal line first of all, and where that log is."""
@@ -119,7 +129,7 @@ def start(program: Program, *, lock_timeout_ms: float = 30_000) -> Child:
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError(f"{program.name} must be started from the main thread")
-    program.log_file.parent.mkdir(parents=True, exist_ok=True)
+    _prepare_log(program.log_file)
     lock = None if program.lock_file is None else take_lock(program.lock_file, timeout_ms=lock_timeout_ms)
     try:
         with program.log_file.open("ab") as log:
@@ -142,6 +152,13 @@ def start(program: Program, *, lock_timeout_ms: float = 30_000) -> Child:
         if lock is not None:
             os.close(lock)  # the child's copy keeps the lock
     return Child(program, process)
+
+
+def _prepare_log(file: Path) -> None:
+    """Make its folder; a log that grew large is put aside, over the one before it."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if file.exists() and file.stat().st_size > _LOG_BYTES:
+        file.replace(file.with_suffix(".log.1"))
 
 
 def take_lock(file: Path, *, timeout_ms: float) -> int:

@@ -18,27 +18,44 @@ from gateway.command.embedded.address import socket_folder
 from gateway.command.embedded.process import Child, Program, start
 
 _READY_MS: Final = 60_000  # a large append log is read before the first answer
-_STOP_MS: Final = 20_000
+STOP_MS: Final = 20_000
 _PING_S: Final = 0.5
 
 
 class Valkey:
-    """A running server and the address that clients use."""
+    """A server and the address that clients use; it may be begun again after its process died."""
 
-    def __init__(self, child: Child, socket_file: Path) -> None:
-        self.child = child
+    def __init__(self, program: Program, socket_file: Path) -> None:
+        self.program = program
         self.socket_file = socket_file
+        self.child = start(program)
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket_file}"
 
+    def begin_again(self) -> Child:
+        """Start it on the same folder and address; clients wait for its answer themselves."""
+        self.child = start(self.program)
+        return self.child
+
+    def wait_ready(self) -> None:
+        """Wait until it answers.
+
+        Raises: Unavailable with its last words, and it is stopped.
+        """
+        try:
+            self.child.wait_ready(lambda: _answers(self.socket_file), timeout_ms=_READY_MS)
+        except Unavailable:
+            self.kill()
+            raise
+
     def stop(self) -> None:
-        self.child.stop(signal.SIGTERM, timeout_ms=_STOP_MS)
+        self.child.stop(signal.SIGTERM, timeout_ms=STOP_MS)
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.child.stop(signal.SIGKILL, timeout_ms=_STOP_MS)
+        self.child.stop(signal.SIGKILL, timeout_ms=STOP_MS)
 
 
 def start_valkey(
@@ -64,13 +81,9 @@ def start_valkey(
         lock_file=data / "lock",
         death_signal=signal.SIGTERM,
     )
-    child = start(program)
-    try:
-        child.wait_ready(lambda: _answers(socket_file), timeout_ms=_READY_MS)
-    except Unavailable:
-        child.stop(signal.SIGKILL, timeout_ms=_STOP_MS)
-        raise
-    return Valkey(child, socket_file)
+    server = Valkey(program, socket_file)
+    server.wait_ready()
+    return server
 
 
 def packaged_binary() -> Path:

@@ -1,0 +1,54 @@
+"""Where a child listens: free before it starts, ready after."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+
+import msgspec
+
+from billing_core.errors import ConfigurationError
+
+_PROBE_S = 1.0
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A loopback or network address; `key` is the setting that moves it elsewhere."""
+
+    name: str
+    host: str
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def refuse_busy(self) -> None:
+        """Find out whether a child may listen here.
+
+        Raises: ConfigurationError, one line, where it may not.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                busy = error.errno == errno.EADDRINUSE
+                why = "is in use by another process" if busy else f"cannot be had: {error.strerror}"
+                raise ConfigurationError(
+                    f"{self.name}: port {self.port} on {self.host} {why}; set {self.key}"
+                ) from None
+
+    def ready(self) -> bool:
+        """Its own word: does `GET /readyz` answer 200?"""
+        peer = http.client.HTTPConnection(self.host, self.port, timeout=_PROBE_S)
+        try:
+            peer.request("GET", "/readyz")
+            return peer.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            peer.close()

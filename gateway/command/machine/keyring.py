@@ -1,0 +1,66 @@
+"""Secrets that `tallygate up` made for itself, kept in the data folder so that a second start finds them again.
+
+The file has mode 0600 and is replaced whole: a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from billing_core.errors import ConfigurationError
+
+
+class Demo(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo tenant and its first customer, as the control plane named them."""
+
+    tenant_id: str
+    operator_token: str
+    customer_id: str
+    key: str
+    catalog: str
+
+
+class Keyring(msgspec.Struct, frozen=True, kw_only=True):
+    """What the processes of one data folder share."""
+
+    root_token: str
+    stripe_webhook_secret: str
+    demo: Demo | None = None
+
+
+def open_keyring(folder: Path) -> Keyring:
+    """The folder's keyring, made when there is none.
+
+    Raises: ConfigurationError where the file is not what was written.
+    """
+    file = _file(folder)
+    if not file.exists():
+        fresh = Keyring(
+            root_token=f"tgr_{secrets.token_urlsafe(24)}", stripe_webhook_secret=f"whsec_{secrets.token_hex(24)}"
+        )
+        save_keyring(folder, fresh)
+        return fresh
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Keyring)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def save_keyring(folder: Path, keyring: Keyring) -> None:
+    """Replace the folder's keyring."""
+    file = _file(folder)
+    fresh = file.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as writing:
+        writing.write(msgspec.json.format(msgspec.json.encode(keyring)) + b"\n")
+        writing.flush()
+        os.fsync(writing.fileno())
+    fresh.replace(file)
+
+
+def _file(folder: Path) -> Path:
+    return folder / "keyring.json"

@@ -1,0 +1,38 @@
+"""The command `tallygate`: one entry point, every fault one line.
+
+Each group of commands is a module of its own that brings a typer application; this file only hangs them up.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from billing_core.errors import Failure
+from gateway.command import up
+
+app = typer.Typer(
+    name="tallygate",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def tallygate() -> None:
+    """Entitlement and billing gateway: decide, debit and record in one atomic step; bill it later."""
+
+
+app.command(name="up")(up.up)
+
+
+def main() -> None:
+    """Run the command; a Failure is one line on the error stream and status 2."""
+    try:
+        app()
+    except Failure as failure:
+        Console(stderr=True).print(f"tallygate: {failure.detail}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
