@@ -36,15 +36,15 @@ class PlanTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def meter(self, code: str) -> Meter:
         """The meter of that code. Raises: NotFound."""
-        return _named(self.meters, code, "meter")
+        return _named(self.meters, code, kind="meter")
 
     def feature(self, code: str) -> Feature:
         """The feature of that code. Raises: NotFound."""
-        return _named(self.features, code, "feature")
+        return _named(self.features, code, kind="feature")
 
     def price(self, code: str) -> Price:
         """The price of that code. Raises: NotFound."""
-        return _named(self.plan.prices, code, "price")
+        return _named(self.plan.prices, code, kind="price")
 
     def entitlement(self, feature: str) -> PlanEntitlement | None:
         """What the plan says about a feature, if anything."""
@@ -69,15 +69,15 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
     def meter(self, code: str) -> Meter:
         """The meter of that code. Raises: NotFound."""
-        return _named(self.document.meters, code, "meter")
+        return _named(self.document.meters, code, kind="meter")
 
     def feature(self, code: str) -> Feature:
         """The feature of that code. Raises: NotFound."""
-        return _named(self.document.features, code, "feature")
+        return _named(self.document.features, code, kind="feature")
 
     def plan(self, code: str) -> Plan:
         """The plan of that code. Raises: NotFound."""
-        return _named(self.document.plans, code, "plan")
+        return _named(self.document.plans, code, kind="plan")
 
     def terms(self, plan_code: str) -> PlanTerms:
         """The plan with what it names, sorted by code. Raises: NotFound."""
@@ -124,7 +124,7 @@ def terms_digest(terms: PlanTerms) -> str:
     return hashlib.sha256(canonical_json(terms)).hexdigest()
 
 
-def _named(things: tuple[Named, ...], code: str, kind: str) -> Named:
+def _named(things: tuple[Named, ...], code: str, *, kind: str) -> Named:
     for thing in things:
         if thing.code == code:
             return thing

@@ -34,7 +34,7 @@ def tariff_of(price: Price, *, price_id: str, currency: str, window: Window) -> 
         raise InvalidInput("a prepaid price cannot round packages down", field="package_rounding")
     tiers = _whole_tiers(table)
     batch = lcm(*(tier.unit_nanos.denominator for tier in tiers))
-    _fits(batch, "the common denominator of its rates", "tiers" if price.tiers else "unit_amount")
+    _fits(batch, "the common denominator of its rates", field="tiers" if price.tiers else "unit_amount")
     return Tariff(
         price_id=price_id,
         currency=currency,
@@ -82,13 +82,13 @@ def _tier(tier: RateTier, batch: int, *, place: str) -> Tier:
         raise InvalidInput("a prepaid flat amount is a whole number of nanos", field=f"{place}flat_amount")
     upto = 0 if tier.upto is None else tier.upto.numerator
     nanos = (tier.unit_nanos * batch).numerator
-    _fits(upto, "a tier's bound", f"{place}upto")
-    _fits(nanos, "its rate over the common denominator", f"{place}unit_amount")
-    _fits(tier.flat_nanos.numerator, "a flat amount in nanos", f"{place}flat_amount")
+    _fits(upto, "a tier's bound", field=f"{place}upto")
+    _fits(nanos, "its rate over the common denominator", field=f"{place}unit_amount")
+    _fits(tier.flat_nanos.numerator, "a flat amount in nanos", field=f"{place}flat_amount")
     return Tier(upto=upto, nanos_per_batch=nanos, flat_nanos=tier.flat_nanos.numerator)
 
 
-def _fits(value: int, what: str, field: str) -> None:
+def _fits(value: int, what: str, *, field: str) -> None:
     if value > MAX_EXACT:
         raise InvalidInput(
             f"a prepaid price is computed in integers below 2^53, and {what} is {value}", field=field
