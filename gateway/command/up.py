@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.command.client.address import Addresses, publish_addresses
 from gateway.command.machine.demo import ensure_demo
 from gateway.command.machine.keyring import Demo
 from gateway.command.machine.plan import Plan, make_plan
@@ -33,6 +34,8 @@ def up(
     try:
         with supervisor.standing() as keyring:
             demo = ensure_demo(plan, keyring) if plan.up.demo else None
+            addresses = Addresses(control_url=plan.billing.url, gateway_url=plan.gateway.url)
+            publish_addresses(plan.folder, addresses)
             _show(console, plan, demo)
             supervisor.herd.watch()
     except KeyboardInterrupt:

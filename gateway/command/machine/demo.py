@@ -6,17 +6,22 @@ key made of the data folder's own secret, so that a start that was killed half-w
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from billing_core.contract.shipped import shipped
 from billing_core.errors import ConfigurationError
-from gateway.command.control_plane import ControlPlane
+from gateway.command.client.door import control_plane
+from gateway.command.client.plane import new_session
 from gateway.command.machine.keyring import Demo, Keyring, save_keyring
 from gateway.command.machine.plan import Plan
+
+_CUSTOMER: Final = "acme"
 
 
 class _Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,12 +29,12 @@ class _Tenant(msgspec.Struct, frozen=True, kw_only=True):
     operator_token: str
 
 
-class _Customer(msgspec.Struct, frozen=True, kw_only=True):
-    customer_id: str
-
-
 class _Key(msgspec.Struct, frozen=True, kw_only=True):
     key: str
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    """An answer that nobody reads."""
 
 
 def ensure_demo(plan: Plan, keyring: Keyring) -> Demo:
@@ -39,26 +44,31 @@ def ensure_demo(plan: Plan, keyring: Keyring) -> Demo:
     """
     if keyring.demo is not None:
         return keyring.demo
-    catalog = read_catalog(plan.up.demo_catalog)
-    token = plan.environment["TALLYGATE_BILLING_ROOT_TOKEN"] or keyring.root_token
-    salt = hashlib.sha256(keyring.root_token.encode()).hexdigest()[:16]
-    root = ControlPlane(plan.billing.url, token)
-    tenant = root.post("/v1/tenants", {"name": "demo"}, answer=_Tenant, idempotency_key=f"demo-tenant-{salt}")
-    operator = ControlPlane(plan.billing.url, tenant.operator_token)
-    operator.put("/v1/catalog", catalog)
-    words = {"customer_id": "acme"}
-    customer = operator.post("/v1/customers", words, answer=_Customer, idempotency_key=f"demo-customer-{salt}")
-    keys = f"/v1/customers/{customer.customer_id}/keys"
-    key = operator.post(keys, {}, answer=_Key, idempotency_key=f"demo-key-{salt}")
-    demo = Demo(
-        tenant_id=tenant.tenant_id,
-        operator_token=tenant.operator_token,
-        customer_id=customer.customer_id,
-        key=key.key,
-        catalog=plan.up.demo_catalog,
-    )
+    demo = asyncio.run(_make_demo(plan, keyring))
     save_keyring(plan.folder, msgspec.structs.replace(keyring, demo=demo))
     return demo
+
+
+async def _make_demo(plan: Plan, keyring: Keyring) -> Demo:
+    catalog = read_catalog(plan.up.demo_catalog)
+    salt = hashlib.sha256(keyring.root_token.encode()).hexdigest()[:16]
+    async with new_session() as session:
+        root = control_plane(session, plan.billing.url, token=keyring.root_token)
+        words: dict[str, object] = {"name": "demo"}
+        tenant = await root.post("/v1/tenants", _Tenant, body=words, idempotency_key=f"demo-tenant-{salt}")
+        operator = control_plane(session, plan.billing.url, token=tenant.value.operator_token)
+        await operator.put("/v1/catalog", _Nothing, body=catalog)
+        words = {"customer_id": _CUSTOMER}
+        await operator.post("/v1/customers", _Nothing, body=words, idempotency_key=f"demo-customer-{salt}")
+        keys = f"/v1/customers/{_CUSTOMER}/keys"
+        key = await operator.post(keys, _Key, idempotency_key=f"demo-key-{salt}")
+    return Demo(
+        tenant_id=tenant.value.tenant_id,
+        operator_token=tenant.value.operator_token,
+        customer_id=_CUSTOMER,
+        key=key.value.key,
+        catalog=plan.up.demo_catalog,
+    )
 
 
 def read_catalog(name: str) -> dict[str, object]:

@@ -32,18 +32,24 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True):
     demo: Demo | None = None
 
 
-def open_keyring(folder: Path) -> Keyring:
-    """The folder's keyring, made when there is none.
+def open_keyring(folder: Path, *, root_token: str = "") -> Keyring:
+    """The folder's keyring, made when there is none; it holds the given root token, if one is given.
 
     Raises: ConfigurationError where the file is not what was written.
     """
     file = _file(folder)
-    if not file.exists():
-        fresh = Keyring(
-            root_token=f"tgr_{secrets.token_urlsafe(24)}", stripe_webhook_secret=f"whsec_{secrets.token_hex(24)}"
-        )
-        save_keyring(folder, fresh)
-        return fresh
+    kept = _read(file) if file.exists() else None
+    keyring = kept or Keyring(
+        root_token=f"tgr_{secrets.token_urlsafe(24)}", stripe_webhook_secret=f"whsec_{secrets.token_hex(24)}"
+    )
+    if root_token:
+        keyring = msgspec.structs.replace(keyring, root_token=root_token)
+    if keyring != kept:
+        save_keyring(folder, keyring)
+    return keyring
+
+
+def _read(file: Path) -> Keyring:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Keyring)
     except (OSError, msgspec.DecodeError) as error:

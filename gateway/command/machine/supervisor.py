@@ -38,7 +38,6 @@ class Supervisor:
     def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
         self.plan = plan
         self.herd = Herd(tell)
-        self.keyring: Keyring | None = None
         self._tell = tell
         self._environment = dict(plan.environment)
 
@@ -55,7 +54,8 @@ class Supervisor:
             for endpoint in self.plan.endpoints():
                 endpoint.refuse_busy()
             with _signals_interrupt(), self._stopping():
-                keyring = open_keyring(folder)
+                configured = self._environment["TALLYGATE_BILLING_ROOT_TOKEN"]
+                keyring = open_keyring(folder, root_token=configured)
                 self._start_servers()
                 self._start_workers(keyring)
                 yield keyring
@@ -100,8 +100,7 @@ class Supervisor:
 
     def _start_workers(self, keyring: Keyring) -> None:
         plan = self.plan
-        if not self._environment["TALLYGATE_BILLING_ROOT_TOKEN"]:
-            self._environment["TALLYGATE_BILLING_ROOT_TOKEN"] = keyring.root_token
+        self._environment["TALLYGATE_BILLING_ROOT_TOKEN"] = keyring.root_token
         self._migrate()
         if plan.stripe is not None:
             self._environment["TALLYGATE_BILLING_STRIPE_WEBHOOK_SECRET"] = keyring.stripe_webhook_secret
