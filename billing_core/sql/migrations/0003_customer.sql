@@ -19,6 +19,8 @@ CREATE TABLE customer (
     CONSTRAINT "stripe collects from a known payment method"
         CHECK (collection <> 'stripe' OR (stripe_customer <> '' AND stripe_payment_method <> ''))
 );
+-- Versions come from a sequence, because a number that was taken by a crash must never be given to other content.
+CREATE SEQUENCE snapshot_version;
 CREATE INDEX customer_by_shard ON customer (shard);
 CREATE INDEX customer_by_staleness ON customer (snapshot_stale_at) WHERE snapshot_stale_at IS NOT NULL;
 

@@ -21,6 +21,12 @@ CREATE TABLE flush_lane (
 ) WITH (fillfactor = 50);
 INSERT INTO flush_lane (lane) SELECT generate_series(0, 15);
 
+-- Flushers that are alive, so that each can tell its fair share of the lanes.
+CREATE TABLE flusher (
+    owner       text PRIMARY KEY,
+    live_until  timestamptz NOT NULL
+);
+
 -- Written in the transaction of a change; the relay applies it to Redis idempotently and deletes it.
 CREATE TABLE outbox (
     outbox_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -28,8 +34,10 @@ CREATE TABLE outbox (
     tenant_id    text NOT NULL,
     customer_id  text NOT NULL DEFAULT '',
     subject      text NOT NULL DEFAULT '',
-    created_at   timestamptz NOT NULL DEFAULT now()
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    retry_at     timestamptz NOT NULL DEFAULT '-infinity'
 );
+CREATE INDEX outbox_by_subject ON outbox (tenant_id, kind, subject) WHERE subject <> '';
 
 CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

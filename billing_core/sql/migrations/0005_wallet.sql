@@ -16,11 +16,14 @@ CREATE TABLE credit_grant (
     note           text NOT NULL DEFAULT '',
     created_at     timestamptz NOT NULL,
     applied_at     timestamptz,
+    voided_at      timestamptz,
+    lapse_tried_at timestamptz,
     ended_at       timestamptz,
     PRIMARY KEY (tenant_id, grant_id),
     FOREIGN KEY (tenant_id, customer_id) REFERENCES customer,
     CONSTRAINT "a grant is more than nothing and below 2^53" CHECK (amount_nanos BETWEEN 1 AND 9007199254740991),
     CONSTRAINT "a grant is never overspent" CHECK (spent_nanos >= 0 AND lapsed_nanos >= 0 AND spent_nanos + lapsed_nanos <= amount_nanos),
+    CONSTRAINT "what is ended is used up" CHECK (ended_at IS NULL OR spent_nanos + lapsed_nanos = amount_nanos),
     CONSTRAINT "a grant takes effect before it expires" CHECK (expires_at IS NULL OR effective_at < expires_at)
 );
 CREATE INDEX credit_grant_by_customer ON credit_grant (tenant_id, customer_id, currency);

@@ -37,3 +37,22 @@ BEGIN
     IF EXISTS (SELECT FROM usage_event_elsewhen WHERE event_at >= first_at AND event_at < next_at) THEN RETURN; END IF;
     EXECUTE format('CREATE TABLE %I PARTITION OF usage_event FOR VALUES FROM (%L) TO (%L)', partition_name, first_at, next_at);
 END $$;
+
+-- An entry that cannot be written: kept whole, out of the way of the others, and named by every reconcile.
+CREATE TABLE parked_entry (
+    shard        integer NOT NULL,
+    stream_ms    bigint NOT NULL,
+    stream_seq   bigint NOT NULL,
+    reason       text NOT NULL,
+    fields       bytea[] NOT NULL,
+    recorded_at  timestamptz NOT NULL,
+    PRIMARY KEY (shard, stream_ms, stream_seq)
+);
+
+-- The instant that rows of this transaction carry: taken under the lock that a close holds while it cuts, so that what
+-- was recorded before a cut is all committed before it.
+CREATE FUNCTION recording_instant() RETURNS timestamptz LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(7265108);
+    RETURN clock_timestamp();
+END $$;

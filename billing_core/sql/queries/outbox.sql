@@ -1,0 +1,35 @@
+-- name: outbox_push
+-- rows: none
+-- params: kind text, tenant_id text, customer_id text, subject text
+INSERT INTO outbox (kind, tenant_id, customer_id, subject) VALUES ($1, $2, $3, $4);
+
+-- name: outbox_push_snapshots
+-- rows: none
+-- params: tenant_id text
+INSERT INTO outbox (kind, tenant_id, customer_id)
+SELECT 'snapshot', tenant_id, customer_id FROM customer WHERE tenant_id = $1 ORDER BY customer_id;
+
+-- name: outbox_take
+-- rows: many
+-- params: most integer
+SELECT outbox_id, kind, tenant_id, customer_id, subject
+FROM outbox
+WHERE retry_at <= clock_timestamp()
+ORDER BY outbox_id
+LIMIT $1
+FOR UPDATE SKIP LOCKED;
+
+-- name: outbox_delete
+-- rows: none
+-- params: outbox_ids bigint[]
+DELETE FROM outbox WHERE outbox_id = ANY ($1);
+
+-- name: outbox_postpone
+-- rows: none
+-- params: outbox_ids bigint[], delay_ms bigint
+UPDATE outbox SET retry_at = clock_timestamp() + $2 * interval '1 millisecond' WHERE outbox_id = ANY ($1);
+
+-- name: outbox_waiting
+-- rows: one
+-- params: tenant_id text
+SELECT count(*) AS waiting FROM outbox WHERE tenant_id = $1;
