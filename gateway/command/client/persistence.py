@@ -1,0 +1,55 @@
+"""Asking until there is an answer.
+
+A process that is killed, a connection that breaks, a time-out: the act may have happened or not, and nobody can
+know from here. So the same act is sent again, under the same idempotency key, until the answer arrives; whoever
+decided the first time answers the same again. Pauses double up to a bound, with some chance in them, so that many
+who wait do not come back at the same instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from billing_core.errors import Failure, Unavailable
+
+Value = TypeVar("Value")
+
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 1.0
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+class Persistence(msgspec.Struct, frozen=True, kw_only=True):
+    """For how long to ask, and whom to tell of every time that it was in vain."""
+
+    patience_s: float = 60.0
+    on_retry: Callable[[], None] = _nothing
+
+
+async def persist(attempt: Callable[[], Awaitable[Value]], persistence: Persistence) -> Value:
+    """The first answer of the attempt, made again for as long as a retry is safe.
+
+    Raises: Failure where a retry cannot help; Unavailable when patience is over.
+    """
+    deadline = time.monotonic() + persistence.patience_s
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await attempt()
+        except Failure as failure:
+            if not failure.retry_is_safe:
+                raise
+            if time.monotonic() + pause_s > deadline:
+                raise Unavailable(f"no answer within {persistence.patience_s:.0f} s: {failure.detail}") from failure
+        persistence.on_retry()
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
