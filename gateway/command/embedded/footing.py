@@ -54,6 +54,8 @@ def find_footing(programs: Path, *, home: Path, sockets: Path) -> Footing:
 
     Raises: ConfigurationError when there is none.
     """
+    if not (programs / "postgres").is_file():
+        raise ConfigurationError(f"Postgres cannot run here: {programs} has no program `postgres`")
     complaint = ""
     for footing in _footings(programs, home=home, sockets=sockets):
         complaint = _complaint(footing)
