@@ -31,15 +31,7 @@ import pytest
 import redis.asyncio
 
 from billing_core.errors import ConfigurationError
-
-try:  # the migrations are being written; this guard goes when they stand
-    from billing_core.store.migration import migrate
-except ModuleNotFoundError:
-
-    async def migrate(connection: object) -> None:
-        """Nothing to migrate yet."""
-
-
+from billing_core.store.migration import migrate
 from gateway.command.embedded.postgres import Postgres, start_postgres
 from gateway.command.embedded.process import take_lock
 from gateway.command.embedded.valkey import start_valkey
