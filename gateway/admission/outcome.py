@@ -1,0 +1,75 @@
+"""How a hold ended, as `settle` and `release` tell it.
+
+A hold ends in exactly one way. Whoever asks for the same end again gets the first answer, marked as replayed; whoever
+asks for another end learns how it ended instead, as a conflict.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from billing_core.errors import Conflict, Failure, IdempotencyConflict, InvariantBroken, NotFound
+from gateway.admission.decision import text_of
+from gateway.state.resp import Reply
+
+_SETTLE_COUNT = 8
+
+
+class HoldEnd(StrEnum):
+    """How a hold ended, or why it cannot."""
+
+    SETTLED = "settled"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a settlement or release."""
+
+    end: HoldEnd
+    replayed: bool
+    decided_at_ms: int
+    currency: str
+    charged_nanos: int
+    released_nanos: int
+    uncollected_nanos: int
+    balance_nanos: int
+
+
+def outcome_of(reply: Reply, *, wanted: HoldEnd) -> Outcome:
+    """The outcome in a reply of `settle` or `release`.
+
+    Raises: NotFound, Conflict or IdempotencyConflict where the hold did not end as wanted; InvariantBroken where the
+    reply is not one that these scripts give.
+    """
+    if not isinstance(reply, list) or len(reply) != _SETTLE_COUNT:
+        raise InvariantBroken(f"a hold's reply cannot be read: {reply!r}")
+    words = [word for word in reply if isinstance(word, int | bytes)]
+    try:
+        outcome = Outcome(
+            end=HoldEnd(text_of(words[0])),
+            replayed=int(words[1]) == 1,
+            decided_at_ms=int(words[2]),
+            currency=text_of(words[3]),
+            charged_nanos=int(words[4]),
+            released_nanos=int(words[5]),
+            uncollected_nanos=int(words[6]),
+            balance_nanos=int(words[7]),
+        )
+    except (ValueError, IndexError) as error:
+        raise InvariantBroken(f"a hold's reply cannot be read: {error}") from error
+    if outcome.end is not wanted:
+        raise _failure(outcome.end)
+    return outcome
+
+
+def _failure(end: HoldEnd) -> Failure:
+    if end is HoldEnd.NOT_FOUND:
+        return NotFound("no such hold", field="hold")
+    if end is HoldEnd.CONFLICT:
+        return IdempotencyConflict("the hold was settled with other quantities", field="charges")
+    return Conflict(f"the hold is already {end.value}", field="hold")

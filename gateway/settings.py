@@ -1,0 +1,42 @@
+"""What a gateway process can be told. Each key is documented in `config/tallygate.toml`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Index = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `[gateway]`. Units stand in the names."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    decision_deadline_ms: Positive = 15
+    bulk_deadline_ms: Positive = 2_000
+    max_in_flight: Positive = 8_192
+    link_stall_ms: Positive = 50
+    link_hang_ms: Positive = 1_000
+    link_retry_ms: Positive = 250
+    credential_cache_count: Positive = 100_000
+    credential_ttl_ms: Positive = 60_000
+    unknown_credential_ttl_ms: Positive = 5_000
+    customer_cache_count: Positive = 100_000
+    customer_ttl_ms: Positive = 60_000
+    meter_ttl_ms: Positive = 60_000
+    deaf_ttl_ms: Positive = 1_000
+    max_event_age_ms: Positive = 2_937_600_000
+    max_event_skew_ms: Positive = 300_000
+    idempotency_window_ms: Positive = 86_400_000
+    nginx_request_id_header: str = "X-Request-Id"
+    forward_request_id_header: str = ""
+    max_body_bytes: Positive = 1_048_576
+    stop_grace_ms: Positive = 10_000
+    run_dir: str = ""
+    worker_index: Index = 0
+    otlp_endpoint: str = ""

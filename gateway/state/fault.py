@@ -1,0 +1,35 @@
+"""Error replies, translated into the house's tree of failures.
+
+Scripts answer `CODE detail`. The server's own codes mean that nothing was written: it is loading, full, read-only, or
+busy with a script that somebody else runs.
+"""
+
+from __future__ import annotations
+
+from billing_core.errors import Failure, IdempotencyConflict, InvariantBroken, NotFound, Unavailable, Unprocessable
+from gateway.state.resp import ErrorReply
+
+_CONTRADICTIONS = {
+    "INVALID currency": "the charges are priced in different currencies",
+    "OVERFLOW units": "the units of the window would pass 2^53 - 1",
+    "OVERFLOW cost": "the cost would pass 2^53 - 1 nanos",
+}
+_NOT_NOW = frozenset(
+    {
+        "UNAVAILABLE", "LOADING", "BUSY", "OOM", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN",
+        "TRYAGAIN", "NOAUTH", "NOPERM", "NOSCRIPT",
+    }
+)  # fmt: skip
+
+
+def failure_of(error: ErrorReply) -> Failure:
+    """The failure that an error reply means."""
+    if error.code == "CONFLICT":
+        return IdempotencyConflict("this key came before with other content", field="idempotency_key")
+    if error.code == "UNKNOWN":
+        return NotFound(f"no such {error.detail or 'customer'}", field=error.detail or "customer")
+    if error.code in ("INVALID", "OVERFLOW"):
+        return Unprocessable(_CONTRADICTIONS.get(str(error), f"{error.detail} cannot be taken"), field=error.detail)
+    if error.code in _NOT_NOW:
+        return Unavailable(f"Redis cannot decide now: {error.code.lower()}")
+    return InvariantBroken(f"a script failed: {error}")

@@ -1,0 +1,161 @@
+"""The link: how this process talks to Redis where every microsecond counts.
+
+One connection, kept up for ever: it greets (AUTH, SELECT), loads all scripts, and is then offered to callers. When it
+breaks, callers are refused at once until the next one stands; there is no queue for better times and no retry, because
+a decision that waits is worth less than one that says `unavailable`. Attempts to connect are spread by full jitter
+below `retry_ms`, which is small, so that service is back within a second of the server.
+
+Redis is asked by `redis` (the library) everywhere else; this link exists for the request path only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from billing_core.errors import Unavailable
+from billing_core.values.invariant import invariant
+from gateway.state.endpoint import Endpoint
+from gateway.state.pipe import Pipe, PipeLimits, PipeTally
+from gateway.state.resp import ErrorReply, Reply, Word
+
+_CHANCE = random.SystemRandom()
+
+
+class Script(Protocol):
+    """What a link needs to know of a script: its text, and the SHA-1 by which the server calls it."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def sha(self) -> str: ...
+
+
+class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a link behaves. `name` is what the server calls this client."""
+
+    endpoint: Endpoint
+    name: str = "tallygate"
+    limits: PipeLimits = PipeLimits()
+    connect_ms: int = 1_000
+    retry_ms: int = 250
+
+
+class Link:
+    """A connection that comes back by itself; `start` once, `stop` once."""
+
+    def __init__(self, settings: LinkSettings, scripts: Mapping[str, Script]) -> None:
+        self._settings = settings
+        self._scripts = scripts
+        self._pipe: Pipe | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self.tally = PipeTally()
+        self.fault = "not connected yet"
+
+    def start(self) -> None:
+        """Begin to connect; returns at once, whether Redis is there or not."""
+        invariant(self._keeper is None, "a link is started once")
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def up(self) -> None:
+        """Wait until a connection stands."""
+        await self._up.wait()
+
+    async def stop(self) -> None:
+        """Close the connection; whoever still waits gets Unavailable."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._pipe is not None:
+            self._pipe.close()
+            await self._pipe.lost
+
+    async def broken(self) -> None:
+        """Wait for what never happens: the end of the task that keeps the connection, with its exception."""
+        if self._keeper is not None:
+            await asyncio.shield(self._keeper)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a connection stands now."""
+        return self._pipe is not None and not self._pipe.lost.done()
+
+    @property
+    def in_flight_count(self) -> int:
+        """Commands whose reply has not come."""
+        return self._pipe.in_flight_count if self._pipe is not None else 0
+
+    def send(self, words: tuple[Word, ...], *, deadline_ms: int) -> asyncio.Future[Reply]:
+        """Send one command, such as `("GET", "tg:key:...")`.
+
+        Raises: Unavailable at once where Redis cannot be asked; the future fails with ErrorReply or Unavailable.
+        """
+        if self._pipe is None:
+            raise Unavailable("Redis is not connected")
+        return self._pipe.send(words, deadline_ms=deadline_ms)
+
+    def run(
+        self, name: str, keys: Sequence[Word], args: Sequence[Word], *, deadline_ms: int
+    ) -> asyncio.Future[Reply]:
+        """Run one act of `lua/`, by its name.
+
+        Raises: as `send`.
+        """
+        if self._pipe is None:
+            raise Unavailable("Redis is not connected")
+        script = self._scripts[name]
+        words = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        return self._pipe.send(words, deadline_ms=deadline_ms, source=script.source)
+
+    async def _keep(self) -> None:
+        """Keep one connection standing until the task is cancelled."""
+        while True:
+            try:
+                pipe = await self._connect()
+            except (OSError, TimeoutError, Unavailable, ErrorReply) as error:
+                self.fault = f"{self._settings.endpoint}: {error or 'no answer'}"
+                await asyncio.sleep(_CHANCE.uniform(0, self._settings.retry_ms / 1_000))
+                continue
+            self._pipe, self.fault = pipe, ""
+            self._up.set()
+            self.tally.connects += 1
+            self.fault = await asyncio.shield(pipe.lost)
+            self._up.clear()
+
+    async def _connect(self) -> Pipe:
+        """A connection that has greeted and knows all scripts."""
+        endpoint, loop = self._settings.endpoint, asyncio.get_running_loop()
+        async with asyncio.timeout(self._settings.connect_ms / 1_000):
+            if endpoint.path:
+                _, pipe = await loop.create_unix_connection(self._make_pipe, endpoint.path)
+            else:
+                _, pipe = await loop.create_connection(self._make_pipe, endpoint.host, endpoint.port)
+            try:
+                await self._greet(pipe)
+            except BaseException:
+                pipe.close()
+                raise
+        return pipe
+
+    def _make_pipe(self) -> Pipe:
+        return Pipe(self._settings.limits, self.tally)
+
+    async def _greet(self, pipe: Pipe) -> None:
+        """Say who we are, then load every script; each must be known by the digest that we computed."""
+        deadline_ms = self._settings.connect_ms
+        commands = [*self._settings.endpoint.greeting(), ("CLIENT", "SETNAME", self._settings.name)]
+        loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
+        replies = await asyncio.gather(
+            *(pipe.send(words, deadline_ms=deadline_ms) for words in (*commands, *loads)), return_exceptions=True
+        )
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        known = [reply.decode() for reply in replies[len(commands) :] if isinstance(reply, bytes)]
+        invariant(known == [script.sha for script in self._scripts.values()], "Redis knows scripts by their digest")

@@ -1,0 +1,223 @@
+"""One connection to Redis that many requests share.
+
+All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits for
+a timer. Replies come in the order of the commands, so a queue of slots is all that matching needs. A slot outlives
+its future: when a deadline passes the future fails, but the slot stays in the queue and swallows the reply that comes
+later, so that a late reply is never taken for somebody else's.
+
+A server that hangs is noticed by its silence. When a command has passed its deadline and no reply at all came for
+`stall_ms` after that, further commands are refused at once instead of being piled up; after `hang_ms` the
+connection is given up.
+
+Worked example: three requests of one turn send A, B and C. One write of A B C leaves. The replies a and b arrive
+together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+import hiredis
+import msgspec
+
+from billing_core.errors import Unavailable
+from gateway.state.resp import ErrorReply, Reply, ReplyParser, Word, encode
+
+_LAST_LOOK_S: Final = 0.001
+
+
+class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much may wait, and how long silence is borne."""
+
+    max_in_flight: int = 8_192
+    max_unsent_bytes: int = 8 * 2**20
+    stall_ms: int = 50
+    hang_ms: int = 1_000
+
+
+class PipeTally:
+    """What happened on all connections of a link, for telemetry."""
+
+    __slots__ = ("commands", "connects", "expired", "refused", "writes")
+
+    def __init__(self) -> None:
+        self.commands = self.writes = self.expired = self.refused = self.connects = 0
+
+
+class _Watch:
+    """The futures of one turn that share a deadline, and their one timer."""
+
+    __slots__ = ("futures", "timer", "unanswered")
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Reply]] = []
+        self.unanswered = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class _Slot:
+    """One command on its way. `source` is what to run instead where the server does not know the script."""
+
+    __slots__ = ("future", "source", "watch", "words")
+
+    def __init__(
+        self, future: asyncio.Future[Reply], watch: _Watch, words: tuple[Word, ...], source: str | None
+    ) -> None:
+        self.future = future
+        self.watch = watch
+        self.words = words
+        self.source = source
+
+
+class Pipe(asyncio.Protocol):
+    """The shared connection; made by a Link, never used again once `lost` is done."""
+
+    def __init__(self, limits: PipeLimits, tally: PipeTally) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._tally = tally
+        self._parser = ReplyParser()
+        self._slots: deque[_Slot] = deque()
+        self._unsent: list[bytes] = []
+        self._watches: dict[int, _Watch] = {}
+        self._transport: asyncio.Transport | None = None
+        self._choked = False
+        self._silent_since: float | None = None
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+
+    @property
+    def in_flight_count(self) -> int:
+        """Commands whose reply has not come, those past their deadline included."""
+        return len(self._slots)
+
+    def send(
+        self, words: tuple[Word, ...], *, deadline_ms: int, source: str | None = None
+    ) -> asyncio.Future[Reply]:
+        """Send one command with this turn's others; the future fails with ErrorReply or Unavailable.
+
+        Raises: Unavailable at once where nothing more may wait here.
+        """
+        fault = self._fault()
+        if fault:
+            self._tally.refused += 1
+            raise Unavailable(fault)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
+        watch.futures.append(future)
+        watch.unanswered += 1
+        self._enqueue(_Slot(future, watch, words, source))
+        return future
+
+    def close(self) -> None:
+        """Give the connection up; whoever still waits gets Unavailable."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fault(self) -> str:
+        """Why nothing may be sent now; empty when it may."""
+        if self.lost.done():
+            return "Redis is not connected"
+        since = self._silent_since
+        if since is not None and self._loop.time() - since > self._limits.stall_ms / 1_000:
+            return "Redis does not answer"
+        if len(self._slots) >= self._limits.max_in_flight or self._choked:
+            return "too many commands are waiting for Redis"
+        return ""
+
+    def _watch(self, deadline_ms: int) -> _Watch:
+        watch = self._watches[deadline_ms] = _Watch()
+        watch.timer = self._loop.call_later(deadline_ms / 1_000, self._last_look, watch)
+        return watch
+
+    def _enqueue(self, slot: _Slot) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(encode(slot.words))
+        self._slots.append(slot)
+
+    def _flush(self) -> None:
+        """The end of the turn: everything leaves in one write."""
+        batch, self._unsent = self._unsent, []
+        self._watches.clear()
+        if self._transport is not None and not self.lost.done():
+            self._tally.commands += len(batch)
+            self._tally.writes += 1
+            self._transport.write(b"".join(batch))
+
+    def _last_look(self, watch: _Watch) -> None:
+        """The deadline passed. What already lies in the socket is read once more before the futures fail.
+
+        A loop that was late itself runs its timers before it reads: the reply may have been here in time.
+        """
+        watch.timer = self._loop.call_later(_LAST_LOOK_S, self._expire, watch)
+
+    def _expire(self, watch: _Watch) -> None:
+        late = [future for future in watch.futures if not future.done()]
+        for future in late:
+            future.set_exception(Unavailable("Redis did not answer before the deadline"))
+        self._tally.expired += len(late)
+        if watch.unanswered and self._silent_since is None:
+            self._silent_since = self._loop.time()
+            self._loop.call_later(self._limits.hang_ms / 1_000, self._give_up, self._silent_since)
+
+    def _give_up(self, since: float) -> None:
+        if self._silent_since == since:
+            self.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._limits.max_unsent_bytes)
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the server does not read."""
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._choked = False
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop: replies, in the order of the commands."""
+        self._parser.feed(data)
+        try:
+            replies = self._parser.take()
+        except hiredis.ProtocolError:
+            self.close()
+            return
+        if replies:
+            self._silent_since = None
+        for reply in replies:
+            if not self._slots:
+                self.close()  # a reply that nobody asked for: the order cannot be trusted any more
+                return
+            self._answer(self._slots.popleft(), reply)
+
+    def _answer(self, slot: _Slot, reply: Reply | ErrorReply) -> None:
+        if slot.source is not None and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
+            slot.words, slot.source = ("EVAL", slot.source, *slot.words[2:]), None
+            self._enqueue(slot)
+            return
+        watch = slot.watch
+        watch.unanswered -= 1
+        if not watch.unanswered and watch.timer is not None:
+            watch.timer.cancel()
+        if slot.future.done():
+            return
+        if isinstance(reply, ErrorReply):
+            slot.future.set_exception(reply)
+        else:
+            slot.future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: nobody who waits will get a reply."""
+        if not self.lost.done():
+            self.lost.set_result(str(exc) if exc else "the connection was closed")
+        slots, self._slots = self._slots, deque()
+        for slot in slots:
+            if slot.watch.timer is not None:
+                slot.watch.timer.cancel()
+            if not slot.future.done():
+                slot.future.set_exception(Unavailable("the connection to Redis was lost"))
