@@ -48,11 +48,16 @@ class _Place:
 
 
 class Herd:
-    """All posts of one supervisor. `tell` receives one line for everything worth knowing."""
+    """All posts of one supervisor.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    `tell` receives one line for everything worth knowing; `healthy` is asked, after a death, whether all is well.
+    """
+
+    def __init__(self, tell: Callable[[str], None], *, healthy: Callable[[], bool] = lambda: True) -> None:
         self._tell = tell
+        self._healthy = healthy
         self._places: list[_Place] = []
+        self._disturbed = False
 
     def fill(self, post: Post) -> Child:
         """Begin a process for a new post.
@@ -72,6 +77,9 @@ class Herd:
             self._await_death()
             for place in self._places:
                 self._tend(place)
+            if self._disturbed and all(place.child for place in self._places) and self._healthy():
+                self._disturbed = False
+                self._tell("everything is ready again")
 
     def stop(self) -> None:
         """Empty all posts, highest rank first."""
@@ -96,7 +104,7 @@ class Herd:
             if place.child is not None:
                 waiting.register(place.child.pidfd, select.POLLIN)
         dues = [place.due_ms - _now_ms() for place in self._places if place.child is None]
-        waiting.poll(max(0.0, min([*dues, _BREATH_MS])))
+        waiting.poll(max(0.0, min([*dues, _FIRST_PAUSE_MS if self._disturbed else _BREATH_MS])))
 
     def _tend(self, place: _Place) -> None:
         if place.child is not None:
@@ -111,6 +119,7 @@ class Herd:
         place.deaths = 1 if settled else place.deaths + 1
         pause_ms = min(_FIRST_PAUSE_MS * 2 ** (place.deaths - 1), _LONGEST_PAUSE_MS)
         place.child, place.due_ms = None, _now_ms() + pause_ms
+        self._disturbed = True
         status = child.exit_status()
         child.finish(timeout_ms=0)
         self._tell(f"{place.post.name} died with status {status}; again in {pause_ms} ms: {child.last_words()}")

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from billing_core.errors import ConfigurationError, Unavailable
+from gateway.command.embedded.address import socket_folder
 from gateway.command.embedded.postgres import STOP_MS as POSTGRES_STOP_MS
 from gateway.command.embedded.postgres import start_postgres
 from gateway.command.embedded.process import Child, Program, start, take_lock
@@ -37,7 +38,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
         self.plan = plan
-        self.herd = Herd(tell)
+        self.herd = Herd(tell, healthy=lambda: all(endpoint.ready() for endpoint in plan.endpoints()))
         self._tell = tell
         self._environment = dict(plan.environment)
 
@@ -98,6 +99,15 @@ class Supervisor:
             "TALLYGATE_BILLING_POSTGRES_URL": postgres_url,
         }
 
+    def _share_run_folder(self) -> None:
+        """Give gateways a folder to find each other in, without sockets of processes that are no more."""
+        if self._environment["TALLYGATE_GATEWAY_RUN_DIR"]:
+            return
+        sockets = socket_folder(self.plan.folder)
+        for left in sockets.glob("gateway-*.sock"):
+            left.unlink()
+        self._environment["TALLYGATE_GATEWAY_RUN_DIR"] = str(sockets)
+
     def _start_workers(self, keyring: Keyring) -> None:
         plan = self.plan
         self._environment["TALLYGATE_BILLING_ROOT_TOKEN"] = keyring.root_token
@@ -108,6 +118,7 @@ class Supervisor:
         roles = "TALLYGATE_BILLING_ROLES"
         billing = self._fill("billing", "billing_core.worker", rank=_BILLING, own={roles: "api,relay,cycle"})
         self._fill("flusher", "billing_core.worker", rank=_BILLING, own={roles: "flush"})
+        self._share_run_folder()
         gateways = [self._fill_gateway(number) for number in range(plan.up.gateway_workers)]
         self._await_ready(billing, plan.billing)
         for gateway in gateways:

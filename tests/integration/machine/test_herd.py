@@ -63,7 +63,7 @@ def test_a_dead_process_is_replaced_and_its_last_words_are_told(tmp_path):
         if len(told) == 3:
             raise EnoughError
 
-    herd = Herd(listen)
+    herd = Herd(listen, healthy=lambda: False)
     herd.fill(post(tmp_path, "weak", rank=0, words="raise SystemExit('out of luck')"))
     with pytest.raises(EnoughError):
         herd.watch()
@@ -106,3 +106,22 @@ def test_a_herd_that_is_killed_leaves_nobody(tmp_path):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert not (tmp_path / "diary").exists()
+
+
+def test_it_is_told_when_all_is_well_again(tmp_path):
+    """Not when the process began, but when it answers."""
+    told: list[str] = []
+
+    def listen(line: str) -> None:
+        told.append(line)
+        if line == "everything is ready again":
+            raise EnoughError
+
+    answers = iter([False, False, True])
+    herd = Herd(listen, healthy=lambda: next(answers))
+    os.kill(fill(herd, post(tmp_path, "one", rank=0)), signal.SIGKILL)
+    with pytest.raises(EnoughError):
+        herd.watch()
+    assert next(answers, None) is None
+    assert len(told) == 2
+    herd.stop()
