@@ -11,7 +11,8 @@ tried again without harm:
     ├── Forbidden               403  a credential that may not do this
     ├── NotFound                404  the named thing does not exist for this tenant
     ├── Conflict                409  the thing is in a state that does not allow it
-    │   └── IdempotencyConflict 409  a known key or id came back with other content
+    │   ├── IdempotencyConflict 409  a known key or id came back with other content
+    │   └── StillRunning        409  the same request is being worked on at this moment; ask again
     ├── Unprocessable           422  the words are well formed but contradict what is stored
     ├── TooLarge                413  more than a stated bound
     ├── ProcessorFailure        502  the payment processor refused or cannot be understood
@@ -86,6 +87,13 @@ class IdempotencyConflict(Conflict):
     """A key or id that is known came back with other content."""
 
     code = "idempotency_conflict"
+
+
+class StillRunning(Conflict):
+    """The first request under this key has not ended; the same request may be sent again later."""
+
+    code = "still_running"
+    retry_is_safe = True
 
 
 class TooLarge(Failure):

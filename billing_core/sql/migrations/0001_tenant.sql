@@ -12,14 +12,17 @@ CREATE TABLE tenant (
 
 CREATE TABLE operator_token (
     digest      text PRIMARY KEY,
+    token_id    text NOT NULL,
     tenant_id   text NOT NULL REFERENCES tenant,
     label       text NOT NULL,
     hint        text NOT NULL,
     created_at  timestamptz NOT NULL,
-    revoked_at  timestamptz
+    revoked_at  timestamptz,
+    UNIQUE (tenant_id, token_id)
 );
 
--- A POST that carries an Idempotency-Key is answered once; a retry reads the answer here.
+-- A POST that carries an Idempotency-Key is answered once; a retry reads the answer here. Status 0: still being
+-- worked on. What the root token did has the tenant ''. No secret is kept: its place in the body is a zero byte.
 CREATE TABLE idempotent_answer (
     tenant_id   text NOT NULL,
     key         text NOT NULL,
@@ -30,3 +33,4 @@ CREATE TABLE idempotent_answer (
     created_at  timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, key)
 );
+CREATE INDEX idempotent_answer_by_age ON idempotent_answer (created_at);

@@ -24,6 +24,13 @@ CREATE TABLE feature (
     CONSTRAINT "a metered feature has a meter" CHECK ((kind = 'metered') = (meter_code IS NOT NULL))
 );
 
+-- What is offered now: the document as it was last applied. Plans that it does not name are sold to nobody new.
+CREATE TABLE catalog (
+    tenant_id   text PRIMARY KEY REFERENCES tenant,
+    document    jsonb NOT NULL,
+    applied_at  timestamptz NOT NULL
+);
+
 CREATE TABLE plan_version (
     tenant_id   text NOT NULL REFERENCES tenant,
     code        text NOT NULL,

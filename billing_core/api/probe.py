@@ -1,0 +1,97 @@
+"""Is it alive, is it ready, how is it doing: three answers that need no credential.
+
+`/healthz` says that the process serves. `/readyz` asks Postgres, and Redis where this process has it, and names
+the one that does not answer in time. `/metrics` is the Prometheus text of what this process counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from redis.exceptions import RedisError
+
+from billing_core.api.constraint import POSTGRES_FAULTS
+from billing_core.api.route import HOUSE, House
+from billing_core.contract.telemetry import EXPOSITION_TYPE, Distribution, Telemetry
+from billing_core.errors import Unavailable
+from billing_core.store.tenant import tenant_of_token
+
+PROBE_S = 1.0
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of a probe."""
+
+    status: str = "ok"
+
+
+class Tally:
+    """Counts and times the answers of this process, by route and by status."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._answers: Counter[str] = Counter()
+        self._seconds: Distribution = telemetry.distribution(
+            "tallygate_control_seconds", "How long the control plane took to answer.", label="route"
+        )
+        telemetry.counter(
+            "tallygate_control_answers", "Answers of the control plane.", read=lambda: self._answers, label="status"
+        )
+
+    @web.middleware
+    async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Time the handler under its route's template."""
+        resource = request.match_info.route.resource
+        began_s, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        try:
+            answer = await handler(request)
+            status = answer.status
+        finally:
+            self._seconds.record(resource.canonical if resource else "unknown", time.perf_counter() - began_s)
+            self._answers[str(status)] += 1
+        return answer
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """The process serves."""
+    return _alive()
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """All that an act needs answers. Raises: Unavailable naming what does not."""
+    await check_ready(request.app[HOUSE])
+    return _alive()
+
+
+async def check_ready(house: House) -> None:
+    """Raise Unavailable unless Postgres, with its schema, and Redis answer in time."""
+    try:
+        async with asyncio.timeout(PROBE_S), house.database.transaction() as tx:
+            await tenant_of_token(tx, "")
+    except (TimeoutError, *POSTGRES_FAULTS):
+        raise Unavailable("Postgres does not answer, or has not this version's schema") from None
+    if house.redis is None:
+        return
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await house.redis.ping()
+    except (TimeoutError, OSError, RedisError):
+        raise Unavailable("Redis does not answer") from None
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """What this process counts."""
+    text = request.app[HOUSE].telemetry.exposition()
+    return web.Response(body=text, headers={"Content-Type": EXPOSITION_TYPE})
+
+
+def _alive() -> web.Response:
+    return web.Response(body=msgspec.json.encode(Alive()), content_type="application/json")
+
+
+PROBES = (web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics))

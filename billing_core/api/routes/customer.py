@@ -1,0 +1,187 @@
+"""Customers, whether they are served, and the keys of their callers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from billing_core.api.page import Page, PageQuery, page_of, place_of
+from billing_core.api.route import Call, Route
+from billing_core.api.wire import Nothing
+from billing_core.contract.snapshot import Status
+from billing_core.flows import enroll
+from billing_core.flows.enroll import KEY_PREFIX, CustomerDraft, KeyDraft, KeyOwner
+from billing_core.store.customer import Customer, customer_of, customers_after, keys_after
+from billing_core.store.database import Transaction
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, known by its hint. Times are on the tenant's clock."""
+
+    key_id: str
+    customer_id: str
+    label: str
+    hint: str
+    path: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key, shown this once."""
+
+    key_id: str
+    key: str
+    hint: str
+    customer_id: str
+    label: str
+    path: tuple[str, ...]
+    created_at: datetime
+
+
+async def create(tx: Transaction, call: Call[CustomerDraft, Nothing]) -> Customer:
+    """A new customer."""
+    return await enroll.enroll_customer(tx, call.tenant_id, draft=call.body, now=call.now)
+
+
+async def list_customers(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[Customer]:
+    """All customers, page by page."""
+    place = place_of(call.query.cursor, "customers")
+    rows = await customers_after(tx, call.tenant_id, customer_id=place, count=call.query.limit + 1)
+    return page_of(rows, call.query, listing="customers", name=lambda row: row.customer_id)
+
+
+async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
+    """One customer."""
+    return await customer_of(tx, call.tenant_id, customer_id=call.path["customer_id"])
+
+
+async def suspend(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
+    """Serve the customer no longer."""
+    return await _set_status(tx, call, status=Status.SUSPENDED)
+
+
+async def resume(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
+    """Serve the customer again."""
+    return await _set_status(tx, call, status=Status.ACTIVE)
+
+
+async def _set_status(tx: Transaction, call: Call[Nothing, Nothing], *, status: Status) -> Customer:
+    customer_id = call.path["customer_id"]
+    return await enroll.set_status(tx, call.tenant_id, customer_id=customer_id, status=status)
+
+
+def _owner(call: Call[KeyDraft, Nothing] | Call[Nothing, Nothing]) -> KeyOwner:
+    return KeyOwner(tenant_id=call.tenant_id, customer_id=call.path["customer_id"])
+
+
+async def issue_key(tx: Transaction, call: Call[KeyDraft, Nothing]) -> IssuedKey:
+    """A new key."""
+    key = await enroll.issue_key(tx, _owner(call), draft=call.body, secret=call.secret, now=call.now)
+    return IssuedKey(
+        key_id=key.key_id,
+        key=call.secret,
+        hint=key.hint,
+        customer_id=key.customer_id,
+        label=key.label,
+        path=key.path,
+        created_at=key.created_at,
+    )
+
+
+async def list_keys(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[KeyView]:
+    """A customer's keys, page by page."""
+    customer = await customer_of(tx, call.tenant_id, customer_id=call.path["customer_id"])
+    place = place_of(call.query.cursor, "keys")
+    count = call.query.limit + 1
+    rows = await keys_after(tx, call.tenant_id, customer_id=customer.customer_id, key_id=place, count=count)
+    views = [msgspec.convert(row, KeyView, from_attributes=True) for row in rows]
+    return page_of(views, call.query, listing="keys", name=lambda view: view.key_id)
+
+
+async def revoke_key(tx: Transaction, call: Call[Nothing, Nothing]) -> KeyView:
+    """End a key."""
+    key = await enroll.revoke_key(tx, _owner(call), key_id=call.path["key_id"], now=call.now)
+    return msgspec.convert(key, KeyView, from_attributes=True)
+
+
+CUSTOMERS, CUSTOMER, KEYS = "/v1/customers", "/v1/customers/{customer_id}", "/v1/customers/{customer_id}/keys"
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=CUSTOMERS,
+        summary="Create a customer",
+        query=Nothing,
+        body=CustomerDraft,
+        answer=Customer,
+        status=201,
+        act=create,
+    ),
+    Route(
+        method="GET",
+        path=CUSTOMERS,
+        summary="List customers",
+        query=PageQuery,
+        body=Nothing,
+        answer=Page[Customer],
+        act=list_customers,
+    ),
+    Route(
+        method="GET",
+        path=CUSTOMER,
+        summary="Read a customer",
+        query=Nothing,
+        body=Nothing,
+        answer=Customer,
+        act=read,
+    ),
+    Route(
+        method="POST",
+        path=CUSTOMER + "/suspend",
+        summary="Stop serving a customer",
+        query=Nothing,
+        body=Nothing,
+        answer=Customer,
+        act=suspend,
+    ),
+    Route(
+        method="POST",
+        path=CUSTOMER + "/resume",
+        summary="Serve a customer again",
+        query=Nothing,
+        body=Nothing,
+        answer=Customer,
+        act=resume,
+    ),
+    Route(
+        method="POST",
+        path=KEYS,
+        summary="Issue an API key",
+        query=Nothing,
+        body=KeyDraft,
+        answer=IssuedKey,
+        status=201,
+        secret_prefix=KEY_PREFIX,
+        act=issue_key,
+    ),
+    Route(
+        method="GET",
+        path=KEYS,
+        summary="List a customer's API keys",
+        query=PageQuery,
+        body=Nothing,
+        answer=Page[KeyView],
+        act=list_keys,
+    ),
+    Route(
+        method="DELETE",
+        path=KEYS + "/{key_id}",
+        summary="Revoke an API key",
+        query=Nothing,
+        body=Nothing,
+        answer=KeyView,
+        act=revoke_key,
+    ),
+)

@@ -1,0 +1,130 @@
+"""Customers, their API keys, and what stands behind a credential's digest."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from billing_core.contract.keys import KeyRecord, shard_of_customer
+from billing_core.contract.snapshot import Status
+from billing_core.errors import NotFound
+from billing_core.store.database import Transaction
+from billing_core.store.query import Q
+
+
+class Collection(StrEnum):
+    """How the customer's invoices are paid: by Stripe on its own, or as the operator is told."""
+
+    STRIPE = "stripe"
+    OFFLINE = "offline"
+
+
+class Customer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is billed. Times are on the tenant's clock."""
+
+    customer_id: str
+    name: str
+    time_zone: str
+    status: Status
+    collection: Collection
+    payment_terms_days: int
+    stripe_customer: str
+    stripe_payment_method: str
+    created_at: datetime
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is kept: a digest and a hint, never the key."""
+
+    key_id: str
+    customer_id: str
+    digest: str
+    label: str
+    hint: str
+    path: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class _Digest(msgspec.Struct, frozen=True, kw_only=True):
+    digest: str
+
+
+async def add_customer(tx: Transaction, tenant_id: str, *, customer: Customer) -> Customer:
+    """A new customer; `created_at` comes in real time and is kept on the tenant's clock."""
+    return await tx.one(
+        Q["customer_insert"],
+        Customer,
+        tenant_id,
+        customer.customer_id,
+        customer.name,
+        customer.time_zone,
+        customer.collection.value,
+        customer.payment_terms_days,
+        customer.stripe_customer,
+        customer.stripe_payment_method,
+        shard_of_customer(tenant_id, customer.customer_id),
+        customer.created_at,
+    )
+
+
+async def customer_of(tx: Transaction, tenant_id: str, *, customer_id: str) -> Customer:
+    """The customer.
+
+    Raises: NotFound.
+    """
+    return _found(await tx.maybe(Q["customer_by_id"], Customer, tenant_id, customer_id), customer_id)
+
+
+async def customers_after(tx: Transaction, tenant_id: str, *, customer_id: str, count: int) -> list[Customer]:
+    """Customers in the order of their ids."""
+    return await tx.many(Q["customers_after"], Customer, tenant_id, customer_id, count)
+
+
+async def set_status(tx: Transaction, tenant_id: str, *, customer_id: str, status: Status) -> Customer:
+    """Whether the customer is served.
+
+    Raises: NotFound.
+    """
+    row = await tx.maybe(Q["customer_set_status"], Customer, tenant_id, customer_id, status.value)
+    return _found(row, customer_id)
+
+
+def _found(customer: Customer | None, customer_id: str) -> Customer:
+    if customer is None:
+        raise NotFound(f"there is no customer {customer_id!r}", field="customer_id")
+    return customer
+
+
+async def add_key(tx: Transaction, tenant_id: str, *, key: ApiKey) -> ApiKey:
+    """A new key; `created_at` comes in real time and is kept on the tenant's clock."""
+    values = (key.digest, key.key_id, tenant_id, key.customer_id, key.label, key.hint, list(key.path))
+    return await tx.one(Q["api_key_insert"], ApiKey, *values, key.created_at)
+
+
+async def keys_after(tx: Transaction, tenant_id: str, *, customer_id: str, key_id: str, count: int) -> list[ApiKey]:
+    """The customer's keys in the order of their birth, revoked ones among them."""
+    return await tx.many(Q["api_keys_after"], ApiKey, tenant_id, customer_id, key_id, count)
+
+
+async def revoke_key(tx: Transaction, tenant_id: str, *, customer_id: str, key_id: str, now: datetime) -> ApiKey:
+    """End a key; one that has ended stays as it is.
+
+    Raises: NotFound.
+    """
+    key = await tx.maybe(Q["api_key_revoke"], ApiKey, tenant_id, customer_id, key_id, now)
+    if key is None:
+        raise NotFound(f"there is no key {key_id!r}", field="key_id")
+    return key
+
+
+async def credential_of(tx: Transaction, digest: str) -> KeyRecord | None:
+    """What the gateway must know of a credential: a customer's key or an operator's token; None once revoked."""
+    return await tx.maybe(Q["credential_by_digest"], KeyRecord, digest)
+
+
+async def credentials_after(tx: Transaction, digest: str, *, count: int) -> list[str]:
+    """Digests of all credentials that are in force, for building Redis anew."""
+    return [row.digest for row in await tx.many(Q["credentials_after"], _Digest, digest, count)]
