@@ -1,0 +1,5 @@
+"""The atomic steps: one act per Lua script, each with a header that the loader holds against its body.
+
+`request/` has what a request runs, `upkeep/` what the billing side runs to keep the state right, `lib/` what they
+include. A script runs in Valkey to its end before anything else does; so it checks everything, then writes.
+"""

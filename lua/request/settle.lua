@@ -1,0 +1,81 @@
+#!lua
+-- settle: end a hold at the quantities that the work really took.
+--
+-- At or below the hold, what was not used goes back in the reverse order of taking. Above it, the wallet pays as far
+-- as it can; the rest is uncollected, and the usage entry tells the full quantity. Limits do not refuse work that
+-- was done, nor does a suspension. After the deadline nothing is charged here: the hold ends as it was told to.
+--
+-- KEYS
+--   epoch_key            epoch of the shard; absent while it is not built
+--   hold_key             the hold; it names the customer's other keys, in the same slot
+--   shard_holds_key      deadlines of all holds of the shard
+--   stream_key           usage stream of the shard
+-- ARGV
+--   request_digest       of this settle; another one after it is a conflict
+--   keep_ms              for which the answer is kept
+--   count                how many charges follow, 0 to 100; a feature that is not named settles as held
+--   feature*             of each charge; named again, it means the next charge of that feature
+--   quantity*            of each charge, 0 to 2^53 - 1
+-- RETURNS
+--   outcome              settled; released or expired: it had ended so; conflict: settled with another digest; not_found
+--   replayed             1: the hold had ended before, this is the answer of its end
+--   at_ms                instant of the end on the tenant's clock (real clock where nothing was found)
+--   currency             of all amounts; "" where nothing is priced
+--   charged_nanos        taken for good
+--   released_nanos       of the hold, given back
+--   uncollected_nanos    cost that the wallet did not have
+--   balance_nanos        usable and not held, after the end
+-- ERRORS
+--   INVALID arguments    too few, or the wrong number of keys
+--   INVALID keep_ms      not a whole number below 2^53
+--   INVALID charges      the count is not 0 to 100, or is not the number of charges given
+--   INVALID quantity     not a whole number from 0 to 2^53 - 1
+--   INVALID feature      the hold has no such charge; the hold stays open
+--   UNAVAILABLE epoch    the shard is not built
+--   OVERFLOW quantity    a counter or the cost would pass 2^53 - 1; the hold stays open
+-- INVARIANT
+--   charged_nanos + released_nanos = held nanos + what was taken beyond them
+--   charged_nanos + uncollected_nanos = floor(A(u + q)) - floor(A(u)) over all charges
+--   of concurrent settles exactly one ends the hold
+--!include lib/number.lua
+--!include lib/exact.lua
+--!include lib/tariff.lua
+--!include lib/window.lua
+--!include lib/counter.lua
+--!include lib/wallet.lua
+--!include lib/entry.lua
+--!include lib/hold.lua
+
+local epoch_key, hold_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local request_digest, keep_ms, count = ARGV[1], ARGV[2], ARGV[3]
+
+if #KEYS ~= 4 or #ARGV < 3 then return redis.error_reply('INVALID arguments') end
+keep_ms, count = whole(keep_ms), whole(count)
+if not keep_ms then return redis.error_reply('INVALID keep_ms') end
+if not count or count > MAX_CHARGES or #ARGV ~= 3 + 2 * count then
+  return redis.error_reply('INVALID charges')
+end
+for index = 1, count do
+  if not whole(ARGV[3 + 2 * index]) then return redis.error_reply('INVALID quantity') end
+end
+local epoch = redis.call('GET', epoch_key)
+if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
+
+local real_ms = real_now_ms()
+local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
+local hold = read_hold(hold_key)
+if not hold then return empty_answer('not_found', real_ms) end
+if hold.state ~= 'open' then
+  if hold.state == 'settled' and hold.digest ~= request_digest then return empty_answer('conflict', real_ms) end
+  return ended_answer(hold)
+end
+if is_due(hold, real_ms) then return expire(hold, place) end
+local charges = held_charges(hold)
+for index = 1, count do
+  local charge = name_charge(charges, ARGV[2 + 2 * index])
+  if not charge then return redis.error_reply('INVALID feature') end
+  charge.quantity = whole(ARGV[3 + 2 * index])
+end
+
+local answer = end_hold(hold, charges, place, { outcome = 'settled', digest = request_digest, keep_ms = keep_ms })
+return answer or redis.error_reply('OVERFLOW quantity')

@@ -1,0 +1,39 @@
+#!lua
+-- sweep: end the holds of a shard that are due, for customers who are silent.
+--
+-- Each ends as it was told to: released, or settled as held. A hold whose charge can no longer be counted is released.
+--
+-- KEYS
+--   epoch_key            epoch of the shard; absent while it is not built
+--   shard_holds_key      deadlines of all holds of the shard
+--   stream_key           usage stream of the shard
+-- ARGV
+--   most                 how many to end in one call, 1 to 1,000
+-- RETURNS
+--   ended_count          holds that were ended; fewer than `most`: nothing more is due
+-- ERRORS
+--   INVALID arguments    the wrong number of keys or arguments
+--   INVALID most         not a whole number from 1 to 1,000
+--   UNAVAILABLE epoch    the shard is not built
+-- INVARIANT
+--   no hold outlives its deadline by more than the pause between two sweeps
+--!include lib/number.lua
+--!include lib/exact.lua
+--!include lib/tariff.lua
+--!include lib/window.lua
+--!include lib/counter.lua
+--!include lib/wallet.lua
+--!include lib/entry.lua
+--!include lib/hold.lua
+
+local epoch_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
+local most = ARGV[1]
+
+if #KEYS ~= 3 or #ARGV ~= 1 then return redis.error_reply('INVALID arguments') end
+most = whole(most)
+if not most or most < 1 or most > 1000 then return redis.error_reply('INVALID most') end
+local epoch = redis.call('GET', epoch_key)
+if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
+
+local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_now_ms() }
+return sweep_due(shard_holds_key, place, most)
