@@ -1,9 +1,9 @@
 """JSON documents from outside, read strictly.
 
-A document in which one object names a field twice means two things at once: one reader takes the first, another the
-last, and a request that one of them let pass is another request for the other. So such a document is refused. The
-decoder itself does not see it (it takes the last), hence a second look: a scan for names that is right in nearly all
-cases, and a full parse where a name comes more than once or is written with escapes.
+A document in which one object names a field twice means two things at once: one reader takes the first, another
+the last, and a request that one of them let pass is another request for the other. So such a document is refused.
+The decoder itself does not see it (it takes the last), hence a second look: a scan for names that is right in
+nearly all cases, and a full parse where a name comes more than once or is written with escapes.
 
 Source: RFC 8259, section 4 ("names within an object SHOULD be unique"); RFC 7493 (I-JSON), section 2.3.
 """

@@ -1,7 +1,7 @@
 """Telemetry: OpenTelemetry's SDK, wired once per process, and cheap where requests pass.
 
-Metrics always exist and are read as Prometheus text; an exporter (OTLP over HTTP) is added where an endpoint is set,
-and only then is there a tracer at all, so that a request without an exporter pays for no span.
+Metrics always exist and are read as Prometheus text; an exporter (OTLP over HTTP) is added where an endpoint is
+set, and only then is there a tracer at all, so that a request without an exporter pays for no span.
 
 The request path counts in plain integers. They are read by observable instruments when somebody collects; a
 `Distribution` is a histogram of the same kind, which the SDK has no observable instrument for: recording costs one
@@ -105,12 +105,10 @@ class Telemetry:
         self.tracer: Tracer | None = None
         if settings.otlp_endpoint:
             url = settings.otlp_endpoint.rstrip("/")
-            sender = _Sender(OTLPMetricExporter(endpoint=f"{url}/v1/metrics"), self._distributions, clock)
+            sender = _Sender(OTLPMetricExporter(endpoint=f"{url}/v1/metrics"), self._distributions, clock=clock)
             readers.append(PeriodicExportingMetricReader(sender))
             self._spans = TracerProvider(resource=resource)
-            self._spans.add_span_processor(
-                BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{url}/v1/traces"))
-            )
+            self._spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{url}/v1/traces")))
             self.tracer = self._spans.get_tracer(SCOPE)
         self._metrics = MeterProvider(metric_readers=readers, resource=resource)
         self._meter = self._metrics.get_meter(SCOPE)
@@ -169,7 +167,7 @@ class _Page(Collector):
 class _Sender(MetricExporter):
     """An exporter that adds the distributions to what the SDK collected."""
 
-    def __init__(self, inner: MetricExporter, distributions: list[Distribution], clock: Clock) -> None:
+    def __init__(self, inner: MetricExporter, distributions: list[Distribution], *, clock: Clock) -> None:
         super().__init__()
         self._inner = inner
         self._distributions = distributions
@@ -179,7 +177,9 @@ class _Sender(MetricExporter):
     def _now_ns(self) -> int:
         return int((self._clock() - EPOCH).total_seconds() * 1_000_000) * 1_000
 
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> MetricExportResult:
         now_ns = self._now_ns()
         ours = ScopeMetrics(
             scope=InstrumentationScope(SCOPE),

@@ -1,8 +1,9 @@
 """Who stands at the door, and what a credential opens.
 
-A key names its customer and is all that a check by key needs. An operator's token opens whatever the tenant owns: a
-check by customer, events, live reads. A live read is also open to that customer's own key. Nobody is told whether a
-credential is unknown or merely of the wrong kind for another tenant's data: what a tenant does not own does not exist.
+A key names its customer and is all that a check by key needs. An operator's token opens whatever the tenant owns:
+a check by customer, events, live reads. A live read is also open to that customer's own key. Nobody is told
+whether a credential is unknown or merely of the wrong kind for another tenant's data: what a tenant does not own
+does not exist.
 """
 
 from __future__ import annotations
@@ -42,9 +43,7 @@ async def caller_of_key(directory: Directory, key: str) -> Caller | None:
     if known is None or known.keys is None or known.record.role is not Role.CALLER:
         return None
     record = known.record
-    return Caller(
-        tenant_id=record.tenant_id, customer_id=record.customer_id, keys=known.keys, key_hint=record.hint
-    )
+    return Caller(tenant_id=record.tenant_id, customer_id=record.customer_id, keys=known.keys, key_hint=record.hint)
 
 
 async def tenant_of_operator(directory: Directory, authorization: str) -> str:

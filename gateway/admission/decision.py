@@ -11,7 +11,7 @@ import msgspec
 from billing_core.errors import InvariantBroken
 from gateway.admission.order import Order
 from gateway.admission.reason import Reason
-from gateway.state.resp import Reply
+from gateway.state.resp import Flat, Reply, flat, text_of
 
 _HEAD_COUNT = 9
 _CHARGE_COUNT = 5
@@ -61,12 +61,12 @@ def decision_of(reply: Reply, order: Order, *, decision_id: str) -> Decision:
     Raises: InvariantBroken where the reply is not one that these scripts give.
     """
     try:
-        return _read(_flat(reply), order, decision_id)
+        return _read(flat(reply), order, decision_id=decision_id)
     except (ValueError, IndexError, TypeError) as error:
         raise InvariantBroken(f"a decision's reply cannot be read: {error}") from error
 
 
-def _read(words: list[int | bytes], order: Order, decision_id: str) -> Decision:
+def _read(words: Flat, order: Order, *, decision_id: str) -> Decision:
     count = len(order.charges)
     end = _HEAD_COUNT + count * _CHARGE_COUNT
     if len(words) != end:
@@ -89,7 +89,7 @@ def _read(words: list[int | bytes], order: Order, decision_id: str) -> Decision:
     )
 
 
-def _charge(words: list[int | bytes], feature: str) -> ChargeOutcome:
+def _charge(words: Flat, feature: str) -> ChargeOutcome:
     limit_units, remaining_units, reset_at_ms = int(words[0]), int(words[1]), int(words[2])
     return ChargeOutcome(
         feature=feature,
@@ -99,17 +99,3 @@ def _charge(words: list[int | bytes], feature: str) -> ChargeOutcome:
         cost_nanos=int(words[3]),
         static_value=text_of(words[4]),
     )
-
-
-def text_of(word: int | bytes) -> str:
-    """A word of a reply as text."""
-    return word.decode() if isinstance(word, bytes) else str(word)
-
-
-def _flat(reply: Reply) -> list[int | bytes]:
-    if not isinstance(reply, list):
-        raise TypeError("not a list")
-    words = [word for word in reply if isinstance(word, int | bytes)]
-    if len(words) != len(reply):
-        raise TypeError("a nested or empty word")
-    return words

@@ -9,6 +9,7 @@ finds out.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from billing_core.contract.keys import epoch_key, hold_key, shard_holds_key, shard_of_hold, stream_key
@@ -16,11 +17,11 @@ from billing_core.contract.telemetry import Distribution
 from billing_core.errors import Failure, NotFound
 from gateway.admission.caller import Caller
 from gateway.admission.decision import Decision, decision_of
-from gateway.state.fault import failure_of
 from gateway.admission.order import Act, Charge, Order, digest_of_charges, plan
 from gateway.admission.outcome import HoldEnd, Outcome, outcome_of
 from gateway.admission.reason import Reason
 from gateway.settings import GatewaySettings
+from gateway.state.fault import failure_of
 from gateway.state.link import Link
 from gateway.state.resp import ErrorReply, Reply, Word
 
@@ -30,12 +31,12 @@ _UNKNOWN_KEY = Decision(reason=Reason.UNKNOWN_KEY, decision_id="")
 class Gate:
     """Decides orders and ends holds."""
 
-    def __init__(self, link: Link, bulk: Link, settings: GatewaySettings, *, latency: Distribution) -> None:
+    def __init__(self, link: Link, bulk: Link, *, settings: GatewaySettings, latency: Distribution) -> None:
         self._link = link
         self._bulk = bulk
         self._settings = settings
         self._latency = latency
-        self._now_s = asyncio.get_running_loop().time
+        self._now_s = time.perf_counter  # the loop's own time has whole milliseconds only
 
     async def decide(self, caller: Caller | None, order: Order) -> Decision:
         """The decision on one order; nobody behind the key is a decision too, made here: no shard could be asked.
@@ -49,10 +50,11 @@ class Gate:
             return _UNKNOWN_KEY
         act = plan(order, caller, window_ms=self._settings.idempotency_window_ms)
         try:
-            reply = await self._send(self._link, act, self._settings.decision_deadline_ms)
+            reply = await self._send(self._link, act, deadline_ms=self._settings.decision_deadline_ms)
         except ErrorReply as error:
-            self._latency.record(error.code.lower(), self._now_s() - started_s)
-            raise failure_of(error) from None
+            failure = failure_of(error)
+            self._latency.record(failure.code, self._now_s() - started_s)
+            raise failure from None
         except Failure as failure:
             self._latency.record(failure.code, self._now_s() - started_s)
             raise
@@ -61,11 +63,12 @@ class Gate:
         return decision
 
     async def decide_all(self, orders: Sequence[tuple[Caller | None, Order]]) -> list[Decision | Failure]:
-        """The decisions on many orders, in their order, all sent in one turn; a failure stands for its order only."""
+        """The decisions on many orders, in their order, sent in one turn; a failure stands for its order only."""
         started_s, window_ms = self._now_s(), self._settings.idempotency_window_ms
         acts = [plan(order, caller, window_ms=window_ms) for caller, order in orders if caller is not None]
         replies = await asyncio.gather(
-            *(self._send(self._bulk, act, self._settings.bulk_deadline_ms) for act in acts), return_exceptions=True
+            *(self._send(self._bulk, act, deadline_ms=self._settings.bulk_deadline_ms) for act in acts),
+            return_exceptions=True,
         )
         coming = iter(zip(acts, replies, strict=True))
         answers = [
@@ -86,7 +89,7 @@ class Gate:
         args: list[Word] = [digest_of_charges(charges), self._settings.idempotency_window_ms, len(charges)]
         for charge in charges:
             args += (charge.feature, charge.quantity)
-        return await self._end("settle", keys, args, wanted=HoldEnd.SETTLED)
+        return await self._end("settle", keys, args=args, wanted=HoldEnd.SETTLED)
 
     async def release(self, hold_id: str) -> Outcome:
         """End a hold without a charge.
@@ -95,17 +98,18 @@ class Gate:
         """
         shard = _shard(hold_id)
         keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard))
-        return await self._end("release", keys, [self._settings.idempotency_window_ms], wanted=HoldEnd.RELEASED)
+        args: list[Word] = [self._settings.idempotency_window_ms]
+        return await self._end("release", keys, args=args, wanted=HoldEnd.RELEASED)
 
-    async def _end(self, name: str, keys: Sequence[Word], args: Sequence[Word], *, wanted: HoldEnd) -> Outcome:
+    async def _end(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], wanted: HoldEnd) -> Outcome:
         try:
-            reply = await self._link.run(name, keys, args, deadline_ms=self._settings.decision_deadline_ms)
+            reply = await self._link.run(name, keys, args=args, deadline_ms=self._settings.decision_deadline_ms)
         except ErrorReply as error:
             raise failure_of(error) from None
         return outcome_of(reply, wanted=wanted)
 
-    async def _send(self, link: Link, act: Act, deadline_ms: int) -> Reply:
-        return await link.run(act.script, act.keys, act.args, deadline_ms=deadline_ms)
+    async def _send(self, link: Link, act: Act, *, deadline_ms: int) -> Reply:
+        return await link.run(act.script, act.keys, args=act.args, deadline_ms=deadline_ms)
 
 
 def _answer(act: Act, reply: Reply | BaseException, *, order: Order) -> Decision | Failure:

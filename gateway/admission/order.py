@@ -86,12 +86,12 @@ def plan(order: Order, caller: Caller, *, window_ms: int) -> Act:
     if order.mode is Mode.PEEK:
         return Act(script="peek", keys=keys, args=tuple(pairs), decision_id=decision_id)
     memory: tuple[Word, ...] = (_digest(order), window_ms) if key else ("", 0)
-    args = (*memory, _body(order, caller, decision_id), *pairs)
+    head = (*memory, _body(order, caller, decision_id))
     if order.mode is Mode.CONSUME:
-        return Act(script="consume", keys=keys, args=args, decision_id=decision_id)
+        return Act(script="consume", keys=keys, args=(*head, *pairs), decision_id=decision_id)
     hold_id = new_hold_id(names.shard)
     keys = (*keys, hold_key(hold_id, names.shard))
-    args = (*args, hold_id, order.ttl_ms, order.on_expiry.value)
+    args = (*head, hold_id, order.ttl_ms, order.on_expiry.value, *pairs)
     return Act(script="hold", keys=keys, args=args, decision_id=decision_id)
 
 

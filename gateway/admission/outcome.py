@@ -1,7 +1,7 @@
 """How a hold ended, as `settle` and `release` tell it.
 
-A hold ends in exactly one way. Whoever asks for the same end again gets the first answer, marked as replayed; whoever
-asks for another end learns how it ended instead, as a conflict.
+A hold ends in exactly one way. Whoever asks for the same end again gets the first answer, marked as replayed;
+whoever asks for another end learns how it ended instead, as a conflict.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from billing_core.errors import Conflict, Failure, IdempotencyConflict, InvariantBroken, NotFound
-from gateway.admission.decision import text_of
-from gateway.state.resp import Reply
-
-_SETTLE_COUNT = 8
+from gateway.state.resp import Reply, flat, text_of
 
 
 class HoldEnd(StrEnum):
@@ -43,24 +40,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome_of(reply: Reply, *, wanted: HoldEnd) -> Outcome:
     """The outcome in a reply of `settle` or `release`.
 
-    Raises: NotFound, Conflict or IdempotencyConflict where the hold did not end as wanted; InvariantBroken where the
-    reply is not one that these scripts give.
+    Raises: NotFound, Conflict or IdempotencyConflict where the hold did not end as wanted; InvariantBroken where
+    the reply is not one that these scripts give.
     """
-    if not isinstance(reply, list) or len(reply) != _SETTLE_COUNT:
-        raise InvariantBroken(f"a hold's reply cannot be read: {reply!r}")
-    words = [word for word in reply if isinstance(word, int | bytes)]
     try:
+        end, replayed, at_ms, currency, charged, released, uncollected, balance = flat(reply)
         outcome = Outcome(
-            end=HoldEnd(text_of(words[0])),
-            replayed=int(words[1]) == 1,
-            decided_at_ms=int(words[2]),
-            currency=text_of(words[3]),
-            charged_nanos=int(words[4]),
-            released_nanos=int(words[5]),
-            uncollected_nanos=int(words[6]),
-            balance_nanos=int(words[7]),
+            end=HoldEnd(text_of(end)),
+            replayed=int(replayed) == 1,
+            decided_at_ms=int(at_ms),
+            currency=text_of(currency),
+            charged_nanos=int(charged),
+            released_nanos=int(released),
+            uncollected_nanos=int(uncollected),
+            balance_nanos=int(balance),
         )
-    except (ValueError, IndexError) as error:
+    except (ValueError, TypeError) as error:
         raise InvariantBroken(f"a hold's reply cannot be read: {error}") from error
     if outcome.end is not wanted:
         raise _failure(outcome.end)

@@ -1,7 +1,7 @@
 """A bounded memory that forgets the least recently used, and everything after its time.
 
-What is read from Redis may be out of date before it is stored: the message that says so can overtake the reply. So a
-reader notes the cache's `generation` before it asks and hands it back with the answer; if anything was forgotten
+What is read from Redis may be out of date before it is stored: the message that says so can overtake the reply. So
+a reader notes the cache's `generation` before it asks and hands it back with the answer; if anything was forgotten
 meanwhile, the answer is used once and not kept.
 """
 

@@ -1,12 +1,14 @@
 """What a gateway process remembers of Redis: credentials, customers and meters.
 
     credential  digest -> KeyRecord          forgotten by push (payload: the digest), by time, or all at once (`*`)
-    customer    (tenant, customer) -> clock  known customers only, by time; there is no push for them
+    customer    (tenant, customer) -> clock  known ones on real time, by time; a clock that was moved may move
+                                             again, so such a tenant's customers are asked for every time
     meters      tenant -> event names        forgotten by push (payload: `meters:<tenant>`), or by time
 
-Unknown credentials are remembered too, apart from the known ones and for a shorter time, so that a flood of made-up
-keys costs one look-up each and evicts nobody. Push comes over pub/sub; while that connection is away the directory
-is deaf: it starts empty and keeps entries for `deaf_ttl_ms` only, so that a revoked key never lives longer than that.
+Unknown credentials are remembered too, apart from the known ones and for a shorter time, so that a flood of
+made-up keys costs one look-up each and evicts nobody. Push comes over pub/sub; while that connection is away the
+directory is deaf: it starts empty and keeps entries for `deaf_ttl_ms` only, so that a revoked key never lives
+longer than that.
 """
 
 from __future__ import annotations
@@ -84,9 +86,7 @@ class Directory:
         if self.strangers.get(digest, now_s=now_s):
             return None
         generation, strange_generation = self.credentials.generation, self.strangers.generation
-        raw = await self._link.send(
-            ("GET", api_key_name(digest)), deadline_ms=self._settings.decision_deadline_ms
-        )
+        raw = await self._link.send(("GET", api_key_name(digest)), deadline_ms=self._settings.decision_deadline_ms)
         if not isinstance(raw, bytes):
             until_s = self._until(self._settings.unknown_credential_ttl_ms)
             self.strangers.keep(digest, value=True, until_s=until_s, generation=strange_generation)
@@ -113,8 +113,11 @@ class Directory:
         if not isinstance(raw, bytes):
             return None
         known = CustomerNote(clock_offset_ms=int(raw))
-        until_s = self._until(self._settings.customer_ttl_ms)
-        self.customers.keep(owner, known, until_s=until_s, generation=generation)
+        if known.clock_offset_ms:
+            self.customers.forget(owner)
+        else:
+            until_s = self._until(self._settings.customer_ttl_ms)
+            self.customers.keep(owner, known, until_s=until_s, generation=generation)
         return known
 
     async def tenant_meters(self, tenant_id: str) -> Meters:
@@ -126,9 +129,7 @@ class Directory:
         if known is not None:
             return known
         generation = self.meters.generation
-        raw = await self._link.send(
-            ("GET", meters_key(tenant_id)), deadline_ms=self._settings.bulk_deadline_ms
-        )
+        raw = await self._link.send(("GET", meters_key(tenant_id)), deadline_ms=self._settings.bulk_deadline_ms)
         known = _meters_of(raw)
         until_s = self._until(self._settings.meter_ttl_ms)
         self.meters.keep(tenant_id, known, until_s=until_s, generation=generation)

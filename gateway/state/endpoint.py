@@ -1,7 +1,7 @@
 """Where Redis is: a URL, taken apart.
 
-`redis://[user[:password]@]host[:port][/database]` goes over TCP, `unix://[user[:password]@]/path[?db=database]` over a
-unix socket. What is not understood is refused when the process starts, not when the first request comes.
+`redis://[user[:password]@]host[:port][/database]` goes over TCP, `unix://[user[:password]@]/path[?db=database]`
+over a unix socket. What is not understood is refused when the process starts, not when the first request comes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def endpoint_of(url: str) -> Endpoint:
     if parts.scheme == "redis" and parts.hostname:
         database = _database(parts.path.strip("/") or "0")
         return Endpoint(host=parts.hostname, port=port, database=database, user=user, password=password)
-    raise ConfigurationError("redis_url: must be redis://host[:port][/db] or unix:///path[?db=n]", field="redis_url")
+    raise ConfigurationError(
+        "redis_url: must be redis://host[:port][/db] or unix:///path[?db=n]", field="redis_url"
+    )
 
 
 def _database_in_query(parts: SplitResult) -> int:

@@ -1,7 +1,7 @@
 """Error replies, translated into the house's tree of failures.
 
-Scripts answer `CODE detail`. The server's own codes mean that nothing was written: it is loading, full, read-only, or
-busy with a script that somebody else runs.
+Scripts answer `CODE detail`. The server's own codes mean that nothing was written: it is loading, full, read-only,
+or busy with a script that somebody else runs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from gateway.state.resp import ErrorReply
 
 _CONTRADICTIONS = {
     "INVALID currency": "the charges are priced in different currencies",
-    "OVERFLOW units": "the units of the window would pass 2^53 - 1",
-    "OVERFLOW cost": "the cost would pass 2^53 - 1 nanos",
+    "INVALID feature": "the hold has no charge of this feature",
+    "OVERFLOW quantity": "the units or the cost of the window would pass 2^53 - 1",
 }
 _NOT_NOW = frozenset(
     {
@@ -24,12 +24,13 @@ _NOT_NOW = frozenset(
 
 def failure_of(error: ErrorReply) -> Failure:
     """The failure that an error reply means."""
-    if error.code == "CONFLICT":
+    text = str(error)
+    if text == "CONFLICT idempotency":
         return IdempotencyConflict("this key came before with other content", field="idempotency_key")
     if error.code == "UNKNOWN":
         return NotFound(f"no such {error.detail or 'customer'}", field=error.detail or "customer")
-    if error.code in ("INVALID", "OVERFLOW"):
-        return Unprocessable(_CONTRADICTIONS.get(str(error), f"{error.detail} cannot be taken"), field=error.detail)
+    if text in _CONTRADICTIONS:
+        return Unprocessable(_CONTRADICTIONS[text], field=error.detail)
     if error.code in _NOT_NOW:
         return Unavailable(f"Redis cannot decide now: {error.code.lower()}")
     return InvariantBroken(f"a script failed: {error}")

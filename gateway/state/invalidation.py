@@ -1,8 +1,8 @@
 """Push: Redis tells a gateway what to forget.
 
-One pub/sub connection of the `redis` library, apart from the link. Before it is subscribed, and whenever it breaks or
-falls silent, the directory is told that it is deaf. A ping that is not answered counts as broken: a server that hangs
-sends no error, and a listener that waits for ever would trust old entries for ever.
+One pub/sub connection of the `redis` library, apart from the link. Before it is subscribed, and whenever it breaks
+or falls silent, the directory is told that it is deaf. A ping that is not answered counts as broken: a server that
+hangs sends no error, and a listener that waits for ever would trust old entries for ever.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The link: how this process talks to Redis where every microsecond counts.
 
-One connection, kept up for ever: it greets (AUTH, SELECT), loads all scripts, and is then offered to callers. When it
-breaks, callers are refused at once until the next one stands; there is no queue for better times and no retry, because
-a decision that waits is worth less than one that says `unavailable`. Attempts to connect are spread by full jitter
-below `retry_ms`, which is small, so that service is back within a second of the server.
+One connection, kept up for ever: it greets (AUTH, SELECT), loads all scripts, and is then offered to callers. When
+it breaks, callers are refused at once until the next one stands; there is no queue for better times and no retry,
+because a decision that waits is worth less than one that says `unavailable`. Attempts to connect are spread by
+full jitter below `retry_ms`, which is small, so that service is back within a second of the server.
 
 Redis is asked by `redis` (the library) everywhere else; this link exists for the request path only.
 """
@@ -30,7 +30,7 @@ class Script(Protocol):
     """What a link needs to know of a script: its text, and the SHA-1 by which the server calls it."""
 
     @property
-    def source(self) -> str: ...
+    def text(self) -> str: ...
 
     @property
     def sha(self) -> str: ...
@@ -101,7 +101,7 @@ class Link:
         return self._pipe.send(words, deadline_ms=deadline_ms)
 
     def run(
-        self, name: str, keys: Sequence[Word], args: Sequence[Word], *, deadline_ms: int
+        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline_ms: int
     ) -> asyncio.Future[Reply]:
         """Run one act of `lua/`, by its name.
 
@@ -111,7 +111,7 @@ class Link:
             raise Unavailable("Redis is not connected")
         script = self._scripts[name]
         words = ("EVALSHA", script.sha, len(keys), *keys, *args)
-        return self._pipe.send(words, deadline_ms=deadline_ms, source=script.source)
+        return self._pipe.send(words, deadline_ms=deadline_ms, source=script.text)
 
     async def _keep(self) -> None:
         """Keep one connection standing until the task is cancelled."""
@@ -150,7 +150,7 @@ class Link:
         """Say who we are, then load every script; each must be known by the digest that we computed."""
         deadline_ms = self._settings.connect_ms
         commands = [*self._settings.endpoint.greeting(), ("CLIENT", "SETNAME", self._settings.name)]
-        loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
+        loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]
         replies = await asyncio.gather(
             *(pipe.send(words, deadline_ms=deadline_ms) for words in (*commands, *loads)), return_exceptions=True
         )

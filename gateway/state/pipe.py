@@ -1,16 +1,17 @@
 """One connection to Redis that many requests share.
 
-All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits for
-a timer. Replies come in the order of the commands, so a queue of slots is all that matching needs. A slot outlives
-its future: when a deadline passes the future fails, but the slot stays in the queue and swallows the reply that comes
-later, so that a late reply is never taken for somebody else's.
+All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits
+for a timer. Replies come in the order of the commands, so a queue of slots is all that matching needs. A slot
+outlives its future: when a deadline passes the future fails, but the slot stays in the queue and swallows the
+reply that comes later, so that a late reply is never taken for somebody else's.
 
 A server that hangs is noticed by its silence. When a command has passed its deadline and no reply at all came for
 `stall_ms` after that, further commands are refused at once instead of being piled up; after `hang_ms` the
 connection is given up.
 
 Worked example: three requests of one turn send A, B and C. One write of A B C leaves. The replies a and b arrive
-together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody waits.
+together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody
+waits.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Slot:
     __slots__ = ("future", "source", "watch", "words")
 
     def __init__(
-        self, future: asyncio.Future[Reply], watch: _Watch, words: tuple[Word, ...], source: str | None
+        self, future: asyncio.Future[Reply], watch: _Watch, *, words: tuple[Word, ...], source: str | None
     ) -> None:
         self.future = future
         self.watch = watch
@@ -107,7 +108,7 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
         watch.unanswered += 1
-        self._enqueue(_Slot(future, watch, words, source))
+        self._enqueue(_Slot(future, watch, words=words, source=source))
         return future
 
     def close(self) -> None:

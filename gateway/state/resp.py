@@ -9,12 +9,15 @@ Source: RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 import hiredis
 
 Word = str | bytes | int
 Reply = None | int | bytes | list["Reply"]
+Flat = list[int | bytes]
+"""What the scripts of this house answer."""
 
 
 class ErrorReply(Exception):  # noqa: N818 - it is the protocol's own word
@@ -23,6 +26,9 @@ class ErrorReply(Exception):  # noqa: N818 - it is the protocol's own word
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.code, _, self.detail = text.partition(" ")
+
+
+_PACK = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)  # its stub means a tuple of one
 
 
 class _Nothing:
@@ -54,4 +60,22 @@ class ReplyParser:
 
 def encode(words: tuple[Word, ...]) -> bytes:
     """One command as it goes over the wire."""
-    return hiredis.pack_command(words)  # pyright: ignore[reportArgumentType] - its stub means a tuple of any length
+    return _PACK(words)
+
+
+def flat(reply: Reply) -> Flat:
+    """The words of a flat reply.
+
+    Raises: TypeError where it is none.
+    """
+    if not isinstance(reply, list):
+        raise TypeError("not a list")
+    words = [word for word in reply if isinstance(word, int | bytes)]
+    if len(words) != len(reply):
+        raise TypeError("a nested or empty word")
+    return words
+
+
+def text_of(word: int | bytes) -> str:
+    """A word of a reply as text."""
+    return word.decode() if isinstance(word, bytes) else str(word)

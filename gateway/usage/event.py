@@ -1,12 +1,12 @@
 """Client-sent events: usage that did not pass the gate, told afterwards.
 
-An event is an id, a name, an instant, a customer and fields. Numbers are read as exact decimals and travel as decimal
-text; a float never touches them. What an event may be is checked here, before anything is written: by itself (shape,
-numbers), against the clock of its tenant, and against the meters that read it.
+An event is an id, a name, an instant, a customer and fields. Numbers are read as exact decimals and travel as
+decimal text; a float never touches them. What an event may be is checked here, before anything is written: by
+itself (shape, numbers), against the clock of its tenant, and against the meters that read it.
 
-Worked example: `{"id": "e1", "event": "llm.tokens", "time": "2026-05-01T12:00:00Z", "customer": "acme",
-"fields": {"input": 374, "model": "small"}}` with meters `{"llm.tokens": {"input": 0}}` is good; with `"input": 37.4`
-it is refused, because the meter counts whole numbers.
+Worked example: `{"id": "e1", "event": "llm.tokens", "time": "2026-05-01T12:00:00Z", "customer": "acme", "fields":
+{"input": 374, "model": "small"}}` with meters `{"llm.tokens": {"input": 0}}` is good; with `"input": 37.4` it is
+refused, because the meter counts whole numbers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The intake: events in, one answer each, in their order.
 
-All events of a request are checked first and then sent in one turn. Each is written at most once: its id is marked in
-Redis, in the same step that appends it to the stream, for longer than an event of that age would be accepted, so that
-the same id can never pass twice. An id that comes again with the same content is a duplicate, which is success; with
-other content it is refused.
+All events of a request are checked first and then sent in one turn. Each is written at most once: its id is marked
+in Redis, in the same step that appends it to the stream, for longer than an event of that age would be accepted,
+so that the same id can never pass twice. An id that comes again with the same content is a duplicate, which is
+success; with other content it is refused.
 
 The mark lives for the greatest age plus twice the skew: an event may come from the future by one skew, and be sent
 again to another gateway whose clock is behind by one more.
@@ -53,6 +53,13 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class _Sound(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that may be sent, and how far its tenant's clock is ahead."""
+
+    event: Event
+    clock_offset_ms: int
+
+
 _RECEIPTS = {1: Receipt.ACCEPTED, 0: Receipt.DUPLICATE}
 _CONFLICT = -1
 
@@ -60,7 +67,7 @@ _CONFLICT = -1
 class Intake:
     """Takes client-sent events into the stream."""
 
-    def __init__(self, bulk: Link, directory: Directory, settings: GatewaySettings, *, clock: Clock) -> None:
+    def __init__(self, bulk: Link, directory: Directory, *, settings: GatewaySettings, clock: Clock) -> None:
         self._bulk = bulk
         self._directory = directory
         self._deadline_ms = settings.bulk_deadline_ms
@@ -77,37 +84,39 @@ class Intake:
         events = [_read(raw) for raw in raws]
         checked = await self._check(tenant_id, events)
         replies = await asyncio.gather(
-            *(self._send(tenant_id, event) for event in checked if isinstance(event, Event)),
+            *(self._send(tenant_id, sound) for sound in checked if isinstance(sound, _Sound)),
             return_exceptions=True,
         )
         coming = iter(replies)
         answers = [
-            _taken(event, next(coming)) if isinstance(event, Event) else _rejected(id_in(raw), event)
-            for event, raw in zip(checked, raws, strict=True)
+            _taken(one.event, next(coming)) if isinstance(one, _Sound) else _rejected(id_in(raw), one)
+            for one, raw in zip(checked, raws, strict=True)
         ]
         for answer in answers:
             self.receipts[answer.receipt.value] += 1
         return answers
 
-    async def _check(self, tenant_id: str, events: list[Event | Failure]) -> list[Event | Failure]:
+    async def _check(self, tenant_id: str, events: list[Event | Failure]) -> list[_Sound | Failure]:
         """Each event, or the rule of meters, customers or time that it breaks."""
         meters = await self._directory.tenant_meters(tenant_id)
         names = sorted({event.customer_id for event in events if isinstance(event, Event)})
         notes = await asyncio.gather(*(self._directory.customer(tenant_id, name) for name in names))
         customers = dict(zip(names, notes, strict=True))
-        checked: list[Event | Failure] = []
+        checked: list[_Sound | Failure] = []
         for event in events:
-            if isinstance(event, Event):
-                try:
-                    check_meters(event, meters)
-                    await self._check_time(tenant_id, event, customers[event.customer_id])
-                except (InvalidInput, NotFound) as failure:
-                    checked.append(failure)
-                    continue
-            checked.append(event)
+            if not isinstance(event, Event):
+                checked.append(event)
+                continue
+            try:
+                check_meters(event, meters)
+                note = await self._check_time(tenant_id, event, note=customers[event.customer_id])
+                checked.append(_Sound(event=event, clock_offset_ms=note.clock_offset_ms))
+            except (InvalidInput, NotFound) as failure:
+                checked.append(failure)
         return checked
 
-    async def _check_time(self, tenant_id: str, event: Event, note: CustomerNote | None) -> None:
+    async def _check_time(self, tenant_id: str, event: Event, *, note: CustomerNote | None) -> CustomerNote:
+        """What is known of the event's customer, once the event's time fits its clock."""
         if note is None:
             raise NotFound("no such customer", field="customer")
         now_ms = to_ms(self._clock())
@@ -118,12 +127,15 @@ class Intake:
             if fresh is None or fresh == note:
                 raise
             check_time(event, now_ms=now_ms + fresh.clock_offset_ms, bounds=self._bounds)
+            return fresh
+        return note
 
-    async def _send(self, tenant_id: str, event: Event) -> Reply:
+    async def _send(self, tenant_id: str, sound: _Sound) -> Reply:
+        event = sound.event
         shard = shard_of_event(tenant_id, event.event_id)
         keys = (epoch_key(shard), stream_key(shard), event_id_key(tenant_id, event.event_id))
-        args = (digest_of_event(event), self._window_ms, body_of(event, tenant_id))
-        return await self._bulk.run("ingest", keys, args, deadline_ms=self._deadline_ms)
+        args = (digest_of_event(event), self._window_ms, body_of(event, tenant_id), sound.clock_offset_ms)
+        return await self._bulk.run("ingest", keys, args=args, deadline_ms=self._deadline_ms)
 
 
 def _read(raw: bytes) -> Event | Failure:

@@ -1,0 +1,158 @@
+"""A customer's account as it is now: what it may use, what it has used, what its wallets hold.
+
+Live reads change nothing and are as fresh as a decision. Replies of `usage_read` and `wallet_read` are rows laid
+end to end; reading them is pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from billing_core.contract.snapshot import FeatureKind, LimitMode, Status
+from billing_core.errors import InvariantBroken
+from gateway.admission.caller import Caller
+from gateway.state.fault import failure_of
+from gateway.state.link import Link
+from gateway.state.resp import ErrorReply, Flat, Reply, flat, text_of
+
+_FEATURE_COUNT = 11
+_GRANT_COUNT = 9
+
+
+class FeatureUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature now. None: no limit; no window holds this instant; it never starts anew."""
+
+    feature: str
+    kind: FeatureKind
+    enabled: bool
+    static_value: str
+    limit_units: int | None
+    limit_mode: LimitMode
+    used_units: int
+    held_units: int
+    remaining_units: int | None
+    window_start_ms: int | None
+    reset_at_ms: int | None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a customer may use and has used. Instants are on the tenant's clock."""
+
+    at_ms: int
+    status: Status
+    features: tuple[FeatureUsage, ...]
+
+
+class GrantState(msgspec.Struct, frozen=True, kw_only=True):
+    """One credit block now."""
+
+    currency: str
+    grant_id: str
+    usable: bool
+    remaining_nanos: int
+    held_nanos: int
+    effective_ms: int
+    expires_ms: int | None
+    priority: int
+    paid: bool
+
+
+class Purse(msgspec.Struct, frozen=True, kw_only=True):
+    """All credit blocks of a customer, those of a currency in burn order."""
+
+    at_ms: int
+    grants: tuple[GrantState, ...]
+
+
+class AccountReader:
+    """Reads accounts from Redis."""
+
+    def __init__(self, bulk: Link, *, deadline_ms: int) -> None:
+        self._bulk = bulk
+        self._deadline_ms = deadline_ms
+
+    async def usage(self, caller: Caller) -> Usage:
+        """What the customer may use and has used.
+
+        Raises: NotFound, Unavailable.
+        """
+        names = caller.keys
+        return usage_of(await self._run("usage_read", (names.epoch, names.snapshot, names.counters)))
+
+    async def purse(self, caller: Caller) -> Purse:
+        """What the customer's wallets hold.
+
+        Raises: NotFound, Unavailable.
+        """
+        names = caller.keys
+        return purse_of(await self._run("wallet_read", (names.epoch, names.snapshot, names.wallet)))
+
+    async def _run(self, name: str, keys: tuple[str, ...]) -> Reply:
+        try:
+            return await self._bulk.run(name, keys, args=(), deadline_ms=self._deadline_ms)
+        except ErrorReply as error:
+            raise failure_of(error) from None
+
+
+def usage_of(reply: Reply) -> Usage:
+    """A reply of `usage_read`, features sorted by name.
+
+    Raises: InvariantBroken where it cannot be read.
+    """
+    try:
+        words = flat(reply)
+        rows = _rows(words[2:], _FEATURE_COUNT)
+        features = sorted((_feature(row) for row in rows), key=lambda one: one.feature)
+        return Usage(at_ms=int(words[0]), status=Status(text_of(words[1])), features=tuple(features))
+    except (ValueError, TypeError, IndexError) as error:
+        raise InvariantBroken(f"a usage reply cannot be read: {error}") from error
+
+
+def purse_of(reply: Reply) -> Purse:
+    """A reply of `wallet_read`.
+
+    Raises: InvariantBroken where it cannot be read.
+    """
+    try:
+        words = flat(reply)
+        return Purse(at_ms=int(words[0]), grants=tuple(_grant(row) for row in _rows(words[1:], _GRANT_COUNT)))
+    except (ValueError, TypeError, IndexError) as error:
+        raise InvariantBroken(f"a wallet reply cannot be read: {error}") from error
+
+
+def _rows(words: Flat, width: int) -> list[Flat]:
+    if len(words) % width:
+        raise ValueError(f"{len(words)} words are no rows of {width}")
+    return [words[at : at + width] for at in range(0, len(words), width)]
+
+
+def _feature(row: Flat) -> FeatureUsage:
+    limit_units, remaining_units = int(row[4]), int(row[8])
+    window_start_ms, reset_at_ms = int(row[9]), int(row[10])
+    return FeatureUsage(
+        feature=text_of(row[0]),
+        kind=FeatureKind(int(row[1])),
+        enabled=int(row[2]) == 1,
+        static_value=text_of(row[3]),
+        limit_units=None if limit_units < 0 else limit_units,
+        limit_mode=LimitMode(int(row[5])),
+        used_units=int(row[6]),
+        held_units=int(row[7]),
+        remaining_units=None if remaining_units < 0 else remaining_units,
+        window_start_ms=None if window_start_ms < 0 else window_start_ms,
+        reset_at_ms=reset_at_ms or None,
+    )
+
+
+def _grant(row: Flat) -> GrantState:
+    return GrantState(
+        currency=text_of(row[0]),
+        grant_id=text_of(row[1]),
+        usable=int(row[2]) == 1,
+        remaining_nanos=int(row[3]),
+        held_nanos=int(row[4]),
+        effective_ms=int(row[5]),
+        expires_ms=int(row[6]) or None,
+        priority=int(row[7]),
+        paid=int(row[8]) == 1,
+    )

@@ -1,0 +1,63 @@
+"""The door: every request passes here, whatever protocol carried it.
+
+Failures become problems in this one place. What is not a Failure is a fault of ours and treated as a broken
+invariant: the client gets a problem that says no more than that, the loop's exception handler gets the traceback,
+and a counter says how often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from billing_core.errors import Failure, InvariantBroken
+from gateway.edge.message import Answer, Request, Route
+from gateway.edge.reply import failed
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Door:
+    """Runs handlers; `faults` counts what should not have happened."""
+
+    def __init__(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+        self._loop = asyncio.get_running_loop()
+        self.faults = 0
+
+    async def answer(self, route: Route, request: Request) -> Answer:
+        """The answer to a request; never raises, whatever the handler does."""
+        if self._tracer is None:
+            return await self._plain(route, request)
+        carrier = {"traceparent": request.headers.get("traceparent", "")}
+        context = _PROPAGATOR.extract(carrier)
+        with self._tracer.start_as_current_span(route.path, context=context, kind=SpanKind.SERVER) as span:
+            answer = await self._plain(route, request)
+            span.set_attribute("http.route", route.path)
+            span.set_attribute("http.response.status_code", answer.status)
+        return answer
+
+    async def _plain(self, route: Route, request: Request) -> Answer:
+        try:
+            return await _handled(route, request)
+        except InvariantBroken as broken:
+            self.faults += 1
+            self._loop.call_exception_handler({"message": f"{route.path} failed", "exception": broken})
+            return failed(InvariantBroken("an internal fault; it has been reported"))
+        except Failure as failure:
+            return failed(failure)
+
+
+async def _handled(route: Route, request: Request) -> Answer:
+    """The handler's answer.
+
+    Raises: Failure, and nothing else: what was not foreseen breaks the law that handlers raise failures.
+    """
+    try:
+        return await route.handler(request)
+    except Failure:
+        raise
+    except Exception as error:
+        raise InvariantBroken(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,62 @@
+"""Numbers that the parts keep anyway, read when somebody collects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from billing_core.contract.telemetry import Read, Telemetry
+from gateway.state.directory import Directory
+from gateway.state.link import Link
+from gateway.state.pipe import PipeTally
+
+_TALLIES: tuple[tuple[str, str, Callable[[PipeTally], int]], ...] = (
+    ("commands", "Commands sent to Redis.", lambda tally: tally.commands),
+    ("writes", "Writes that carried them.", lambda tally: tally.writes),
+    ("expired", "Commands that passed their deadline.", lambda tally: tally.expired),
+    ("refused", "Commands refused at once.", lambda tally: tally.refused),
+    ("connects", "Connections made.", lambda tally: tally.connects),
+)
+
+
+def observe_links(telemetry: Telemetry, links: Mapping[str, Link]) -> None:
+    """What travels on each link."""
+    telemetry.gauge(
+        "tallygate_link_in_flight",
+        "Commands without a reply.",
+        read=lambda: {name: link.in_flight_count for name, link in links.items()},
+        label="link",
+    )
+    for name, text, tell in _TALLIES:
+        telemetry.counter(f"tallygate_link_{name}", text, read=_of_links(links, tell), label="link")
+
+
+def observe_directory(telemetry: Telemetry, directory: Directory) -> None:
+    """How well each memory serves."""
+    caches = {
+        "credential": directory.credentials,
+        "stranger": directory.strangers,
+        "customer": directory.customers,
+        "meters": directory.meters,
+    }
+    telemetry.counter(
+        "tallygate_cache_hits",
+        "Look-ups answered from memory.",
+        read=lambda: {name: cache.hits for name, cache in caches.items()},
+        label="cache",
+    )
+    telemetry.counter(
+        "tallygate_cache_misses",
+        "Look-ups that were not.",
+        read=lambda: {name: cache.misses for name, cache in caches.items()},
+        label="cache",
+    )
+    telemetry.gauge(
+        "tallygate_cache_entries",
+        "What is remembered.",
+        read=lambda: {name: len(cache) for name, cache in caches.items()},
+        label="cache",
+    )
+
+
+def _of_links(links: Mapping[str, Link], tell: Callable[[PipeTally], int]) -> Read:
+    return lambda: {name: tell(link.tally) for name, link in links.items()}

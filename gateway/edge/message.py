@@ -1,0 +1,55 @@
+"""A request and its answer, whatever carried them.
+
+Handlers take a Request and return an Answer; they know no server. So the aiohttp shell and any other protocol
+beside it serve the same handlers, and a test may call them with bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from billing_core.errors import InvalidInput
+
+JSON = "application/json"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What came in. `headers` finds names in any case; `subject` is the path's variable part, decoded."""
+
+    headers: Mapping[str, str]
+    query: str = ""
+    subject: str = ""
+    body: bytes = b""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes out."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a handler is found. `path` has at most one variable part, `{subject}`; method `*` is any."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that says it is something else than JSON.
+
+    Raises: InvalidInput.
+    """
+    declared = request.headers.get("Content-Type", JSON)
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type != JSON and not (media_type.startswith("application/") and media_type.endswith("+json")):
+        raise InvalidInput(f"must be {JSON}, not {media_type or 'empty'}", field="content-type")

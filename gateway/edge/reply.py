@@ -1,0 +1,127 @@
+"""Values into answers: the one place where decisions, outcomes and failures become bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from billing_core.contract.problem import MEDIA_TYPE, problem_of
+from billing_core.errors import Failure, Unauthenticated, Unavailable
+from billing_core.values.clock import from_ms
+from gateway.admission.decision import ChargeOutcome, Decision
+from gateway.admission.outcome import Outcome
+from gateway.admission.reason import RULES, Reason
+from gateway.edge.message import Answer
+from gateway.edge.ratelimit import Headers, rate_limit_headers, retry_after_ms
+from gateway.edge.wire import ChargeAnswer, CheckAnswer, EventAnswer, HoldAnswer, SettleAnswer
+from gateway.usage.intake import Taken
+
+_ENCODER = msgspec.json.Encoder()
+_CHALLENGE = ("WWW-Authenticate", 'Bearer realm="tallygate"')
+_SOON = ("Retry-After", "1")
+_POLICY_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+_CAPACITY_TYPE = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A refusal as problem+json, for whoever reads a status code and not a decision."""
+
+    type: str
+    title: str
+    status: int
+    code: Reason
+    decision_id: str = ""
+    violated_policies: tuple[str, ...] = msgspec.field(default=(), name="violated-policies")
+
+
+def told(body: msgspec.Struct, *, status: int = 200) -> Answer:
+    """An answer with a JSON body."""
+    return Answer(status=status, body=_ENCODER.encode(body))
+
+
+def failed(failure: Failure, *, status: int = 0) -> Answer:
+    """A failure as problem+json, with its own status unless told another."""
+    headers: Headers = ()
+    if isinstance(failure, Unauthenticated):
+        headers = (_CHALLENGE,)
+    elif isinstance(failure, Unavailable):
+        headers = (_SOON,)
+    status = status or failure.status
+    body = _ENCODER.encode(msgspec.structs.replace(problem_of(failure), status=status))
+    return Answer(status=status, body=body, media_type=MEDIA_TYPE, headers=headers)
+
+
+def refused(decision: Decision) -> Answer:
+    """A refusal as its own HTTP status."""
+    rule, limited = RULES[decision.reason], decision.reason is Reason.LIMIT_REACHED
+    kind = f"urn:tallygate:problem:{decision.reason.value}"
+    if limited:
+        kind = _POLICY_TYPE
+    elif decision.reason is Reason.UNAVAILABLE:
+        kind = _CAPACITY_TYPE
+    refusal = Refusal(
+        type=kind,
+        title=rule.title,
+        status=rule.status,
+        code=decision.reason,
+        decision_id=decision.decision_id,
+        violated_policies=(decision.refused_feature,) if limited else (),
+    )
+    challenge = (_CHALLENGE,) if decision.reason is Reason.UNKNOWN_KEY else ()
+    return Answer(
+        status=rule.status,
+        body=_ENCODER.encode(refusal),
+        media_type=MEDIA_TYPE,
+        headers=(*challenge, *rate_limit_headers(decision)),
+    )
+
+
+def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:
+    """A decision as a check tells it."""
+    wait_ms = retry_after_ms(decision)
+    return CheckAnswer(
+        allowed=decision.allowed,
+        reason=decision.reason,
+        decision_id=decision.decision_id or None,
+        replayed=decision.replayed,
+        customer=customer_id,
+        currency=decision.currency or None,
+        cost_nanos=decision.cost_nanos,
+        balance_nanos=decision.balance_nanos if decision.currency else None,
+        charges=tuple(_charge(charge) for charge in decision.charges),
+        hold=HoldAnswer(id=decision.hold.hold_id, expires_at=from_ms(decision.hold.deadline_ms))
+        if decision.hold
+        else msgspec.UNSET,
+        refused_feature=decision.refused_feature or msgspec.UNSET,
+        retry_after_ms=msgspec.UNSET if wait_ms is None else wait_ms,
+    )
+
+
+def settle_answer(hold_id: str, outcome: Outcome) -> SettleAnswer:
+    """How a hold ended, as settle and release tell it."""
+    return SettleAnswer(
+        hold=hold_id,
+        outcome=outcome.end,
+        replayed=outcome.replayed,
+        currency=outcome.currency or None,
+        charged_nanos=outcome.charged_nanos,
+        released_nanos=outcome.released_nanos,
+        uncollected_nanos=outcome.uncollected_nanos,
+        balance_nanos=outcome.balance_nanos if outcome.currency else None,
+    )
+
+
+def event_answer(taken: Taken) -> EventAnswer:
+    """What became of one event."""
+    problem = problem_of(taken.failure) if taken.failure else msgspec.UNSET
+    return EventAnswer(id=taken.event_id, status=taken.receipt, problem=problem)
+
+
+def _charge(charge: ChargeOutcome) -> ChargeAnswer:
+    return ChargeAnswer(
+        feature=charge.feature,
+        limit_units=charge.limit_units,
+        remaining_units=charge.remaining_units,
+        reset_at=None if charge.reset_at_ms is None else from_ms(charge.reset_at_ms),
+        cost_nanos=charge.cost_nanos,
+        value=charge.static_value or msgspec.UNSET,
+    )

@@ -1,0 +1,120 @@
+"""`/v1/authorize/forward` and `/v1/authorize/nginx`: the status code is the decision.
+
+A proxy asks before it passes a request on. What is charged stands in our query, which the operator writes into the
+proxy's configuration: `?feature=api.calls&quantity=1`, both required and the first of each counted, because Caddy
+appends the client's own query to ours: a client that adds `&quantity=0` changes nothing. The credential is the
+client's: `Authorization: Bearer`, or `X-Api-Key`.
+
+    forward   Caddy, Traefik, HAProxy: 200 with an empty body, or the refusal's own status as problem+json, which
+              these proxies pass on word for word
+    nginx     `auth_request` knows 2xx, 401 and 403 and turns all else into 500: other refusals travel as 403. The
+              real status stands in `X-Tallygate-Status`, the body is empty (nginx drops it, and its keep-alive
+              with it)
+
+A proxy may ask twice for one request (nginx does after an internal redirect), so the proxy's request id is the
+idempotency key, together with the feature. It must be the proxy's own: a client that could choose it would pay
+once and pass for ever. nginx makes one (`proxy_set_header X-Request-Id $request_id`); Caddy and Traefik make none,
+so the header is read there only if the settings name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import unquote_plus
+
+from billing_core.errors import Failure, InvalidInput
+from billing_core.values.ids import is_code
+from billing_core.values.money import MAX_EXACT
+from gateway.admission.caller import bearer_of, caller_of_key
+from gateway.admission.decision import Decision
+from gateway.admission.gate import Gate
+from gateway.admission.order import Charge, Order
+from gateway.edge.message import Answer, Request
+from gateway.edge.ratelimit import rate_limit_headers
+from gateway.edge.reply import failed, refused
+from gateway.settings import GatewaySettings
+from gateway.state.directory import Directory
+
+STATUS_HEADER = "X-Tallygate-Status"
+_FORBIDDEN = 403
+_NGINX_KNOWS = frozenset({200, 401, 403})
+_DIGITS = 16
+_DIGEST_BYTES = 16
+
+
+class AuthorizeRoute:
+    """Decides for proxies."""
+
+    def __init__(self, gate: Gate, directory: Directory, *, settings: GatewaySettings) -> None:
+        self._gate = gate
+        self._directory = directory
+        self._forward_id = settings.forward_request_id_header
+        self._nginx_id = settings.nginx_request_id_header
+
+    async def forward(self, request: Request) -> Answer:
+        """For Caddy `forward_auth`, Traefik `forwardAuth`, HAProxy's auth-intercept."""
+        decision, customer_id = await self._decide(request, self._forward_id)
+        return _allowed(decision, customer_id) if decision.allowed else refused(decision)
+
+    async def nginx(self, request: Request) -> Answer:
+        """For nginx `auth_request`; no answer has a body, and none a status that nginx does not know."""
+        try:
+            decision, customer_id = await self._decide(request, self._nginx_id)
+        except Failure as failure:
+            return _for_nginx(failed(failure), reason=failure.code)
+        if decision.allowed:
+            return _allowed(decision, customer_id)
+        return _for_nginx(refused(decision), reason=decision.reason.value)
+
+    async def _decide(self, request: Request, id_header: str) -> tuple[Decision, str]:
+        charge = charge_in(request.query)
+        secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
+        caller = await caller_of_key(self._directory, secret) if secret else None
+        request_id = request.headers.get(id_header, "") if id_header else ""
+        order = Order(charges=(charge,), idempotency_key=_key(charge, request_id) if request_id else "")
+        return await self._gate.decide(caller, order), caller.customer_id if caller else ""
+
+
+def charge_in(query: str) -> Charge:
+    """The first `feature` and the first `quantity` of a query; whatever else stands there is the client's.
+
+    Raises: InvalidInput.
+    """
+    found: dict[str, str] = {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name in ("feature", "quantity") and name not in found:
+            found[name] = unquote_plus(value)
+        if len(found) == 2:  # both
+            break
+    feature, quantity = found.get("feature", ""), found.get("quantity", "")
+    if not is_code(feature):
+        raise InvalidInput("the proxy's configuration must name one, such as ?feature=api.calls", field="feature")
+    if not (quantity.isascii() and quantity.isdigit() and len(quantity) <= _DIGITS and int(quantity) <= MAX_EXACT):
+        raise InvalidInput(
+            "the proxy's configuration must say how much: a whole number below 2^53", field="quantity"
+        )
+    return Charge(feature=feature, quantity=int(quantity))
+
+
+def _key(charge: Charge, request_id: str) -> str:
+    """One per request id and charge: a route that asks twice, for two features, asks for both."""
+    name = f"{charge.feature} {charge.quantity} {request_id}"
+    return f"req:{hashlib.blake2b(name.encode(errors='surrogateescape'), digest_size=_DIGEST_BYTES).hexdigest()}"
+
+
+def _allowed(decision: Decision, customer_id: str) -> Answer:
+    return Answer(
+        status=200,
+        headers=(
+            ("X-Tallygate-Customer", customer_id),
+            ("X-Tallygate-Decision", decision.decision_id),
+            *rate_limit_headers(decision),
+        ),
+    )
+
+
+def _for_nginx(answer: Answer, *, reason: str) -> Answer:
+    status = answer.status if answer.status in _NGINX_KNOWS else _FORBIDDEN
+    told = ((STATUS_HEADER, str(answer.status)), ("X-Tallygate-Reason", reason))
+    return Answer(status=status, headers=(*told, *answer.headers))

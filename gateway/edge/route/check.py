@@ -1,0 +1,154 @@
+"""`POST /v1/check` and `/v1/check/batch`: may this be done, and if so, do it.
+
+A check is made by `key` (the key is the credential) or by `customer` (an operator's token is needed). It names one
+`feature` with a `quantity` (1 unless told) or up to 16 `charges`, each feature once. Whatever the decision is, the
+answer is 200 with `allowed` and `reason`; only where no decision could be made it is a problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+
+from billing_core.contract.document import decode_strictly
+from billing_core.contract.problem import decode_json, problem_of
+from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable
+from gateway.admission.caller import Caller, caller_of_customer, caller_of_key, tenant_of_operator
+from gateway.admission.decision import Decision
+from gateway.admission.gate import Gate
+from gateway.admission.order import Charge, Mode, OnExpiry, Order
+from gateway.admission.reason import RULES, Reason
+from gateway.edge.message import Answer, Request, require_json
+from gateway.edge.reply import check_answer, told
+from gateway.edge.wire import (
+    MAX_BATCH,
+    BatchAnswer,
+    BatchRequest,
+    ChargeRequest,
+    CheckAnswer,
+    CheckRequest,
+    FailedAnswer,
+)
+from gateway.state.directory import Directory
+
+_CHECK = msgspec.json.Decoder(CheckRequest)
+_BATCH = msgspec.json.Decoder(BatchRequest)
+
+
+class CheckRoute:
+    """Decides what bodies ask for."""
+
+    def __init__(self, gate: Gate, directory: Directory) -> None:
+        self._gate = gate
+        self._directory = directory
+
+    async def check(self, request: Request) -> Answer:
+        """One check, one decision."""
+        require_json(request)
+        asked = decode_strictly(request.body, _CHECK)
+        order = order_of(asked)
+        caller = await self._caller(asked, request.headers)
+        try:
+            decision = await self._gate.decide(caller, order)
+        except NotFound as failure:
+            raise _seen_by(asked, failure) from None
+        if decision.reason is Reason.UNAVAILABLE:
+            raise Unavailable(RULES[Reason.UNAVAILABLE].title)
+        return told(check_answer(decision, caller.customer_id if caller else None))
+
+    async def check_batch(self, request: Request) -> Answer:
+        """Up to 1,000 checks, one answer each, in their order; a body that breaks a rule refuses them all."""
+        require_json(request)
+        raws = decode_strictly(request.body, _BATCH).checks
+        if len(raws) > MAX_BATCH:
+            raise TooLarge(f"must have at most {MAX_BATCH} entries", field="checks")
+        asked = [_read(bytes(raw), index) for index, raw in enumerate(raws)]
+        callers = await asyncio.gather(*(self._caller(one, request.headers) for one, _ in asked))
+        orders = [(caller, order) for caller, (_, order) in zip(callers, asked, strict=True)]
+        decisions = await self._gate.decide_all(orders)
+        return told(
+            BatchAnswer(
+                answers=[
+                    _told_in_batch(one, caller, decision=decision)
+                    for (one, _), caller, decision in zip(asked, callers, decisions, strict=True)
+                ]
+            )
+        )
+
+    async def _caller(self, asked: CheckRequest, headers: Mapping[str, str]) -> Caller | None:
+        if asked.key is not None:
+            return await caller_of_key(self._directory, asked.key)
+        tenant_id = await tenant_of_operator(self._directory, headers.get("Authorization", ""))
+        return caller_of_customer(tenant_id, asked.customer or "")
+
+
+def order_of(asked: CheckRequest) -> Order:
+    """What a body asks for.
+
+    Raises: InvalidInput where its fields do not go together.
+    """
+    if (asked.key is None) == (asked.customer is None):
+        raise InvalidInput("exactly one of `key` and `customer` is required", field="key")
+    charges = charges_of(asked.feature, asked.quantity, charges=asked.charges)
+    if not charges:
+        raise InvalidInput("one of `feature` and `charges` is required", field="feature")
+    if asked.mode is Mode.PEEK and asked.idempotency_key is not None:
+        raise InvalidInput("has no meaning for a peek, which changes nothing", field="idempotency_key")
+    if asked.mode is Mode.HOLD and asked.ttl_ms is None:
+        raise InvalidInput("is required for a hold", field="ttl_ms")
+    for name, value in (("ttl_ms", asked.ttl_ms), ("on_expiry", asked.on_expiry)):
+        if asked.mode is not Mode.HOLD and value is not None:
+            raise InvalidInput("has a meaning for a hold only", field=name)
+    return Order(
+        charges=charges,
+        mode=asked.mode,
+        idempotency_key=asked.idempotency_key or "",
+        ttl_ms=asked.ttl_ms or 0,
+        on_expiry=asked.on_expiry or OnExpiry.RELEASE,
+    )
+
+
+def charges_of(
+    feature: str | None, quantity: int | None, *, charges: tuple[ChargeRequest, ...] | None
+) -> tuple[Charge, ...]:
+    """The charges that are named one way or the other; none where neither is used.
+
+    Raises: InvalidInput.
+    """
+    if charges is not None:
+        for name, value in (("feature", feature), ("quantity", quantity)):
+            if value is not None:
+                raise InvalidInput("stands either here or in `charges`, not in both", field=name)
+        named = tuple(Charge(feature=one.feature, quantity=one.quantity) for one in charges)
+        if len({one.feature for one in named}) != len(named):
+            raise InvalidInput("each feature may be charged once", field="charges")
+        return named
+    if feature is None and quantity is not None:
+        raise InvalidInput("needs a `feature`", field="quantity")
+    return (Charge(feature=feature, quantity=1 if quantity is None else quantity),) if feature is not None else ()
+
+
+def _read(raw: bytes, index: int) -> tuple[CheckRequest, Order]:
+    try:
+        asked = decode_json(raw, _CHECK)
+        return asked, order_of(asked)
+    except InvalidInput as failure:
+        field = "" if failure.field == "body" else f".{failure.field}"
+        raise type(failure)(failure.detail, field=f"checks[{index}]{field}") from None
+
+
+def _told_in_batch(
+    asked: CheckRequest, caller: Caller | None, *, decision: Decision | Failure
+) -> CheckAnswer | FailedAnswer:
+    if isinstance(decision, NotFound):
+        return FailedAnswer(problem=problem_of(_seen_by(asked, decision)))
+    if isinstance(decision, Failure):
+        return FailedAnswer(problem=problem_of(decision))
+    return check_answer(decision, caller.customer_id if caller else None)
+
+
+def _seen_by(asked: CheckRequest, failure: NotFound) -> Failure:
+    """A key whose customer is not there yet is not the caller's mistake: it becomes known in a moment."""
+    return failure if asked.key is None else Unavailable("the customer of this key is not ready yet")

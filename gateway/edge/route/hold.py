@@ -1,0 +1,45 @@
+"""`POST /v1/holds/{id}/settle` and `/release`: how a hold ends.
+
+The id is the credential: it was told to whoever placed the hold, and it cannot be guessed. Settling takes what was
+really used, as `feature` and `quantity` or as `charges`; a feature that is not named settles as held, so an empty
+body settles the hold as it stands. More than was held is charged if it can be, and the answer says how much was
+not.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from billing_core.contract.document import decode_strictly
+from billing_core.errors import InvalidInput
+from gateway.admission.gate import Gate
+from gateway.edge.message import Answer, Request, require_json
+from gateway.edge.reply import settle_answer, told
+from gateway.edge.route.check import charges_of
+from gateway.edge.wire import ReleaseRequest, SettleRequest
+
+_SETTLE = msgspec.json.Decoder(SettleRequest)
+_RELEASE = msgspec.json.Decoder(ReleaseRequest)
+
+
+class HoldRoute:
+    """Ends holds."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def settle(self, request: Request) -> Answer:
+        """End the hold by what was used."""
+        require_json(request)
+        asked = decode_strictly(request.body, _SETTLE) if request.body else SettleRequest()
+        if asked.feature is not None and asked.quantity is None:
+            raise InvalidInput("is required beside `feature`", field="quantity")
+        charges = charges_of(asked.feature, asked.quantity, charges=asked.charges)
+        return told(settle_answer(request.subject, await self._gate.settle(request.subject, charges)))
+
+    async def release(self, request: Request) -> Answer:
+        """End the hold without a charge."""
+        if request.body:
+            require_json(request)
+            decode_strictly(request.body, _RELEASE)
+        return told(settle_answer(request.subject, await self._gate.release(request.subject)))

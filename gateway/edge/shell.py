@@ -1,0 +1,66 @@
+"""The aiohttp shell: HTTP in and out, and nothing else.
+
+It turns aiohttp's request into ours and our answer into aiohttp's. What aiohttp refuses by itself (no such path,
+wrong method, body above the bound) is told as a problem like everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from billing_core.errors import InvalidInput, NotFound, TooLarge
+from gateway.edge.door import Door
+from gateway.edge.message import Answer, Request, Route
+from gateway.edge.reply import failed
+
+_HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(routes: Sequence[Route], door: Door, *, max_body_bytes: int) -> web.Application:
+    """An aiohttp application that serves the routes."""
+    app = web.Application(client_max_size=max_body_bytes, middlewares=[_problems])
+    for route in routes:
+        app.router.add_route(route.method, route.path, _served(route, door, max_body_bytes=max_body_bytes))
+    return app
+
+
+def _served(route: Route, door: Door, *, max_body_bytes: int) -> _HttpHandler:
+    has_subject = "{subject}" in route.path
+
+    async def serve(http: web.Request) -> web.StreamResponse:
+        try:
+            body = await http.read() if http.body_exists else b""
+        except web.HTTPRequestEntityTooLarge:
+            return _response(failed(TooLarge(f"the body is larger than {max_body_bytes} bytes", field="body")))
+        request = Request(
+            headers=http.headers,
+            query=http.rel_url.raw_query_string,
+            subject=http.match_info["subject"] if has_subject else "",
+            body=body,
+        )
+        return _response(await door.answer(route, request))
+
+    return serve
+
+
+def _response(answer: Answer) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body or None, headers=answer.headers)
+    if answer.body:
+        response.headers["Content-Type"] = answer.media_type
+    return response
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: _HttpHandler) -> web.StreamResponse:
+    """What aiohttp raises instead of answering, as problems."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return _response(failed(NotFound("no such path", field="path")))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = _response(failed(InvalidInput(f"must be {allowed}", field="method"), status=error.status))
+        response.headers["Allow"] = allowed
+        return response

@@ -1,0 +1,149 @@
+"""What travels over HTTP: the bodies of requests and answers, as types.
+
+Requests refuse unknown fields. Answers always have the same shape; what does not apply is null, except `value`,
+`hold`, `refused_feature` and `retry_after_ms`, which stand only where they mean something.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from billing_core.contract.problem import Problem
+from billing_core.values.ids import Code, IdempotencyKey
+from billing_core.values.money import MAX_EXACT
+from gateway.admission.order import Mode, OnExpiry
+from gateway.admission.outcome import HoldEnd
+from gateway.admission.reason import Reason
+from gateway.usage.intake import Receipt
+
+MAX_CHARGES = 16
+MAX_BATCH = 1_000
+MAX_TTL_MS = 604_800_000
+
+Quantity = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXACT)]
+Credential = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Ttl = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)]
+
+
+class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One feature and how much of it."""
+
+    feature: Code
+    quantity: Quantity = 1
+
+
+Charges = Annotated[tuple[ChargeRequest, ...], msgspec.Meta(min_length=1, max_length=MAX_CHARGES)]
+
+
+class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/check`: by `key`, or by `customer` with an operator's token; one `feature`, or `charges`."""
+
+    key: Credential | None = None
+    customer: Code | None = None
+    feature: Code | None = None
+    quantity: Quantity | None = None
+    charges: Charges | None = None
+    mode: Mode = Mode.CONSUME
+    ttl_ms: Ttl | None = None
+    on_expiry: OnExpiry | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/check/batch`: 1 to 1,000 bodies of `/v1/check`."""
+
+    checks: list[msgspec.Raw]
+
+
+class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/holds/{id}/settle`: what was really used. A feature that is not named settles as held."""
+
+    feature: Code | None = None
+    quantity: Quantity | None = None
+    charges: Charges | None = None
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/holds/{id}/release`: an empty object, or no body at all."""
+
+
+class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One charge of a decision; `limit_units` null: no limit. `value` is what a static feature is entitled to."""
+
+    feature: str
+    limit_units: int | None
+    remaining_units: int | None
+    reset_at: datetime | None
+    cost_nanos: int
+    value: str | UnsetType = UNSET
+
+
+class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A hold that was placed; its id is all that settling and releasing need."""
+
+    id: str
+    expires_at: datetime
+
+
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision.
+
+    `replayed`: the first answer to this idempotency key, given again. `balance_nanos` is what is left after this
+    decision. `retry_after_ms`: when the same request may succeed, where that is known.
+    """
+
+    allowed: bool
+    reason: Reason
+    decision_id: str | None
+    replayed: bool
+    customer: str | None
+    currency: str | None
+    cost_nanos: int
+    balance_nanos: int | None
+    charges: tuple[ChargeAnswer, ...]
+    hold: HoldAnswer | UnsetType = UNSET
+    refused_feature: str | UnsetType = UNSET
+    retry_after_ms: int | UnsetType = UNSET
+
+
+class FailedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands in a batch for a check on which no decision could be made."""
+
+    problem: Problem
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer for each check, in their order."""
+
+    answers: list[CheckAnswer | FailedAnswer]
+
+
+class SettleAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hold ended. `uncollected_nanos` is what was used above the hold and could not be charged."""
+
+    hold: str
+    outcome: HoldEnd
+    replayed: bool
+    currency: str | None
+    charged_nanos: int
+    released_nanos: int
+    uncollected_nanos: int
+    balance_nanos: int | None
+
+
+class EventAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one event."""
+
+    id: str | None
+    status: Receipt
+    problem: Problem | UnsetType = UNSET
+
+
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer for each event, in their order."""
+
+    results: list[EventAnswer]

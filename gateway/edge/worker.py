@@ -1,0 +1,145 @@
+"""One worker process, wired: links, memory, gate, intake, handlers, telemetry.
+
+This is the only place where the parts meet. It knows no port and no server: `server.py` puts it behind aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from billing_core.contract.telemetry import Telemetry, TelemetrySettings
+from billing_core.values.clock import Clock, system_now
+from gateway.admission.account import AccountReader
+from gateway.admission.gate import Gate
+from gateway.edge.door import Door
+from gateway.edge.instrument import observe_directory, observe_links
+from gateway.edge.message import Route
+from gateway.edge.route.account import AccountRoute
+from gateway.edge.route.authorize import AuthorizeRoute
+from gateway.edge.route.check import CheckRoute
+from gateway.edge.route.event import EventRoute
+from gateway.edge.route.hold import HoldRoute
+from gateway.edge.route.probe import ProbeRoute
+from gateway.settings import GatewaySettings
+from gateway.state.directory import Directory
+from gateway.state.endpoint import endpoint_of
+from gateway.state.invalidation import InvalidationListener
+from gateway.state.link import Link, LinkSettings
+from gateway.state.pipe import PipeLimits
+from gateway.usage.intake import Intake
+from lua.loader import SCRIPTS
+
+
+class Worker:
+    """Everything that a gateway process is, but for its sockets. `start` once, `stop` once."""
+
+    def __init__(self, settings: GatewaySettings, clock: Clock = system_now) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry(
+            TelemetrySettings(
+                service="tallygate-gateway",
+                instance=str(settings.worker_index),
+                otlp_endpoint=settings.otlp_endpoint,
+            )
+        )
+        self.links = {name: _link(settings, name) for name in ("decision", "bulk")}
+        link, bulk = self.links["decision"], self.links["bulk"]
+        self.directory = Directory(link, settings)
+        self.listener = InvalidationListener(settings.redis_url, self.directory)
+        latency = self.telemetry.distribution(
+            "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
+        )
+        self.gate = Gate(link, bulk, settings=settings, latency=latency)
+        self.intake = Intake(bulk, self.directory, settings=settings, clock=clock)
+        self.door = Door(self.telemetry.tracer)
+        observe_links(self.telemetry, self.links)
+        observe_directory(self.telemetry, self.directory)
+        self.telemetry.counter(
+            "tallygate_decisions", "Decisions by reason or failure.", read=latency.totals, label="reason"
+        )
+        self.telemetry.counter(
+            "tallygate_events", "Client-sent events.", read=self.intake.receipts.copy, label="status"
+        )
+        self.telemetry.counter("tallygate_faults", "Internal faults.", read=lambda: {"": self.door.faults})
+        self.telemetry.gauge(
+            "tallygate_push_up", "Whether invalidations arrive.", read=lambda: {"": int(self.listener.is_up)}
+        )
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to connect; waits for Redis a moment, and goes on without it."""
+        for link in self.links.values():
+            link.start()
+        self._listening = asyncio.create_task(self.listener.listen())
+        waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
+        _, late = await asyncio.wait(waiting, timeout=1)
+        for task in late:
+            task.cancel()
+
+    async def broken(self) -> None:
+        """Wait for what never happens: the end, with its exception, of a part that lives as long as the process."""
+        parts = [asyncio.create_task(link.broken()) for link in self.links.values()]
+        if self._listening is not None:
+            parts.append(asyncio.create_task(_ended(self._listening)))
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+
+    async def stop(self) -> None:
+        """Close every connection and send what telemetry is left."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        for link in self.links.values():
+            await link.stop()
+        await asyncio.to_thread(self.telemetry.stop)
+
+    def routes(self) -> list[Route]:
+        """Everything that can be asked of a gateway."""
+        settings, directory = self.settings, self.directory
+        check = CheckRoute(self.gate, directory)
+        hold = HoldRoute(self.gate)
+        event = EventRoute(self.intake, directory)
+        authorize = AuthorizeRoute(self.gate, directory, settings=settings)
+        reader = AccountReader(self.links["bulk"], deadline_ms=settings.bulk_deadline_ms)
+        account = AccountRoute(reader, directory)
+        probe = self.probe()
+        return [
+            Route(method="POST", path="/v1/check", handler=check.check),
+            Route(method="POST", path="/v1/check/batch", handler=check.check_batch),
+            Route(method="POST", path="/v1/holds/{subject}/settle", handler=hold.settle),
+            Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release),
+            Route(method="POST", path="/v1/events", handler=event.take),
+            Route(method="*", path="/v1/authorize/forward", handler=authorize.forward),
+            Route(method="*", path="/v1/authorize/nginx", handler=authorize.nginx),
+            Route(method="GET", path="/v1/customers/{subject}/usage", handler=account.usage),
+            Route(method="GET", path="/v1/customers/{subject}/wallets", handler=account.wallets),
+            Route(method="GET", path="/healthz", handler=probe.health),
+            Route(method="GET", path="/readyz", handler=probe.ready),
+            Route(method="GET", path="/metrics", handler=probe.metrics),
+        ]
+
+    def sibling_routes(self) -> list[Route]:
+        """What a worker tells the other workers of its port."""
+        return [Route(method="GET", path="/metrics", handler=self.probe().own_metrics)]
+
+    def probe(self) -> ProbeRoute:
+        """The health probes of this process."""
+        return ProbeRoute(self.links["bulk"], self.telemetry, settings=self.settings)
+
+
+def _link(settings: GatewaySettings, name: str) -> Link:
+    limits = PipeLimits(
+        max_in_flight=settings.max_in_flight, stall_ms=settings.link_stall_ms, hang_ms=settings.link_hang_ms
+    )
+    endpoint = endpoint_of(settings.redis_url)
+    name = f"tallygate-gateway-{settings.worker_index}-{name}"
+    return Link(LinkSettings(endpoint=endpoint, name=name, limits=limits, retry_ms=settings.link_retry_ms), SCRIPTS)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.shield(task)
