@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from fractions import Fraction
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -18,13 +17,12 @@ from billing_core.catalog.catalog import (
     document_of_toml,
     terms_digest,
 )
-from billing_core.catalog.cycle import billing_anchor
-from billing_core.catalog.document import Model, PackageRounding, Plan, PlanAnchor, Price, PriceTier
+from billing_core.catalog.document import Model, PackageRounding, Plan, Price, PriceTier
 from billing_core.catalog.rate import rates_of
 from billing_core.catalog.tariff import tariff_of
 from billing_core.contract.snapshot import Tier, Window, WindowKind
 from billing_core.errors import InvalidInput, NotFound, UnknownField
-from billing_core.values.period import Interval, Period
+from billing_core.values.period import Period
 
 TEXT = """
 [[meters]]
@@ -182,21 +180,3 @@ def test_a_tariff_is_the_price_in_whole_numbers(
     """One denominator for all rates; free units are a tier; an unrounded conversion moves into the bounds."""
     tariff = tariff_of(price(**words), price_id="p:1:p", currency="USD", window=FOREVER)
     assert (tariff.package_units, tariff.batch, tariff.tiers) == (package_units, batch, tiers)
-
-
-@pytest.mark.parametrize(
-    ("anchor", "interval", "expected"),
-    [
-        (PlanAnchor.CALENDAR, Interval.MONTH, datetime(2026, 2, 28, 23, tzinfo=UTC)),
-        (PlanAnchor.CALENDAR, Interval.WEEK, datetime(2026, 3, 15, 23, tzinfo=UTC)),
-        (PlanAnchor.CALENDAR, Interval.YEAR, datetime(2025, 12, 31, 23, tzinfo=UTC)),
-        (PlanAnchor.SUBSCRIPTION, Interval.MONTH, datetime(2026, 3, 17, 14, tzinfo=UTC)),
-    ],
-)
-def test_periods_start_at_the_calendar_or_on_the_day(
-    anchor: PlanAnchor, interval: Interval, expected: datetime
-) -> None:
-    """A subscription of 17 March 2026, 14:00 UTC, in Berlin."""
-    plan = Plan(code="p", currency="EUR", anchor=anchor, interval=interval)
-    started_at = datetime(2026, 3, 17, 14, tzinfo=UTC)
-    assert billing_anchor(plan, started_at, zone=ZoneInfo("Europe/Berlin")) == expected
