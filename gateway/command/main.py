@@ -12,6 +12,7 @@ from rich.console import Console
 
 from billing_core.errors import Failure
 from gateway.command import up
+from gateway.command.topic.tree import hang_all
 
 app = typer.Typer(
     name="tallygate",
@@ -27,6 +28,7 @@ def tallygate() -> None:
 
 
 app.command(name="up")(up.up)
+hang_all(app)
 
 
 def main() -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
+
+from billing_core.contract.problem import Problem
 
 
 class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature of a decision."""
+    """One feature of a decision. `limit_units` None: no limit; `value` is a static feature's."""
 
-    feature: str = ""
-    quantity: int = 0
-    remaining: int | None = None
-    limit: int | None = None
-    reset_at: str | None = None
-    cost_nanos: int | None = None
-    value: str | None = None
+    feature: str
+    limit_units: int | None = None
+    remaining_units: int | None = None
+    reset_at: datetime | None = None
+    cost_nanos: int = 0
+    value: str = ""
+
+
+class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A hold that was placed."""
+
+    id: str
+    expires_at: datetime
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,20 +32,40 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed: bool
     reason: str
-    decision_id: str = ""
-    hold_id: str = ""
+    decision_id: str | None = None
+    replayed: bool = False
+    customer: str | None = None
+    currency: str | None = None
+    cost_nanos: int = 0
     balance_nanos: int | None = None
-    cost_nanos: int | None = None
-    currency: str = ""
     charges: tuple[ChargeAnswer, ...] = ()
+    hold: HoldAnswer | None = None
+    refused_feature: str = ""
+    retry_after_ms: int | None = None
 
 
 class HoldEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a settle or a release."""
+    """The answer to a settle or a release. `uncollected_nanos` was used, and could not be charged."""
 
+    hold: str
     outcome: str
-    currency: str = ""
+    replayed: bool = False
+    currency: str | None = None
     charged_nanos: int = 0
     released_nanos: int = 0
     uncollected_nanos: int = 0
     balance_nanos: int | None = None
+
+
+class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one event."""
+
+    status: str
+    id: str | None = None
+    problem: Problem | None = None
+
+
+class EventAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of each event, in their order."""
+
+    results: tuple[EventAnswer, ...] = ()

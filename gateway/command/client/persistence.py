@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
 
 from billing_core.errors import Failure, Unavailable
+from gateway.command.client.page import read_pages
+from gateway.command.client.plane import Plane
 
 Value = TypeVar("Value")
 
@@ -53,3 +55,35 @@ async def persist(attempt: Callable[[], Awaitable[Value]], persistence: Persiste
         persistence.on_retry()
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+class PatientPlane:
+    """A plane that is asked until it answers. Acts must carry an idempotency key, or change nothing twice."""
+
+    def __init__(self, plane: Plane, persistence: Persistence) -> None:
+        self._plane = plane
+        self._persistence = persistence
+
+    async def get(self, path: str, kind: type[Value], *, query: Mapping[str, str] | None = None) -> Value:
+        """What stands at the path. Raises: as `persist`."""
+        return (await persist(lambda: self._plane.get(path, kind, query=query), self._persistence)).value
+
+    async def put(self, path: str, kind: type[Value], *, body: object) -> Value:
+        """Replace what stands at the path. Raises: as `persist`."""
+        return (await persist(lambda: self._plane.put(path, kind, body=body), self._persistence)).value
+
+    async def post(self, path: str, kind: type[Value], *, body: object = None, idempotency_key: str) -> Value:
+        """Do something once. Raises: as `persist`."""
+        return (
+            await persist(
+                lambda: self._plane.post(path, kind, body=body, idempotency_key=idempotency_key), self._persistence
+            )
+        ).value
+
+    async def pages(
+        self, path: str, kind: type[Value], *, query: Mapping[str, str] | None = None
+    ) -> tuple[Value, ...]:
+        """All items of a list. Raises: as `persist`."""
+        return (
+            await persist(lambda: read_pages(self._plane, path, kind, query=query), self._persistence)
+        ).value.items

@@ -9,9 +9,7 @@ token; 374 in and 44 out cost 935,000 + 440,000 = 1,375,000 nanos.
 
 from __future__ import annotations
 
-import tomllib
 from fractions import Fraction
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -62,19 +60,6 @@ class ListPrice(msgspec.Struct, frozen=True, kw_only=True):
     def cost_nanos(self, input_units: int, output_units: int) -> Fraction:
         """What so many units cost, exactly."""
         return self.input_nanos * input_units + self.output_nanos * output_units
-
-
-def read_catalog(path: Path) -> dict[str, object]:
-    """A catalog file's document.
-
-    Raises: InvalidInput where it cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", field=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"is not a TOML document: {error}", field=str(path)) from None
 
 
 def list_price_of(document: dict[str, object], plan_code: str) -> ListPrice:

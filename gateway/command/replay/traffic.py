@@ -12,10 +12,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from billing_core.errors import Conflict, NotFound
+from gateway.command.client.answer import told
 from gateway.command.client.decision import Decision, HoldEnd
 from gateway.command.client.persistence import Persistence, persist
 from gateway.command.client.plane import Plane
@@ -24,8 +26,6 @@ from gateway.command.replay.list_price import INPUT, OUTPUT
 from gateway.command.replay.trace import Request, Trace
 
 Reply = TypeVar("Reply")
-
-_SETTLED: Final = "settled"
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +101,12 @@ class Traffic:
             return
         body = {"charges": _charges(request.input_units, request.output_units)}
         path = f"/v1/holds/{hold_id}/settle"
-        end = await self._until_answered(self.tally.settle_ns, lambda: self._gateway.post(path, HoldEnd, body=body))
-        if end.value.outcome != _SETTLED:
-            self.tally.refused[f"hold {end.value.outcome}"] += 1
+        try:
+            end = await self._until_answered(
+                self.tally.settle_ns, lambda: self._gateway.post(path, HoldEnd, body=body)
+            )
+        except (Conflict, NotFound) as failure:
+            self.tally.refused[told(failure)] += 1
             return
         self.tally.settled += 1
         self.tally.charged_nanos[player] += end.value.charged_nanos
@@ -122,7 +125,7 @@ class Traffic:
             self.tally.hold_ns, lambda: self._gateway.post("/v1/check", Decision, body=body)
         )
         if decision.value.allowed:
-            return decision.value.hold_id
+            return "" if decision.value.hold is None else decision.value.hold.id
         self.tally.refused[decision.value.reason] += 1
         return ""
 

@@ -40,16 +40,14 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
     def show(
         self, ask: Callable[[Planes], Awaitable[Answer[Value]]], view: Callable[[Value], RenderableType]
-    ) -> None:
-        """Ask, and print the answer as the view says, or as JSON; a failure is one line and status 1."""
-        try:
-            answer = asyncio.run(self._ask(ask))
-        except Failure as failure:
-            fail(failure)
+    ) -> Value:
+        """Ask, print the answer as the view says or as JSON, and return it. Raises: Failure as a plane tells it."""
+        answer = asyncio.run(self._ask(ask))
         if self.as_json:
             sys.stdout.write(msgspec.json.format(answer.raw, indent=2).decode() + "\n")
         else:
             screen().print(view(answer.value))
+        return answer.value
 
     async def _ask(self, ask: Callable[[Planes], Awaitable[Answer[Value]]]) -> Answer[Value]:
         async with open_planes(self.door()) as planes:
@@ -68,7 +66,10 @@ def fail(failure: Failure) -> NoReturn:
 
 
 def hang(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Desk, Rest], None]], None]:
-    """Register the decorated function as the command of that name, with the shared options behind its own."""
+    """Register the decorated function as the command of that name, with the shared options behind its own.
+
+    A failure is one line and status 1.
+    """
 
     def register(act: Callable[Concatenate[Desk, Rest], None]) -> None:
         own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
@@ -76,7 +77,10 @@ def hang(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Desk, Re
 
         def command(**given: Any) -> None:
             desk = _shared(**{name: given.pop(name) for name in shared})
-            act(desk, **given)  # pyright: ignore[reportCallIssue] - typer made them of this very signature
+            try:
+                act(desk, **given)  # pyright: ignore[reportCallIssue] - typer made them of this very signature
+            except Failure as failure:
+                fail(failure)
 
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
         command.__doc__ = act.__doc__

@@ -1,0 +1,196 @@
+"""What the control plane answers about money: wallets, payments, invoices, revenue, the books and their proof.
+
+Units: `*_minor` are minor units of the currency at its ISO 4217 exponent, `*_nanos` 1e-9 of its major unit.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """A credit block."""
+
+    grant_id: str
+    kind: str = ""
+    currency: str = ""
+    amount_nanos: int = 0
+    spent_nanos: int = 0
+    lapsed_nanos: int = 0
+    priority: int = 0
+    effective_at: datetime | None = None
+    expires_at: datetime | None = None
+    note: str = ""
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to move money."""
+
+    payment_id: str
+    customer_id: str = ""
+    invoice_id: str | None = None
+    purpose: str = ""
+    method: str = ""
+    currency: str = "USD"
+    amount_minor: int = 0
+    state: str = ""
+    attempt: int = 1
+    reference: str = ""
+    failure_code: str = ""
+    created_at: datetime | None = None
+    settled_at: datetime | None = None
+
+
+class TopUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A top-up: its payment, and the grant once it was paid."""
+
+    payment: Payment
+    grant_id: str | None = None
+
+
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer's prepaid balance in one currency, with its grants."""
+
+    currency: str
+    balance_nanos: int = 0
+    held_nanos: int = 0
+    grants: tuple[Grant, ...] = ()
+
+
+class Wallets(msgspec.Struct, frozen=True, kw_only=True):
+    """All wallets of a customer."""
+
+    customer_id: str = ""
+    wallets: tuple[Wallet, ...] = ()
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The quantity of one meter, or of one group of it."""
+
+    meter: str = ""
+    group: dict[str, str] = {}
+    quantity: str | int = 0
+    event_count: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was metered for a customer in a stretch of time."""
+
+    items: tuple[UsageRow, ...] = ()
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a line that one tier priced."""
+
+    quantity: str | int = 0
+    amount_nanos: str | int = 0
+    upto: str | int | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an invoice."""
+
+    line_no: int
+    kind: str
+    description: str = ""
+    price_code: str = ""
+    meter_code: str = ""
+    quantity: str | int = 0
+    amount_minor: int = 0
+    prepaid_minor: int = 0
+    service_start_at: datetime | None = None
+    service_end_at: datetime | None = None
+    event_count: int = 0
+    parts: tuple[Part, ...] = ()
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One bill. `number` is None for a draft."""
+
+    invoice_id: str
+    customer_id: str
+    number: str | None = None
+    state: str = ""
+    reason: str = ""
+    currency: str = "USD"
+    total_minor: int = 0
+    prepaid_minor: int = 0
+    due_minor: int = 0
+    paid_minor: int = 0
+    period_start_at: datetime | None = None
+    period_end_at: datetime | None = None
+    lines: tuple[Line, ...] = ()
+
+
+class RawEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One usage event under a line."""
+
+    event_id: str
+    name: str = ""
+    event_at: datetime | None = None
+    quantity: str | int = 0
+    charged_nanos: int = 0
+    uncollected_nanos: int = 0
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay of a bill found otherwise than it was billed."""
+
+    line_no: int = 0
+    field: str = ""
+    billed: str = ""
+    replayed: str = ""
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a bill, made again from its events, is the same."""
+
+    same: bool
+    differences: tuple[Difference, ...] = ()
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in one account. Positive is a debit."""
+
+    account: str
+    currency: str
+    nanos: int
+
+
+class TrialBalance(msgspec.Struct, frozen=True, kw_only=True):
+    """All accounts; per currency they add up to zero."""
+
+    accounts: tuple[Balance, ...] = ()
+
+
+class RevenueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was recognized for one customer in one account."""
+
+    account: str
+    currency: str
+    nanos: int
+    customer_id: str = ""
+
+
+class Revenue(msgspec.Struct, frozen=True, kw_only=True):
+    """What was recognized in a stretch of time."""
+
+    items: tuple[RevenueRow, ...] = ()
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant whose parts do not add up."""
+
+    grant_id: str = ""
+    customer_id: str = ""
+    difference_nanos: int = 0
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """For every grant: granted less spent, unflushed, held and remaining. Zero, or where it is not."""
+
+    difference_nanos: int = 0
+    grant_count: int = 0
+    gaps: tuple[Gap, ...] = ()

@@ -1,0 +1,84 @@
+"""The books: trial balance, recognized revenue, and the proof that wallets and Postgres agree."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Group, RenderableType
+
+from gateway.command.client.answer import Answer
+from gateway.command.client.bill import Reconciliation, Revenue, TrialBalance
+from gateway.command.client.door import Planes
+from gateway.command.terminal.desk import Desk, hang
+from gateway.command.terminal.option import Since, Until, instant_or_none, key_or_new
+from gateway.command.terminal.table import nanos, table_of
+
+ledger = typer.Typer(name="ledger", help="The double-entry books.", no_args_is_help=True)
+
+
+@hang(ledger, "trial-balance")
+def show_trial_balance(desk: Desk) -> None:
+    """All accounts; per currency they add up to zero."""
+    desk.show(lambda planes: planes.control.get("/v1/ledger/trial-balance", TrialBalance), trial_balance_table)
+
+
+def show_revenue(desk: Desk, *, since: Since = "", until: Until = "") -> None:
+    """Revenue recognized in a stretch of time, by customer and account."""
+    query = {"from": instant_or_none(since, field="from") or "", "to": instant_or_none(until, field="to") or ""}
+    desk.show(lambda planes: planes.control.get("/v1/revenue", Revenue, query=query), revenue_table)
+
+
+def reconcile(desk: Desk) -> None:
+    """Prove that every grant adds up: granted = spent + not yet flushed + held + remaining. Status 1 where not."""
+    if not is_zero(desk.show(_reconcile, reconciliation_page)):
+        raise typer.Exit(1)
+
+
+async def _reconcile(planes: Planes) -> Answer[Reconciliation]:
+    return await planes.control.post("/v1/reconcile", Reconciliation, idempotency_key=key_or_new(""))
+
+
+def hang_here(app: typer.Typer) -> None:
+    """Register the commands that stand alone."""
+    hang(app, "revenue")(show_revenue)
+    hang(app, "reconcile")(reconcile)
+
+
+def trial_balance_table(shown: TrialBalance) -> RenderableType:
+    """Accounts with debit and credit, and the sums that must agree."""
+    currencies = sorted({one.currency for one in shown.accounts})
+    rows: list[tuple[str, ...]] = []
+    for currency in currencies:
+        own = [one for one in shown.accounts if one.currency == currency]
+        rows += [
+            (one.account, nanos(max(one.nanos, 0), currency), nanos(max(-one.nanos, 0), currency)) for one in own
+        ]
+        debit = sum(max(one.nanos, 0) for one in own)
+        credit = sum(max(-one.nanos, 0) for one in own)
+        rows.append((f"sum {currency}", nanos(debit, currency), nanos(credit, currency)))
+    return table_of(("Account", ">Debit", ">Credit"), rows)
+
+
+def revenue_table(shown: Revenue) -> RenderableType:
+    """Recognized revenue, one customer and account a line."""
+    return table_of(
+        ("Customer", "Account", ">Recognized"),
+        ((one.customer_id, one.account, nanos(one.nanos, one.currency)) for one in shown.items),
+    )
+
+
+def is_zero(shown: Reconciliation) -> bool:
+    """Whether every grant adds up."""
+    return not shown.gaps and shown.difference_nanos == 0
+
+
+def reconciliation_page(shown: Reconciliation) -> RenderableType:
+    """Zero, or where it is not."""
+    if is_zero(shown):
+        return f"{shown.grant_count} grants add up: the difference is zero."
+    return Group(
+        f"The difference is {shown.difference_nanos} nanos:",
+        table_of(
+            ("Customer", "Grant", ">Difference (nanos)"),
+            ((one.customer_id, one.grant_id, one.difference_nanos) for one in shown.gaps),
+        ),
+    )

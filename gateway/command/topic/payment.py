@@ -1,0 +1,74 @@
+"""Payments: every attempt to move money, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from gateway.command.client.bill import Payment
+from gateway.command.client.page import Page, read_pages
+from gateway.command.client.route import route
+from gateway.command.terminal.desk import Desk, hang
+from gateway.command.terminal.option import CustomerFilter, Limit
+from gateway.command.terminal.table import day, facts_of, minor, table_of
+
+payments = typer.Typer(name="payments", help="Attempts to move money.", no_args_is_help=True)
+
+
+@hang(payments, "list")
+def list_payments(desk: Desk, *, customer: CustomerFilter = "", limit: Limit = 100) -> None:
+    """All payments, or one customer's."""
+    query = {"customer_id": customer}
+    desk.show(
+        lambda planes: read_pages(planes.control, "/v1/payments", Payment, query=query, limit=limit),
+        payment_table,
+    )
+
+
+@hang(payments, "show")
+def show_payment(
+    desk: Desk, payment_id: Annotated[str, typer.Argument(metavar="PAYMENT", help="The payment's id.")]
+) -> None:
+    """One payment."""
+    desk.show(lambda planes: planes.control.get(route("/v1/payments/{}", payment_id), Payment), payment_facts)
+
+
+def payment_table(page: Page[Payment]) -> RenderableType:
+    """Payments, one a line."""
+    return table_of(
+        ("Payment", "Customer", "For", "Method", ">Amount", "State", ">Attempt", "Created"),
+        (
+            (
+                one.payment_id,
+                one.customer_id,
+                one.invoice_id or one.purpose,
+                one.method,
+                minor(one.amount_minor, one.currency),
+                one.state,
+                one.attempt,
+                day(one.created_at),
+            )
+            for one in page.items
+        ),
+    )
+
+
+def payment_facts(one: Payment) -> RenderableType:
+    """One payment, all that is known."""
+    return facts_of(
+        (
+            ("payment", one.payment_id),
+            ("customer", one.customer_id),
+            ("for", one.invoice_id or one.purpose),
+            ("amount", minor(one.amount_minor, one.currency)),
+            ("method", one.method),
+            ("reference", one.reference),
+            ("state", one.state),
+            ("attempt", one.attempt),
+            ("failure", one.failure_code),
+            ("created", day(one.created_at)),
+            ("settled", day(one.settled_at)),
+        )
+    )

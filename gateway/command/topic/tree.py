@@ -1,0 +1,32 @@
+"""All commands that speak over HTTP, hung up in one place."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.command.replay.command import replay
+from gateway.command.terminal.desk import hang
+from gateway.command.topic import book, catalog, customer, gate, invoice, payment, subscription, tenant, wallet
+
+
+def hang_all(app: typer.Typer) -> None:
+    """Register every topic's commands."""
+    hang(app, "replay")(replay)
+    gate.hang_here(app)
+    book.hang_here(app)
+    for topic in (
+        gate.holds,
+        gate.events,
+        catalog.catalog,
+        customer.customers,
+        customer.keys,
+        subscription.subscriptions,
+        wallet.wallets,
+        invoice.invoices,
+        payment.payments,
+        book.ledger,
+        tenant.tenants,
+        tenant.tokens,
+        tenant.clock,
+    ):
+        app.add_typer(topic)

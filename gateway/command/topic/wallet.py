@@ -1,0 +1,158 @@
+"""Wallets: prepaid balances, how money comes into them, and what is in them now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Group, RenderableType
+
+from gateway.command.client.bill import Grant, TopUp, Wallet, Wallets
+from gateway.command.client.route import route
+from gateway.command.terminal.desk import Desk, hang
+from gateway.command.terminal.option import CustomerArgument, IdempotencyKey, instant_or_none, key_or_new
+from gateway.command.terminal.table import day, facts_of, minor, nanos, table_of
+
+wallets = typer.Typer(name="wallets", help="Prepaid balances.", no_args_is_help=True)
+
+CurrencyOption = Annotated[str, typer.Option(help="ISO 4217 code of the wallet.")]
+AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="In the major unit, such as 25.00.")]
+PriorityOption = Annotated[int | None, typer.Option(min=0, max=255, help="Lower is drawn down first.")]
+ExpiresOption = Annotated[str, typer.Option("--expires", metavar="TIME", help="When what is left lapses.")]
+
+
+class _TopUpDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A top-up as the control plane takes it."""
+
+    amount: str
+    method: str = ""
+    reference: str = ""
+    priority: int | None = None
+    expires_at: str | None = None
+
+
+class _GrantDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A grant as the control plane takes it."""
+
+    amount: str
+    kind: str
+    priority: int | None = None
+    expires_at: str | None = None
+    note: str = ""
+
+
+@hang(wallets, "show")
+def show_wallets(
+    desk: Desk,
+    customer_id: CustomerArgument,
+    *,
+    live: Annotated[bool, typer.Option("--live", help="As the gateway sees it at this moment.")] = False,
+) -> None:
+    """A customer's balances and the grants that make them."""
+    path = route("/v1/customers/{}/wallets", customer_id)
+    desk.show(lambda planes: (planes.gateway if live else planes.control).get(path, Wallets), _wallets_page)
+
+
+@hang(wallets, "top-up")
+def top_up(  # noqa: PLR0913 - the options of a command
+    desk: Desk,
+    customer_id: CustomerArgument,
+    *,
+    amount: AmountArgument,
+    currency: CurrencyOption = "USD",
+    method: Annotated[str, typer.Option(help="stripe, ach or wire; how the customer pays where left out.")] = "",
+    reference: Annotated[str, typer.Option(help="What the bank statement says.")] = "",
+    expires: ExpiresOption = "",
+    idempotency_key: IdempotencyKey = "",
+) -> None:
+    """Buy credit: by Stripe at once, by ACH or wire as received."""
+    draft = _TopUpDraft(
+        amount=amount, method=method, reference=reference, expires_at=instant_or_none(expires, field="expires")
+    )
+    path, key = route("/v1/customers/{}/wallets/{}/top-ups", customer_id, currency), key_or_new(idempotency_key)
+    desk.show(lambda planes: planes.control.post(path, TopUp, body=draft, idempotency_key=key), _top_up_facts)
+
+
+@hang(wallets, "grant")
+def grant(  # noqa: PLR0913 - the options of a command
+    desk: Desk,
+    customer_id: CustomerArgument,
+    *,
+    amount: AmountArgument,
+    currency: CurrencyOption = "USD",
+    priority: PriorityOption = None,
+    expires: ExpiresOption = "",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    idempotency_key: IdempotencyKey = "",
+) -> None:
+    """Give promotional credit: nothing is paid, and nothing becomes revenue."""
+    draft = _GrantDraft(
+        amount=amount,
+        kind="promotional",
+        priority=priority,
+        expires_at=instant_or_none(expires, field="expires"),
+        note=note,
+    )
+    path, key = route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), key_or_new(idempotency_key)
+    desk.show(lambda planes: planes.control.post(path, Grant, body=draft, idempotency_key=key), _grant_facts)
+
+
+def _wallets_page(shown: Wallets) -> RenderableType:
+    parts: list[RenderableType] = []
+    for wallet in shown.wallets:
+        parts += [_wallet_facts(wallet), _grant_table(wallet), ""]
+    return Group(*parts[:-1]) if parts else "No wallet yet: `tallygate wallets top-up` makes one."
+
+
+def _wallet_facts(wallet: Wallet) -> RenderableType:
+    return facts_of(
+        (
+            ("balance", nanos(wallet.balance_nanos, wallet.currency)),
+            ("held", nanos(wallet.held_nanos, wallet.currency) if wallet.held_nanos else ""),
+        )
+    )
+
+
+def _grant_table(wallet: Wallet) -> RenderableType:
+    return table_of(
+        ("Grant", "Kind", ">Granted", ">Spent", ">Lapsed", ">Priority", "Expires"),
+        (
+            (
+                one.grant_id,
+                one.kind,
+                nanos(one.amount_nanos, wallet.currency),
+                nanos(one.spent_nanos, wallet.currency),
+                nanos(one.lapsed_nanos, wallet.currency),
+                one.priority,
+                day(one.expires_at),
+            )
+            for one in wallet.grants
+        ),
+    )
+
+
+def _grant_facts(one: Grant) -> RenderableType:
+    return facts_of(
+        (
+            ("grant", one.grant_id),
+            ("amount", nanos(one.amount_nanos, one.currency) if one.currency else ""),
+            ("kind", one.kind),
+            ("expires", day(one.expires_at)),
+            ("note", one.note),
+        )
+    )
+
+
+def _top_up_facts(one: TopUp) -> RenderableType:
+    payment = one.payment
+    return facts_of(
+        (
+            ("payment", payment.payment_id),
+            ("amount", minor(payment.amount_minor, payment.currency)),
+            ("method", payment.method),
+            ("state", payment.state),
+            ("failure", payment.failure_code),
+            ("grant", one.grant_id or "comes with the payment"),
+        )
+    )
