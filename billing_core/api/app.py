@@ -19,14 +19,20 @@ from billing_core.api.idempotency import Attempt, Told, derived_secret, once_acr
 from billing_core.api.probe import PROBES, Tally
 from billing_core.api.problem import problems
 from billing_core.api.route import HOUSE, Access, AnyCall, AnyRoute, House, Retry, Route
-from billing_core.api.routes import catalog, customer, tenant
+from billing_core.api.routes import books, catalog, customer, tenant, wallet
 from billing_core.api.wire import check_path, decode_body, decode_query
 from billing_core.errors import InvalidInput
 from billing_core.store.database import Transaction
 from billing_core.store.tenant import Claim
 from billing_core.values.ids import IdempotencyKey, new_secret
 
-ROUTES: tuple[AnyRoute, ...] = (*tenant.ROUTES, *catalog.ROUTES, *customer.ROUTES)
+ROUTES: tuple[AnyRoute, ...] = (
+    *tenant.ROUTES,
+    *catalog.ROUTES,
+    *customer.ROUTES,
+    *wallet.ROUTES,
+    *books.ROUTES,
+)
 """The whole control plane."""
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -51,6 +57,11 @@ def make_app(house: House) -> web.Application:
     return app
 
 
+def make_runner(app: web.Application) -> web.AppRunner:
+    """The runner that serves it. Bodies are never unpacked: a small one could become a very large one."""
+    return web.AppRunner(app, access_log=None, auto_decompress=False)
+
+
 def serve(route: AnyRoute) -> _Handler:
     """The route as a handler of aiohttp."""
     decoder = msgspec.json.Decoder(route.body)
@@ -71,7 +82,7 @@ async def _open(request: web.Request, route: AnyRoute, *, decoder: msgspec.json.
     tenant_id = await _authenticate(request, route, now=now)
     check_path(request.match_info)
     reads_body = route.method in {"POST", "PUT", "PATCH"}
-    raw = await request.read() if reads_body else b""
+    raw = await _read(request) if reads_body else b""
     query = decode_query(request.query, route.query)
     plain = route.access is Access.PUBLIC
     return AnyCall(
@@ -94,8 +105,15 @@ async def _authenticate(request: web.Request, route: AnyRoute, *, now: datetime)
     if route.access is Access.OPERATOR:
         return await request.app[CREDENTIALS].tenant(header, now=now)
     if route.access is Access.ROOT:
-        request.app[CREDENTIALS].check_root(header)
+        await request.app[CREDENTIALS].check_root(header, now=now)
     return ""
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body's bytes, within the bound of the application."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(reason="Bodies are read as they are, without a content encoding")
+    return await request.read()
 
 
 def _idempotency_key(request: web.Request, route: AnyRoute) -> str:

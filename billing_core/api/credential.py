@@ -30,9 +30,11 @@ class Credentials:
         self._root_digest = digest_of(root_token) if root_token else ""
         self._known: OrderedDict[str, tuple[str | None, datetime]] = OrderedDict()
 
-    def check_root(self, header: str) -> None:
-        """Raise Unauthenticated or Forbidden unless the header carries the root token."""
-        if not self._is_root(bearer_of(header)):
+    async def check_root(self, header: str, *, now: datetime) -> None:
+        """Raise Forbidden for an operator, Unauthenticated for anybody else but the holder of the root token."""
+        token = bearer_of(header)
+        if not self._is_root(token):
+            await self._tenant_of(token, now=now)
             raise Forbidden("this needs the root token", field="Authorization")
 
     async def tenant(self, header: str, *, now: datetime) -> str:
@@ -43,6 +45,9 @@ class Credentials:
         token = bearer_of(header)
         if self._is_root(token):
             raise Forbidden("the root token belongs to no tenant; use an operator token", field="Authorization")
+        return await self._tenant_of(token, now=now)
+
+    async def _tenant_of(self, token: str, *, now: datetime) -> str:
         tenant_id = await self._look_up(digest_of(token), now=now)
         if tenant_id is None:
             raise Unauthenticated("nobody knows this token", field="Authorization")

@@ -72,8 +72,8 @@ def check_values(value: object) -> None:
 def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
     """Every value that has no parts, with its path."""
     if isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield from _leaves(getattr(value, name), f"{path}.{name}" if path else name)
+        for name, told in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+            yield from _leaves(getattr(value, name), f"{path}.{told}" if path else told)
     elif isinstance(value, tuple):
         for index, part in enumerate(cast("tuple[object, ...]", value)):
             yield from _leaves(part, f"{path}[{index}]")

@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession, web
 
-from billing_core.api.app import make_app
+from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.settings import BillingSettings
@@ -23,7 +22,6 @@ from billing_core.store.database import Database
 
 ROOT_TOKEN = "tgr_root-of-the-tests"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-Client = TestClient[web.Request, web.Application]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +39,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Caller:
     """Somebody with a token."""
 
-    def __init__(self, client: Client, token: str) -> None:
+    def __init__(self, client: ClientSession, token: str) -> None:
         self._client = client
         self.token = token
 
@@ -88,7 +86,7 @@ class Clock:
 class Plane:
     """The control plane with two tenants."""
 
-    def __init__(self, client: Client, database: Database, clock: Clock) -> None:
+    def __init__(self, client: ClientSession, database: Database, clock: Clock) -> None:
         self._client = client
         self.database = database
         self.clock = clock
@@ -138,9 +136,15 @@ async def plane(database: Database) -> AsyncIterator[Plane]:
     settings = BillingSettings(root_token=ROOT_TOKEN, max_body_bytes=64 * 1024)
     telemetry = Telemetry(TelemetrySettings(service="billing"))
     house = House(database=database, settings=settings, telemetry=telemetry, clock=clock)
-    async with TestClient(TestServer(make_app(house))) as client:
+    runner = make_runner(make_app(house))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    async with ClientSession(f"http://{host}:{port}") as client:
         made = Plane(client, database, clock)
         made.ours = await made.found("ours", sandbox=True)
         made.theirs = await made.found("theirs", sandbox=True)
         yield made
+    await runner.cleanup()
     telemetry.stop()

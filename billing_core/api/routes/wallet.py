@@ -1,0 +1,148 @@
+"""Wallets: what is in them, and credit that nobody paid for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import groupby
+from typing import Annotated
+
+import msgspec
+
+from billing_core.api.route import Call, Retry, Route
+from billing_core.api.wire import Nothing
+from billing_core.errors import InvalidInput
+from billing_core.flows.grant import issue
+from billing_core.flows.publish import clock_of
+from billing_core.store import grant as grants
+from billing_core.store.customer import customer_of
+from billing_core.store.database import Transaction
+from billing_core.store.grant import GrantRow
+from billing_core.store.tenant import tenant_of
+from billing_core.values.invariant import invariant
+from billing_core.values.text import Amount, Instant, Note, grant_nanos
+from billing_core.wallets.grant import MAX_PRIORITY, GrantKind, GrantOrder
+
+Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
+
+
+class GrantDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Credit to be given. Smaller priorities burn first; no effective instant means at once."""
+
+    amount: Amount
+    kind: GrantKind = GrantKind.PROMOTIONAL
+    priority: Priority = 0
+    effective_at: Instant | None = None
+    expires_at: Instant | None = None
+    note: Note = ""
+
+
+class GrantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant as far as usage has been written down. Times are on the tenant's clock."""
+
+    grant_id: str
+    customer_id: str
+    currency: str
+    kind: GrantKind
+    amount_nanos: int
+    spent_nanos: int
+    lapsed_nanos: int
+    priority: int
+    effective_at: datetime
+    expires_at: datetime | None
+    payment_id: str | None
+    note: str
+    created_at: datetime
+    voided_at: datetime | None
+
+
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """A balance and the grants that make it. Units: nanos; `balance_nanos` is what is left of the usable ones.
+
+    What was decided and not yet flushed, or is held, is still in the balance; the gateway answers live.
+    """
+
+    currency: str
+    balance_nanos: int
+    grants: tuple[GrantView, ...]
+
+
+class Wallets(msgspec.Struct, frozen=True, kw_only=True):
+    """All wallets of a customer, by currency."""
+
+    customer_id: str
+    wallets: tuple[Wallet, ...]
+
+
+async def give(tx: Transaction, call: Call[GrantDraft, Nothing]) -> GrantView:
+    """Promotional credit."""
+    draft, currency = call.body, call.path["currency"]
+    if draft.kind is not GrantKind.PROMOTIONAL:
+        raise InvalidInput("a paid grant comes with the payment of a top-up", field="kind")
+    order = GrantOrder(
+        tenant_id=call.tenant_id,
+        customer_id=call.path["customer_id"],
+        currency=currency,
+        kind=draft.kind,
+        amount_nanos=grant_nanos(draft.amount, currency, field="amount"),
+        priority=draft.priority,
+        effective_at=draft.effective_at,
+        expires_at=draft.expires_at,
+        note=draft.note,
+    )
+    grant_id = await issue(tx, order, now=call.now)
+    row = await grants.by_id(tx, tenant_id=call.tenant_id, grant_id=grant_id)
+    invariant(row is not None, "a grant that was issued is there")
+    return _view(row)
+
+
+async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> Wallets:
+    """A customer's wallets."""
+    customer = await customer_of(tx, call.tenant_id, customer_id=call.path["customer_id"])
+    at = clock_of(await tenant_of(tx, call.tenant_id), now=call.now).now
+    rows = await grants.of_customer(tx, tenant_id=call.tenant_id, customer_id=customer.customer_id)
+    wallets = [_wallet(currency, tuple(group), at=at) for currency, group in groupby(rows, key=_currency)]
+    return Wallets(customer_id=customer.customer_id, wallets=tuple(wallets))
+
+
+def _currency(row: GrantRow) -> str:
+    return row.currency
+
+
+def _wallet(currency: str, rows: tuple[GrantRow, ...], *, at: datetime) -> Wallet:
+    usable = (row.amount_nanos - row.spent_nanos - row.lapsed_nanos for row in rows if _is_usable(row, at=at))
+    return Wallet(currency=currency, balance_nanos=sum(usable), grants=tuple(_view(row) for row in rows))
+
+
+def _is_usable(row: GrantRow, *, at: datetime) -> bool:
+    is_expired = row.expires_at is not None and row.expires_at <= at
+    return row.voided_at is None and row.effective_at <= at and not is_expired
+
+
+def _view(row: GrantRow | None) -> GrantView:
+    return msgspec.convert(row, GrantView, from_attributes=True)
+
+
+WALLETS = "/v1/customers/{customer_id}/wallets"
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=WALLETS + "/{currency}/grants",
+        summary="Give promotional credit",
+        query=Nothing,
+        body=GrantDraft,
+        answer=GrantView,
+        status=201,
+        retry=Retry.REQUIRED,
+        act=give,
+    ),
+    Route(
+        method="GET",
+        path=WALLETS,
+        summary="A customer's prepaid balances, as far as usage has been written down",
+        query=Nothing,
+        body=Nothing,
+        answer=Wallets,
+        act=read,
+    ),
+)
