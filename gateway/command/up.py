@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.command.client.address import Addresses, publish_addresses
-from gateway.command.machine.demo import ensure_demo
+from gateway.command.machine.demo import ensure_demo, read_catalog
 from gateway.command.machine.keyring import Demo
 from gateway.command.machine.plan import Plan, make_plan
 from gateway.command.machine.supervisor import Supervisor
@@ -29,6 +29,8 @@ def up(
     console = Console()
     environ = dict(os.environ) | ({"TALLYGATE_UP_DATA_DIR": data_dir} if data_dir else {})
     plan = make_plan(config, environ)
+    if plan.up.demo:
+        read_catalog(plan.up.demo_catalog)  # a wrong one is told before anything starts
     supervisor = Supervisor(plan, tell=lambda line: console.print(line, markup=False, soft_wrap=True))
     console.print(f"tallygate: starting in {plan.folder}", markup=False, soft_wrap=True)
     try:
@@ -67,5 +69,5 @@ def _show(console: Console, plan: Plan, demo: Demo | None) -> None:
 def _curl(plan: Plan, demo: Demo) -> str:
     return (
         f"curl -s {plan.gateway.url}/v1/check -H 'content-type: application/json' \\\n"
-        f'  -d \'{{"key": "{demo.key}", "feature": "input_tokens", "quantity": 1000}}\''
+        f'  -d \'{{"key": "{demo.key}", "feature": "{demo.feature}", "quantity": 1000}}\''
     )

@@ -21,7 +21,7 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
     operator_token: str
     customer_id: str
     key: str
-    catalog: str
+    feature: str
 
 
 class Keyring(msgspec.Struct, frozen=True, kw_only=True):

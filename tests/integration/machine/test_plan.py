@@ -85,7 +85,7 @@ def test_a_second_start_finds_its_secrets_again(tmp_path):
     keyring = open_keyring(tmp_path)
     assert open_keyring(tmp_path) == keyring
     assert stat.S_IMODE((tmp_path / "keyring.json").stat().st_mode) == 0o600
-    demo = Demo(tenant_id="t", operator_token="tgo_x", customer_id="c", key="tgk_x", catalog="c")
+    demo = Demo(tenant_id="t", operator_token="tgo_x", customer_id="c", key="tgk_x", feature="f")
     save_keyring(tmp_path, type(keyring)(root_token="a", stripe_webhook_secret="b", demo=demo))
     assert open_keyring(tmp_path).demo == demo
     assert open_keyring(tmp_path, root_token="mine").root_token == "mine"
