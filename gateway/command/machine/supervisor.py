@@ -31,6 +31,7 @@ from gateway.command.machine.plan import PYTHON, Plan
 
 _SERVER, _DOUBLE, _BILLING, _GATEWAY = range(4)
 _MIGRATE_MS: Final = 600_000
+_PATIENCE_MS: Final = 10_000
 
 
 class Supervisor:
@@ -132,11 +133,15 @@ class Supervisor:
 
     def _fill_gateway(self, number: int) -> Child:
         own = {"TALLYGATE_GATEWAY_WORKER_INDEX": str(number)}
-        return self._fill(f"gateway-{number}", "gateway.edge", rank=_GATEWAY, own=own)
+        patience_ms = _PATIENCE_MS + int(self._environment["TALLYGATE_GATEWAY_STOP_GRACE_MS"])
+        return self._fill(f"gateway-{number}", "gateway.edge", rank=_GATEWAY, own=own, patience_ms=patience_ms)
 
-    def _fill(self, name: str, *module: str, rank: int, own: dict[str, str]) -> Child:
+    def _fill(
+        self, name: str, *module: str, rank: int, own: dict[str, str], patience_ms: int = _PATIENCE_MS
+    ) -> Child:
         program = self._program(name, *module, own=own)
-        return self.herd.fill(Post(name=name, rank=rank, begin=partial(start, program)))
+        post = Post(name=name, rank=rank, begin=partial(start, program), patience_ms=patience_ms)
+        return self.herd.fill(post)
 
     def _program(self, name: str, *module: str, own: dict[str, str]) -> Program:
         return Program(
