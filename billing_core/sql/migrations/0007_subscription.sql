@@ -32,11 +32,15 @@ CREATE TABLE billing_period (
     state            text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closed')),
     closed_at        timestamptz,
     recorded_until   timestamptz,
+    corrected_until  timestamptz,
     PRIMARY KEY (tenant_id, subscription_id, start_at),
     FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscription,
     CONSTRAINT "a period ends after it starts" CHECK (start_at < end_at),
+    CONSTRAINT "only what is closed is corrected, each time later" CHECK (corrected_until > recorded_until),
     CONSTRAINT "what is closed says when and up to where" CHECK ((state = 'closed') = (closed_at IS NOT NULL AND recorded_until IS NOT NULL)),
     CONSTRAINT "periods of a subscription never overlap"
         EXCLUDE USING gist (tenant_id WITH =, subscription_id WITH =, tstzrange(start_at, end_at) WITH &&)
 );
-CREATE INDEX billing_period_due ON billing_period (end_at) WHERE state = 'open';
+CREATE UNIQUE INDEX "a subscription has one open period" ON billing_period (tenant_id, subscription_id) WHERE state = 'open';
+CREATE INDEX billing_period_due ON billing_period (tenant_id, end_at) WHERE state = 'open';
+CREATE INDEX subscription_by_customer ON subscription (tenant_id, customer_id, started_at);

@@ -13,19 +13,24 @@ CREATE TABLE payment (
     attempt           integer NOT NULL DEFAULT 1 CHECK (attempt > 0),
     processor_id      text NOT NULL DEFAULT '',
     reference         text NOT NULL DEFAULT '',
+    request_key       text,
     failure_code      text NOT NULL DEFAULT '',
     top_up            jsonb,
     next_try_at       timestamptz,
+    attempted_at      timestamptz,
+    received_at       timestamptz,
     created_at        timestamptz NOT NULL,
     settled_at        timestamptz,
     PRIMARY KEY (tenant_id, payment_id),
     FOREIGN KEY (tenant_id, customer_id) REFERENCES customer,
     FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice,
     CONSTRAINT "a payment for an invoice names it" CHECK ((purpose = 'invoice') = (invoice_id IS NOT NULL)),
+    CONSTRAINT "only a top-up says what to grant" CHECK ((purpose = 'top_up') = (top_up IS NOT NULL)),
     CONSTRAINT "what ended says when" CHECK ((state IN ('succeeded', 'failed', 'canceled')) = (settled_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX "an invoice has one live payment" ON payment (tenant_id, invoice_id) WHERE state IN ('pending', 'processing', 'succeeded');
 CREATE INDEX payment_due ON payment (next_try_at) WHERE state IN ('pending', 'processing');
+CREATE UNIQUE INDEX "a request makes one payment" ON payment (tenant_id, request_key) WHERE request_key IS NOT NULL;
 CREATE UNIQUE INDEX payment_by_processor ON payment (processor_id) WHERE processor_id <> '';
 
 CREATE TABLE webhook_event (

@@ -51,15 +51,17 @@ CREATE TABLE revenue_schedule (
     line_no           integer NOT NULL,
     customer_id       text NOT NULL,
     currency          text NOT NULL,
+    time_zone         text NOT NULL,
     total_nanos       bigint NOT NULL CHECK (total_nanos > 0),
     recognized_nanos  bigint NOT NULL DEFAULT 0,
+    days_recognized   integer NOT NULL DEFAULT 0 CHECK (days_recognized >= 0),
     start_at          timestamptz NOT NULL,
     end_at            timestamptz NOT NULL,
-    recognized_until  timestamptz NOT NULL,
+    due_at            timestamptz NOT NULL,
     state             text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'void')),
     PRIMARY KEY (tenant_id, invoice_id, line_no),
     FOREIGN KEY (tenant_id, invoice_id, line_no) REFERENCES invoice_line,
     CONSTRAINT "no more is recognized than was billed" CHECK (recognized_nanos BETWEEN 0 AND total_nanos),
     CONSTRAINT "what is done is recognized in full" CHECK (state <> 'done' OR recognized_nanos = total_nanos)
 );
-CREATE INDEX revenue_schedule_running ON revenue_schedule (recognized_until) WHERE state = 'running';
+CREATE INDEX revenue_schedule_running ON revenue_schedule (tenant_id, due_at) WHERE state = 'running';
