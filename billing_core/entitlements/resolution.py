@@ -31,9 +31,14 @@ _MODES = {LimitMode.HARD: snapshot.LimitMode.HARD, LimitMode.SOFT: snapshot.Limi
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts of a subscription that entitlements follow; its periods are counted from `anchor_at`."""
+    """The facts of a subscription that entitlements follow.
+
+    Billing periods are counted from `anchor_at`, limits that follow the subscription from `started_at`: the two differ
+    where the plan is billed by the calendar.
+    """
 
     plan: PlanVersion
+    started_at: datetime
     anchor_at: datetime
     time_zone: str
 
@@ -87,8 +92,9 @@ def _limit_window(subscribed: Subscribed, one: PlanEntitlement, *, now: datetime
     if interval is None:  # no limit, or one for the whole life
         return LIFETIME
     zone = zone_of(subscribed.time_zone)
+    started_at = subscribed.started_at
     calendar = one.limit_anchor is LimitAnchor.CALENDAR
-    anchor_at = calendar_anchor(interval, subscribed.anchor_at, zone=zone) if calendar else subscribed.anchor_at
+    anchor_at = calendar_anchor(interval, started_at, zone=zone) if calendar else started_at
     return window_of(anchor_at, interval, zone=zone, now=now)
 
 

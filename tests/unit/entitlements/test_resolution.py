@@ -89,7 +89,9 @@ CUSTOMER = CustomerFacts(version=9, status=Status.ACTIVE, clock_offset_ms=5000)
 
 
 def resolved(*, zone: str = "UTC", now: datetime = NOW) -> Resolution:
-    return resolve(CUSTOMER, Subscribed(plan=VERSION, anchor_at=STARTED, time_zone=zone), now=now)
+    return resolve(
+        CUSTOMER, Subscribed(plan=VERSION, started_at=STARTED, anchor_at=STARTED, time_zone=zone), now=now
+    )
 
 
 def edges(window: Window) -> list[datetime]:
@@ -135,6 +137,18 @@ def test_a_limit_follows_the_calendar_or_the_subscription() -> None:
         "02-28 09",
         "03-31 09",
         "04-30 09",
+    ]
+
+
+def test_a_limit_follows_the_subscription_where_the_bill_follows_the_calendar() -> None:
+    """Billed from the first, limited from the 31st at nine: the windows of price and limit differ."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    subscribed = Subscribed(plan=VERSION, started_at=STARTED, anchor_at=first, time_zone="UTC")
+    features = resolve(CUSTOMER, subscribed, now=NOW).snapshot.features
+    assert [f"{edge:%m-%d %H}" for edge in edges(features["pages"].window)[:2]] == ["01-31 09", "02-28 09"]
+    assert [f"{edge:%m-%d %H}" for edge in edges(features["calls"].tariff[0].window)[:2]] == [
+        "02-01 00",
+        "03-01 00",
     ]
 
 
@@ -206,6 +220,8 @@ def test_a_limit_for_life_has_one_window() -> None:
     """It never starts anew and never has to be told again."""
     text = TEXT.replace('limit_interval = "month", limit_anchor = "subscription"', 'limit_anchor = "lifetime"')
     version = PlanVersion(version=1, terms=catalog_of(document_of_toml(text)).terms("basic"))
-    resolution = resolve(CUSTOMER, Subscribed(plan=version, anchor_at=STARTED, time_zone="UTC"), now=NOW)
+    resolution = resolve(
+        CUSTOMER, Subscribed(plan=version, started_at=STARTED, anchor_at=STARTED, time_zone="UTC"), now=NOW
+    )
     assert resolution.snapshot.features["pages"].window == LIFETIME
     assert stale_at(LIFETIME, now=NOW) is None
