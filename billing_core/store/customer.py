@@ -1,4 +1,4 @@
-"""Customers, their API keys, and what stands behind a credential's digest."""
+"""Customers and their API keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from billing_core.contract.keys import KeyRecord, shard_of_customer
+from billing_core.contract.keys import shard_of_customer
 from billing_core.contract.snapshot import Status
 from billing_core.errors import NotFound
 from billing_core.store.database import Transaction
@@ -46,10 +46,6 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     path: tuple[str, ...]
     created_at: datetime
     revoked_at: datetime | None = None
-
-
-class _Digest(msgspec.Struct, frozen=True, kw_only=True):
-    digest: str
 
 
 async def add_customer(tx: Transaction, tenant_id: str, *, customer: Customer) -> Customer:
@@ -118,13 +114,3 @@ async def revoke_key(tx: Transaction, tenant_id: str, *, customer_id: str, key_i
     if key is None:
         raise NotFound(f"there is no key {key_id!r}", field="key_id")
     return key
-
-
-async def credential_of(tx: Transaction, digest: str) -> KeyRecord | None:
-    """What the gateway must know of a credential: a customer's key or an operator's token; None once revoked."""
-    return await tx.maybe(Q["credential_by_digest"], KeyRecord, digest)
-
-
-async def credentials_after(tx: Transaction, digest: str, *, count: int) -> list[str]:
-    """Digests of all credentials that are in force, for building Redis anew."""
-    return [row.digest for row in await tx.many(Q["credentials_after"], _Digest, digest, count)]

@@ -49,20 +49,3 @@ WHERE tenant_id = $1 AND customer_id = $2 AND key_id > $3 ORDER BY key_id LIMIT 
 UPDATE api_key k SET revoked_at = coalesce(k.revoked_at, $4::timestamptz + t.clock_offset_ms * interval '1 millisecond')
 FROM tenant t WHERE t.tenant_id = $1 AND k.tenant_id = $1 AND k.customer_id = $2 AND k.key_id = $3
 RETURNING k.key_id, k.customer_id, k.digest, k.label, k.hint, k.path, k.created_at, k.revoked_at;
-
--- name: credential_by_digest
--- rows: maybe
--- params: digest text
--- What stands behind a digest, whichever kind of credential it is. A revoked one is not found.
-SELECT tenant_id, 'caller' AS role, customer_id, hint, path FROM api_key WHERE digest = $1 AND revoked_at IS NULL
-UNION ALL
-SELECT tenant_id, 'operator', '', hint, '{}' FROM operator_token WHERE digest = $1 AND revoked_at IS NULL;
-
--- name: credentials_after
--- rows: many
--- params: digest text, count integer
-SELECT digest FROM (
-    SELECT digest FROM api_key WHERE revoked_at IS NULL
-    UNION ALL
-    SELECT digest FROM operator_token WHERE revoked_at IS NULL) known
-WHERE digest > $1 ORDER BY digest LIMIT $2;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_core.contract.keys import KeyRecord, Role, digest_of
-from billing_core.store.customer import credential_of, credentials_after
+from billing_core.store.projection import credentials
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane
@@ -86,7 +86,7 @@ async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
         record = KeyRecord(
             tenant_id="ours", role=Role.CALLER, customer_id="acme", hint=secret[-4:], path=("team", "app")
         )
-        assert await credential_of(tx, digest_of(secret)) == record
+        assert await credentials(tx, [digest_of(secret)]) == {digest_of(secret): record}
     listed = (await plane.ours.get("/v1/customers/acme/keys")).body["items"]
     assert [(one["label"], one["path"], one["revoked_at"]) for one in listed] == [("web", ["team", "app"], None)]
     assert secret not in str(listed) + str(await plane.rows("SELECT * FROM api_key"))
@@ -95,14 +95,13 @@ async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
     assert (first.status, first.body["revoked_at"]) == (200, "2026-03-01T12:00:00Z")
     assert (await plane.ours.delete(path)).body == first.body
     async with plane.database.transaction() as tx:
-        assert await credential_of(tx, digest_of(secret)) is None
+        assert await credentials(tx, [digest_of(secret)]) == {digest_of(secret): None}
     assert await plane.value("SELECT count(*) FROM outbox WHERE subject = $1", digest_of(secret)) == 3
 
 
 async def test_an_operator_token_is_a_credential_of_the_gateway_too(plane: Plane) -> None:
     """One look-up by digest answers for both kinds."""
+    digest = digest_of(plane.ours.token)
     async with plane.database.transaction() as tx:
-        found = await credential_of(tx, digest_of(plane.ours.token))
-        assert found == KeyRecord(tenant_id="ours", role=Role.OPERATOR, hint=plane.ours.token[-4:])
-        digests = await credentials_after(tx, "", count=10)
-    assert digests == sorted(digest_of(one.token) for one in (plane.ours, plane.theirs))
+        found = await credentials(tx, [digest])
+    assert found == {digest: KeyRecord(tenant_id="ours", role=Role.OPERATOR, hint=plane.ours.token[-4:])}
