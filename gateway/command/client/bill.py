@@ -166,8 +166,9 @@ class TrialBalance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevenueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What was recognized for one customer in one account."""
+    """What was recognized for one customer in one account and month."""
 
+    month: str = ""
     account: str
     currency: str
     nanos: int

@@ -77,25 +77,19 @@ def require_root(door: Door) -> None:
         raise Unauthenticated("no root token: start `tallygate up` on this machine, or set --root-token")
 
 
-def require_operator(door: Door) -> None:
-    """Raise Unauthenticated, saying what to give, unless there is an operator token."""
-    if not door.operator_token:
-        raise Unauthenticated("no operator token: start `tallygate up` on this machine, or set --token")
-
-
 @asynccontextmanager
 async def open_planes(door: Door, *, connections: int = 16, timeout_s: float = 60.0) -> AsyncGenerator[Planes]:
     """Both planes, over one session that is closed at the end."""
     async with new_session(connections=connections, timeout_s=timeout_s) as session:
         yield Planes(
             control=control_plane(session, door.control_url, token=door.operator_token),
-            root=control_plane(session, door.control_url, token=door.root_token),
+            root=control_plane(session, door.control_url, token=door.root_token, credential_flag="--root-token"),
             gateway=Plane(
                 session, door.gateway_url, name="gateway", flag="--gateway-url", token=door.operator_token
             ),
         )
 
 
-def control_plane(session: ClientSession, url: str, *, token: str) -> Plane:
+def control_plane(session: ClientSession, url: str, *, token: str, credential_flag: str = "--token") -> Plane:
     """The control plane, asked with this token."""
-    return Plane(session, url, name="control plane", flag="--url", token=token)
+    return Plane(session, url, name="control plane", flag="--url", token=token, credential_flag=credential_flag)

@@ -13,13 +13,14 @@ from typing import Final, TypeVar
 import aiohttp
 import msgspec
 
-from billing_core.errors import ConfigurationError, Unavailable
+from billing_core.errors import ConfigurationError, Unauthenticated, Unavailable
 from gateway.command.client.answer import Answer, failure_of, read_answer
 
 Value = TypeVar("Value")
 
 _TIMEOUT_S: Final = 60.0
 _REFUSED: Final = 400
+_NOBODY: Final = 401
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -35,13 +36,23 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Plane:
-    """A plane that can be asked. `name` is what messages call it, `flag` the option that moves it elsewhere."""
+    """A plane that can be asked. `name` is what messages call it; the flags say what to set where it fails."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, *, name: str, flag: str, token: str = "") -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        name: str,
+        flag: str,
+        token: str = "",
+        credential_flag: str = "--token",
+    ) -> None:
         self._session = session
         self._url = url.rstrip("/")
         self._name = name
         self._flag = flag
+        self._credential_flag = credential_flag
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def get(self, path: str, kind: type[Value], *, query: Mapping[str, str] | None = None) -> Answer[Value]:
@@ -103,6 +114,9 @@ class Plane:
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             words = str(error) or type(error).__name__
             raise Unavailable(f"the {self._name} at {self._url} gave no answer: {words}") from None
+        if status == _NOBODY and not self._headers:
+            wanted = f"start `tallygate up` on this machine, or set {self._credential_flag}"
+            raise Unauthenticated(f"the {self._name} wants a token: {wanted}")
         if status >= _REFUSED:
             raise failure_of(status, content, plane=self._name)
         return read_answer(content, kind, plane=self._name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -138,7 +139,10 @@ class Ending:
         inputs = [line for line in lines if line.meter_code == INPUT]
         outputs = [line for line in lines if line.meter_code == OUTPUT]
         period = next((bill for bill in bills if bill.reason == _PERIOD), None)
-        recognized = {one.account: one.nanos for one in revenue.items if one.customer_id == name}
+        recognized = Counter[str]()
+        for one in revenue.items:
+            if one.customer_id == name:
+                recognized[one.account] += one.nanos
         return Account(
             actor=seat.actor,
             number=(period.number or "") if period else "",
@@ -156,8 +160,8 @@ class Ending:
             top_up_nanos=seat.top_up_units * NANOS_PER_UNIT,
             charged_nanos=charged_nanos,
             balance_nanos=sum(wallet.balance_nanos for wallet in wallets.wallets),
-            revenue_usage_nanos=recognized.get(_USAGE_REVENUE, 0),
-            revenue_fees_nanos=recognized.get(_FEE_REVENUE, 0),
+            revenue_usage_nanos=recognized[_USAGE_REVENUE],
+            revenue_fees_nanos=recognized[_FEE_REVENUE],
         )
 
     async def _is_flushed(self) -> bool:

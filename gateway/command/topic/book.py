@@ -22,7 +22,7 @@ def show_trial_balance(desk: Desk) -> None:
 
 
 def show_revenue(desk: Desk, *, since: Since = "", until: Until = "") -> None:
-    """Revenue recognized in a stretch of time, by customer and account."""
+    """Revenue recognized in a stretch of time, by month, customer and account."""
     query = {"from": instant_or_none(since, field="from") or "", "to": instant_or_none(until, field="to") or ""}
     desk.show(lambda planes: planes.control.get("/v1/revenue", Revenue, query=query), revenue_table)
 
@@ -59,10 +59,10 @@ def trial_balance_table(shown: TrialBalance) -> RenderableType:
 
 
 def revenue_table(shown: Revenue) -> RenderableType:
-    """Recognized revenue, one customer and account a line."""
+    """Recognized revenue, one month, customer and account a line."""
     return table_of(
-        ("Customer", "Account", ">Recognized"),
-        ((one.customer_id, one.account, nanos(one.nanos, one.currency)) for one in shown.items),
+        ("Month", "Customer", "Account", ">Recognized"),
+        ((one.month, one.customer_id, one.account, nanos(one.nanos, one.currency)) for one in shown.items),
     )
 
 
