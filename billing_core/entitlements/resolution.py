@@ -33,8 +33,8 @@ _MODES = {LimitMode.HARD: snapshot.LimitMode.HARD, LimitMode.SOFT: snapshot.Limi
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a subscription that entitlements follow.
 
-    Billing periods are counted from `anchor_at`, limits that follow the subscription from `started_at`: the two differ
-    where the plan is billed by the calendar.
+    Billing periods are counted from `anchor_at`, limits that follow the subscription from `started_at`: the two
+    differ where the plan is billed by the calendar.
     """
 
     plan: PlanVersion
