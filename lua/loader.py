@@ -1,8 +1,12 @@
 """Scripts as files, checked before anything runs.
 
-A script is a Lua file with a header. The header says what the script does, and lists KEYS, ARGV, RETURNS, ERRORS and
-INVARIANT; a library in `lib/` has no header and is included by a line `--!include lib/exact.lua`, once in a script.
+A script is a Lua file with a header. The header says what the script does, and lists KEYS, ARGV, RETURNS, ERRORS
+and INVARIANT. A library in `lib/` has no header. A line `--!include lib/exact.lua` puts it in place, once in a
+script; `--!include lib/hold.lua as hold_acts` puts it into a function of that name, which returns what the library
+returns: a script makes its functions anew in every call, and what is seldom needed should cost nothing.
+
 Headers drift from bodies unless something compares them, so loading compares them:
+
 
 - all five sections are there, and the script's name is its file's;
 - the body binds each key and each argument to a local of the same name, in the header's order;
@@ -11,8 +15,8 @@ Headers drift from bodies unless something compares them, so loading compares th
 - the error replies that the body can give are exactly those listed; an error reply is two words, `CODE detail`;
 - nothing is named twice.
 
-The text that Valkey gets is the header's first line, then the body with its libraries in place, without comment lines:
-comments cost nothing there, but a digest that changes with a comment would make every gateway load anew.
+The text that Valkey gets is the header's first line, then the body with its libraries in place, without comments: a
+digest that changed with a comment would make every gateway load anew.
 """
 
 from __future__ import annotations
@@ -30,20 +34,20 @@ _HOME: Final = Path(__file__).resolve().parent
 _FOLDERS: Final = ("request", "upkeep")
 _SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "ERRORS", "INVARIANT")
 
-_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/[a-z_]+\.lua)")
+_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/[a-z_]+\.lua)(?: as (?P<maker>[a-z_]+))?")
 _TITLE: Final = re.compile(r"-- (?P<name>[a-z_]+): \S")
 _ENTRY: Final = re.compile(r"--   (?P<name>[a-z_]+)(?P<many>\*?)\s{2,}\S")
 _ERROR: Final = re.compile(r"--   (?P<words>[A-Z]+ [a-z_]+)\s+\S")
 _LAW: Final = re.compile(r"--   \S")
 _BINDING: Final = re.compile(
-    r"^local (?P<names>[a-z_, ]+?)\s*=\s*(?P<values>(?:KEYS|ARGV)\[[^=]*?\])$", re.MULTILINE
+    r"^local (?P<names>[a-z_, ]+?)\s*=\s*(?P<slots>(?:KEYS|ARGV)\[[^=]*?\])$", re.MULTILINE
 )
 _SLOT: Final = re.compile(r"(?P<table>KEYS|ARGV)\[(?P<index>\d+)\]")
 _KEY_COUNT: Final = re.compile(r"#KEYS ~= (?P<count>\d+)")
 _ERROR_LITERAL: Final = re.compile(r"'(?P<words>[A-Z]+ [a-z_]+)'")
 
 
-class ScriptFault(Exception):
+class ScriptError(Exception):
     """A script that cannot be trusted: its header and its body say different things."""
 
 
@@ -61,25 +65,25 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     error_replies: frozenset[str]
 
 
-def parse_script(name: str, source: str, libraries: Mapping[str, str]) -> Script:
+def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Script:
     """A checked script from its source and the libraries it may include, by name such as `lib/exact.lua`.
 
-    Raises: ScriptFault naming the script and what is wrong.
+    Raises: ScriptError naming the script and what is wrong.
     """
     header, rest = _split(name, source)
     sections = _sections(name, header)
-    body = "\n".join(_assembled(name, rest, libraries))
-    keys, many_keys = _names(name, "KEYS", sections["KEYS"])
+    body = "\n".join(_assembled(name, rest, libraries=libraries))
+    keys, many_keys = _names(name, sections, section="KEYS")
     if many_keys:
-        raise ScriptFault(f"{name}: KEYS cannot repeat: {many_keys[0]}")
-    args, many_args = _names(name, "ARGV", sections["ARGV"])
-    replies, many_replies = _names(name, "RETURNS", sections["RETURNS"])
-    _check_bindings(name, "KEYS", keys, body=body)
-    _check_bindings(name, "ARGV", args, body=body)
-    _check_key_count(name, len(keys), body)
-    errors = _check_errors(name, sections["ERRORS"], body)
+        raise ScriptError(f"{name}: KEYS cannot repeat: {many_keys[0]}")
+    args, many_args = _names(name, sections, section="ARGV")
+    replies, many_replies = _names(name, sections, section="RETURNS")
+    _check_bindings(name, body, table="KEYS", names=keys)
+    _check_bindings(name, body, table="ARGV", names=args)
+    _check_key_count(name, body, count=len(keys))
+    errors = _check_errors(name, body, listed_lines=sections["ERRORS"])
     if not any(_LAW.match(line) for line in sections["INVARIANT"]):
-        raise ScriptFault(f"{name}: INVARIANT states no law")
+        raise ScriptError(f"{name}: INVARIANT states no law")
     text = f"{header[0]}\n{body}\n"
     return Script(
         name=name,
@@ -97,13 +101,13 @@ def parse_script(name: str, source: str, libraries: Mapping[str, str]) -> Script
 def load_scripts(home: Path = _HOME) -> Mapping[str, Script]:
     """All scripts under a folder, by name.
 
-    Raises: ScriptFault for the first script that is not sound.
+    Raises: ScriptError for the first script that is not sound.
     """
     libraries = {f"lib/{file.name}": file.read_text("utf-8") for file in sorted((home / "lib").glob("*.lua"))}
     files = [file for folder in _FOLDERS for file in sorted((home / folder).glob("*.lua"))]
-    scripts = {file.stem: parse_script(file.stem, file.read_text("utf-8"), libraries) for file in files}
+    scripts = {file.stem: parse_script(file.stem, file.read_text("utf-8"), libraries=libraries) for file in files}
     if len(scripts) != len(files):
-        raise ScriptFault(f"two scripts of one name under {home}")
+        raise ScriptError(f"two scripts of one name under {home}")
     return MappingProxyType(scripts)
 
 
@@ -111,19 +115,19 @@ def assemble(source: str, libraries: Mapping[str, str] | None = None) -> str:
     """A text with its libraries in place, without a header to check: for driving a library alone."""
     if libraries is None:
         libraries = {f"lib/{file.name}": file.read_text("utf-8") for file in (_HOME / "lib").glob("*.lua")}
-    return "\n".join(_assembled("text", source.splitlines(), libraries)) + "\n"
+    return "\n".join(_assembled("text", source.splitlines(), libraries=libraries)) + "\n"
 
 
 def _split(name: str, source: str) -> tuple[list[str], list[str]]:
     """The header's lines, and the lines behind it."""
     lines = source.splitlines()
     if not lines or not lines[0].startswith("#!lua"):
-        raise ScriptFault(f"{name}: the first line must be #!lua")
+        raise ScriptError(f"{name}: the first line must be #!lua")
     end = next((at for at, line in enumerate(lines) if at and not re.match(r"--(?!!)", line)), len(lines))
     header = lines[:end]
     title = _TITLE.match(header[1]) if end > 1 else None
     if title is None or title["name"] != name:
-        raise ScriptFault(f"{name}: the second line must be `-- {name}: ` and what it does")
+        raise ScriptError(f"{name}: the second line must be `-- {name}: ` and what it does")
     return header, lines[end:]
 
 
@@ -138,28 +142,30 @@ def _sections(name: str, header: list[str]) -> dict[str, list[str]]:
             lines.append(line)
     if tuple(found) != _SECTIONS:
         missing = [section for section in _SECTIONS if section not in found]
-        raise ScriptFault(f"{name}: header lacks {missing[0]}" if missing else f"{name}: sections are out of order")
+        raise ScriptError(f"{name}: header lacks {missing[0]}" if missing else f"{name}: sections are out of order")
     return found
 
 
-def _names(name: str, section: str, lines: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(
+    name: str, sections: Mapping[str, list[str]], *, section: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The single names of a section, and those that repeat."""
     entries: list[tuple[str, bool]] = []
-    for line in lines:
+    for line in sections[section]:
         entry = _ENTRY.match(line)
         if entry is None:
-            raise ScriptFault(f"{name}: {section}: not an entry: {line!r}")
+            raise ScriptError(f"{name}: {section}: not an entry: {line!r}")
         entries.append((entry["name"], bool(entry["many"])))
     names = [entry for entry, _ in entries]
     if len(set(names)) != len(names):
-        raise ScriptFault(f"{name}: {section} names something twice")
+        raise ScriptError(f"{name}: {section} names something twice")
     if [many for _, many in entries] != sorted(many for _, many in entries):
-        raise ScriptFault(f"{name}: {section}: what repeats comes last")
+        raise ScriptError(f"{name}: {section}: what repeats comes last")
     single = tuple(entry for entry, many in entries if not many)
     return single, tuple(entry for entry, many in entries if many)
 
 
-def _assembled(name: str, lines: list[str], libraries: Mapping[str, str]) -> Iterator[str]:
+def _assembled(name: str, lines: list[str], *, libraries: Mapping[str, str]) -> Iterator[str]:
     """The body's lines with libraries in place, without comment lines and blank lines."""
     included: set[str] = set()
     for line in lines:
@@ -168,28 +174,36 @@ def _assembled(name: str, lines: list[str], libraries: Mapping[str, str]) -> Ite
             continue
         include = _INCLUDE.fullmatch(line)
         if include is None or include["name"] not in libraries:
-            raise ScriptFault(f"{name}: no such library: {line}")
+            raise ScriptError(f"{name}: no such library: {line}")
         if include["name"] in included:
-            raise ScriptFault(f"{name}: includes {include['name']} twice")
+            raise ScriptError(f"{name}: includes {include['name']} twice")
         included.add(include["name"])
-        yield from _code(libraries[include["name"]].splitlines())
+        library = _code(libraries[include["name"]].splitlines())
+        yield from _wrapped(include["maker"], library) if include["maker"] else library
+
+
+def _wrapped(maker: str, library: Iterator[str]) -> Iterator[str]:
+    """The library as the body of one function, which returns what the library returns."""
+    yield f"local function {maker}()"
+    yield from library
+    yield "end"
 
 
 def _code(lines: tuple[str, ...] | list[str]) -> Iterator[str]:
     return (line for line in lines if line.strip() and not line.lstrip().startswith("--"))
 
 
-def _check_bindings(name: str, table: str, names: tuple[str, ...], *, body: str) -> None:
+def _check_bindings(name: str, body: str, *, table: str, names: tuple[str, ...]) -> None:
     bound = [
         (local, slot["table"], int(slot["index"]))
         for binding in _BINDING.finditer(body)
-        for local, slot in zip(binding["names"].split(","), _SLOT.finditer(binding["values"]), strict=False)
+        for local, slot in zip(binding["names"].split(","), _SLOT.finditer(binding["slots"]), strict=False)
     ]
     given = {index: local.strip() for local, where, index in bound if where == table}
     expected = dict(enumerate(names, start=1))
     if given != expected:
         told, done = _first_difference(expected, given)
-        raise ScriptFault(f"{name}: {table}: the header says {told}, the body binds {done}")
+        raise ScriptError(f"{name}: {table}: the header says {told}, the body binds {done}")
 
 
 def _first_difference(expected: Mapping[int, str], given: Mapping[int, str]) -> tuple[str, str]:
@@ -197,27 +211,27 @@ def _first_difference(expected: Mapping[int, str], given: Mapping[int, str]) -> 
     return f"{at} {expected.get(at, 'nothing')}", f"{at} {given.get(at, 'nothing')}"
 
 
-def _check_key_count(name: str, count: int, body: str) -> None:
+def _check_key_count(name: str, body: str, *, count: int) -> None:
     found = _KEY_COUNT.search(body)
     if found is None or int(found["count"]) != count:
-        raise ScriptFault(f"{name}: the body must refuse any other number of keys than {count}")
+        raise ScriptError(f"{name}: the body must refuse any other number of keys than {count}")
 
 
-def _check_errors(name: str, lines: list[str], body: str) -> frozenset[str]:
+def _check_errors(name: str, body: str, *, listed_lines: list[str]) -> frozenset[str]:
     listed: list[str] = []
-    for line in lines:
+    for line in listed_lines:
         error = _ERROR.match(line)
         if error is None:
-            raise ScriptFault(f"{name}: ERRORS: not `CODE detail` and when: {line!r}")
+            raise ScriptError(f"{name}: ERRORS: not `CODE detail` and when: {line!r}")
         listed.append(error["words"])
     used = {found["words"] for found in _ERROR_LITERAL.finditer(body)}
     if len(set(listed)) != len(listed):
-        raise ScriptFault(f"{name}: ERRORS lists something twice")
+        raise ScriptError(f"{name}: ERRORS lists something twice")
     silent, unlisted = sorted(set(listed) - used), sorted(used - set(listed))
     if unlisted:
-        raise ScriptFault(f"{name}: the body answers {unlisted[0]!r}, which ERRORS does not list")
+        raise ScriptError(f"{name}: the body answers {unlisted[0]!r}, which ERRORS does not list")
     if silent:
-        raise ScriptFault(f"{name}: ERRORS lists {silent[0]!r}, which the body never answers")
+        raise ScriptError(f"{name}: ERRORS lists {silent[0]!r}, which the body never answers")
     return frozenset(listed)
 
 

@@ -10,7 +10,10 @@ local MAX_CHARGES = 100
 local function slot_of(counters, fields, name, window)
   local slot = counters.by_name[name]
   if not slot then
-    slot = { name = name, window = window, first_field = #fields + 1, more_used = 0, more_held = 0, planned = 0 }
+    slot = {
+      name = name, window = window, first_field = #fields + 1, is_feature = false, start = false, reset = 0,
+      begins = false, used = 0, held = 0, more_used = 0, more_held = 0, planned = 0,
+    }
     counters.by_name[name], counters[#counters + 1] = slot, slot
     fields[#fields + 1], fields[#fields + 2] = name .. ':w', name .. ':u'
   end

@@ -11,12 +11,6 @@
 -- A place is where a hold ends: {stream, shard_holds, epoch, real_ms}.
 
 local ANSWER_KEPT_MS = 3600000
-local DUE_AT_ONCE = 100
-
--- `{s0421}:holds` and an id give `{s0421}:hold:<id>`.
-local function hold_key_of(shard_holds_key, hold_id)
-  return string.sub(shard_holds_key, 1, -2) .. ':' .. hold_id
-end
 
 -- The hold, or nil.
 local function read_hold(hold_key)
@@ -182,6 +176,21 @@ local function expire(hold, place)
   return answer or end_hold(hold, unused_charges(hold), place, ending)
 end
 
+-- End these holds, which are due. Returns how many were there to be ended.
+local function sweep(due, holds_key, place)
+  local ended = 0
+  for _, hold_id in ipairs(due) do
+    local hold = read_hold(string.sub(place.shard_holds, 1, -2) .. ':' .. hold_id)
+    if hold and hold.state == 'open' then
+      expire(hold, place)
+      ended = ended + 1
+    else
+      redis.call('ZREM', holds_key, hold_id)
+    end
+  end
+  return ended
+end
+
 -- The answer of a hold that has ended.
 local function ended_answer(hold)
   return {
@@ -195,18 +204,8 @@ local function empty_answer(outcome, real_ms)
   return { outcome, 0, real_ms, '', 0, 0, 0, 0 }
 end
 
--- End up to `most` holds that are due in this sorted set. Returns how many.
-local function sweep_due(holds_key, place, most)
-  local due = redis.call('ZRANGEBYSCORE', holds_key, '-inf', digits(place.real_ms), 'LIMIT', '0', digits(most))
-  local ended = 0
-  for _, hold_id in ipairs(due) do
-    local hold = read_hold(hold_key_of(place.shard_holds, hold_id))
-    if hold and hold.state == 'open' then
-      expire(hold, place)
-      ended = ended + 1
-    else
-      redis.call('ZREM', holds_key, hold_id)
-    end
-  end
-  return ended
-end
+return {
+  read = read_hold, is_due = is_due, held_charges = held_charges, unused_charges = unused_charges,
+  name_charge = name_charge, finish = end_hold, expire = expire, sweep = sweep, ended_answer = ended_answer,
+  empty_answer = empty_answer,
+}

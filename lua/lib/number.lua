@@ -11,5 +11,5 @@ local function whole(text)
 end
 
 local function digits(number)
-  return string.format('%.0f', number)
+  return number == 0 and '0' or string.format('%.0f', number)
 end

@@ -44,6 +44,7 @@ end
 
 -- Parts as text: `grant=nanos grant=nanos`.
 local function parts_text(parts)
+  if #parts == 1 then return parts[1][1] .. '=' .. digits(parts[1][2]) end
   local texts = {}
   for index, part in ipairs(parts) do texts[index] = part[1] .. '=' .. digits(part[2]) end
   return table.concat(texts, ' ')

@@ -60,7 +60,7 @@
 --!include lib/wallet.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
---!include lib/hold.lua
+--!include lib/hold.lua as hold_acts
 --!include lib/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
@@ -83,7 +83,8 @@ end
 
 local real_ms = real_now_ms()
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-sweep_due(customer_holds_key, place, DUE_AT_ONCE)
+local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
+if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
 local decision =
   decide(charges, real_ms, { snapshot = snapshot_key, counters = counters_key, wallet = wallet_key }, false)
 if decision.fault then return redis.error_reply(decision.fault) end

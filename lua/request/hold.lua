@@ -67,7 +67,7 @@
 --!include lib/wallet.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
---!include lib/hold.lua
+--!include lib/hold.lua as hold_acts
 --!include lib/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key, hold_key =
@@ -79,7 +79,7 @@ if #KEYS ~= 9 or #ARGV < 7 then return redis.error_reply('INVALID arguments') en
 idem_window_ms, ttl_ms = whole(idem_window_ms), whole(ttl_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-if hold_id == '' or hold_key ~= hold_key_of(shard_holds_key, hold_id) then
+if hold_id == '' or hold_key ~= string.sub(shard_holds_key, 1, -2) .. ':' .. hold_id then
   return redis.error_reply('INVALID hold_id')
 end
 if on_expiry ~= 'release' and on_expiry ~= 'charge' then return redis.error_reply('INVALID on_expiry') end
@@ -97,7 +97,8 @@ end
 if redis.call('EXISTS', hold_key) == 1 then return redis.error_reply('CONFLICT hold') end
 
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-sweep_due(customer_holds_key, place, DUE_AT_ONCE)
+local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
+if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
 local decision =
   decide(charges, real_ms, { snapshot = snapshot_key, counters = counters_key, wallet = wallet_key }, true)
 if decision.fault then return redis.error_reply(decision.fault) end

@@ -31,7 +31,7 @@
 --!include lib/counter.lua
 --!include lib/wallet.lua
 --!include lib/entry.lua
---!include lib/hold.lua
+--!include lib/hold.lua as hold_acts
 
 local epoch_key, hold_key, shard_holds_key = KEYS[1], KEYS[2], KEYS[3]
 local keep_ms = ARGV[1]
@@ -43,9 +43,10 @@ local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 
 local real_ms = real_now_ms()
-local hold = read_hold(hold_key)
-if not hold then return empty_answer('not_found', real_ms) end
-if hold.state ~= 'open' then return ended_answer(hold) end
+local acts = hold_acts()
+local hold = acts.read(hold_key)
+if not hold then return acts.empty_answer('not_found', real_ms) end
+if hold.state ~= 'open' then return acts.ended_answer(hold) end
 local place = { stream = hold.stream, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-if is_due(hold, real_ms) then return expire(hold, place) end
-return end_hold(hold, unused_charges(hold), place, { outcome = 'released', digest = '', keep_ms = keep_ms })
+if acts.is_due(hold, real_ms) then return acts.expire(hold, place) end
+return acts.finish(hold, acts.unused_charges(hold), place, { outcome = 'released', digest = '', keep_ms = keep_ms })

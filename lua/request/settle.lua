@@ -44,7 +44,7 @@
 --!include lib/counter.lua
 --!include lib/wallet.lua
 --!include lib/entry.lua
---!include lib/hold.lua
+--!include lib/hold.lua as hold_acts
 
 local epoch_key, hold_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local request_digest, keep_ms, count = ARGV[1], ARGV[2], ARGV[3]
@@ -63,19 +63,20 @@ if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 
 local real_ms = real_now_ms()
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-local hold = read_hold(hold_key)
-if not hold then return empty_answer('not_found', real_ms) end
+local acts = hold_acts()
+local hold = acts.read(hold_key)
+if not hold then return acts.empty_answer('not_found', real_ms) end
 if hold.state ~= 'open' then
-  if hold.state == 'settled' and hold.digest ~= request_digest then return empty_answer('conflict', real_ms) end
-  return ended_answer(hold)
+  if hold.state == 'settled' and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
+  return acts.ended_answer(hold)
 end
-if is_due(hold, real_ms) then return expire(hold, place) end
-local charges = held_charges(hold)
+if acts.is_due(hold, real_ms) then return acts.expire(hold, place) end
+local charges = acts.held_charges(hold)
 for index = 1, count do
-  local charge = name_charge(charges, ARGV[2 + 2 * index])
+  local charge = acts.name_charge(charges, ARGV[2 + 2 * index])
   if not charge then return redis.error_reply('INVALID feature') end
   charge.quantity = whole(ARGV[3 + 2 * index])
 end
 
-local answer = end_hold(hold, charges, place, { outcome = 'settled', digest = request_digest, keep_ms = keep_ms })
+local answer = acts.finish(hold, charges, place, { outcome = 'settled', digest = request_digest, keep_ms = keep_ms })
 return answer or redis.error_reply('OVERFLOW quantity')

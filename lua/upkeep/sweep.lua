@@ -24,7 +24,7 @@
 --!include lib/counter.lua
 --!include lib/wallet.lua
 --!include lib/entry.lua
---!include lib/hold.lua
+--!include lib/hold.lua as hold_acts
 
 local epoch_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
 local most = ARGV[1]
@@ -35,5 +35,7 @@ if not most or most < 1 or most > 1000 then return redis.error_reply('INVALID mo
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 
-local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_now_ms() }
-return sweep_due(shard_holds_key, place, most)
+local real_ms = real_now_ms()
+local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
+local due = redis.call('ZRANGEBYSCORE', shard_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', digits(most))
+return hold_acts().sweep(due, shard_holds_key, place)
