@@ -21,6 +21,9 @@ LANE_COUNT = 16
 
 INVALIDATION_CHANNEL = "tg:invalidate"
 
+DIRECTORY_KEY = "tg:directory"
+"""There while all credentials and meters of Postgres are known to Redis."""
+
 
 class Role(StrEnum):
     """What a credential may do at the data plane."""
@@ -83,9 +86,19 @@ def api_key_name(digest: str) -> str:
     return f"tg:key:{digest}"
 
 
+def meters_key(tenant_id: str) -> str:
+    """Which events the tenant's meters read: msgpack map of event name -> {field: digits after the point}."""
+    return f"tg:meters:{tenant_id}"
+
+
 def epoch_key(shard: int) -> str:
     """The shard's epoch; absent while the shard is not built."""
     return f"{tag(shard)}:epoch"
+
+
+def build_key(shard: int) -> str:
+    """The mark of who is rebuilding the shard; absent otherwise."""
+    return f"{tag(shard)}:build"
 
 
 def stream_key(shard: int) -> str:

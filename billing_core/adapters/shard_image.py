@@ -1,0 +1,135 @@
+"""A shard's image: all that Redis keeps of its customers, written from nothing.
+
+Only for rebuilding. A shard that is being rebuilt has no epoch, so no script touches it; and every part is written
+in one WATCH/MULTI/EXEC on the builder's token, so that a builder who was replaced while it slept writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from redis.exceptions import WatchError
+
+from billing_core.contract.keys import (
+    build_key,
+    customer_keys,
+    epoch_key,
+    hold_key,
+    shard_holds_key,
+    stream_key,
+)
+from billing_core.contract.snapshot import Snapshot, snapshot_fields
+from billing_core.contract.usage_event import StreamPosition
+from billing_core.wallets.burn import Block, in_burn_order
+
+_CUSTOMERS_AT_ONCE = 200
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class CustomerImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One customer: its snapshot, its grants by currency, and the fields of its counters."""
+
+    tenant_id: str
+    customer_id: str
+    snapshot: Snapshot
+    blocks: Mapping[str, Sequence[Block]]
+    counters: Mapping[str, int]
+
+
+class ShardOpening(msgspec.Struct, frozen=True, kw_only=True):
+    """What opens a rebuilt shard: its epoch, and the stream id that every new one must be beyond."""
+
+    shard: int
+    epoch: int
+    watermark: StreamPosition
+    last: StreamPosition
+
+
+class ShardImages:
+    """Writes images through one client of Redis, under one token."""
+
+    def __init__(self, client: Any, *, token: str) -> None:
+        self._client = client
+        self._token = token
+
+    async def fence(self, shards: Sequence[int]) -> None:
+        """Claim the shards and stop all that is decided there."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.set(build_key(shard), self._token)
+            pipe.delete(epoch_key(shard))
+        await pipe.execute()
+
+    async def write(self, shard: int, customers: Sequence[CustomerImage]) -> bool:
+        """Replace these customers and drop the shard's holds; False where another builder has taken over."""
+        held: list[bytes] = await self._client.zrange(shard_holds_key(shard), 0, -1)
+        dropped = [hold_key(hold_id.decode(), shard) for hold_id in held]
+        if not await self._under_token(shard, [("DEL", shard_holds_key(shard), *dropped)]):
+            return False
+        for first in range(0, len(customers), _CUSTOMERS_AT_ONCE):
+            part = customers[first : first + _CUSTOMERS_AT_ONCE]
+            if not await self._under_token(shard, [command for one in part for command in _commands(one)]):
+                return False
+        return True
+
+    async def open(self, opening: ShardOpening) -> bool:
+        """Let the shard be served again; False where another builder has taken over."""
+        shard, mark = opening.shard, opening.watermark
+        stream = stream_key(shard)
+        commands: list[tuple[Any, ...]] = []
+        if opening.last < mark:
+            commands += [("XADD", stream, str(mark), "k", "rebuilt"), ("XTRIM", stream, "MAXLEN", 0)]
+        commands += [("SET", epoch_key(shard), opening.epoch), ("DEL", build_key(shard))]
+        return await self._under_token(shard, commands)
+
+    async def _under_token(self, shard: int, commands: Iterable[tuple[Any, ...]]) -> bool:
+        async with self._client.pipeline(transaction=True) as pipe:
+            await pipe.watch(build_key(shard), epoch_key(shard))
+            if await pipe.get(build_key(shard)) != self._token.encode():
+                return False
+            pipe.multi()
+            for command in commands:
+                pipe.execute_command(*command)
+            try:
+                await pipe.execute()
+            except WatchError:
+                return False
+        return True
+
+
+def _commands(image: CustomerImage) -> list[tuple[Any, ...]]:
+    keys = customer_keys(image.tenant_id, image.customer_id)
+    snapshot = image.snapshot
+    head = ("v", snapshot.version, "st", snapshot.status.value, "off", snapshot.clock_offset_ms)
+    commands: list[tuple[Any, ...]] = [
+        ("DEL", keys.snapshot, keys.counters, keys.wallet, keys.holds),
+        ("HSET", keys.snapshot, *head, *snapshot_fields(snapshot)),
+    ]
+    if image.counters:
+        commands.append(("HSET", keys.counters, *_flat(image.counters)))
+    if image.blocks:
+        commands.append(("HSET", keys.wallet, *_flat(_wallet_fields(image.blocks))))
+    return commands
+
+
+def _wallet_fields(blocks: Mapping[str, Sequence[Block]]) -> dict[str, bytes | int]:
+    """The wallet as the scripts keep it: who burns when, and what each has left."""
+    fields: dict[str, bytes | int] = {}
+    for currency, listed in blocks.items():
+        order = [
+            (one.grant_id, one.effective_ms, one.expires_ms, one.priority, int(one.is_paid), one.created_ms)
+            for one in in_burn_order(listed)
+            if one.remaining_nanos
+        ]
+        if order:
+            fields[f"o:{currency}"] = _ENCODER.encode(order)
+        for one in listed:
+            fields[f"r:{one.grant_id}"] = one.remaining_nanos
+            fields[f"h:{one.grant_id}"] = 0
+    return fields
+
+
+def _flat(fields: Mapping[str, bytes | int]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]

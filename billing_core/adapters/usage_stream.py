@@ -1,0 +1,176 @@
+"""The shards' streams, as the worker reads them.
+
+A stream is read from the last id that Postgres has, never by consumer groups: where reading continues is a fact of
+the database, not of Redis. What has been committed is trimmed afterwards; a crash in between leaves entries that
+stand behind the watermark and are never read again.
+
+The streams of one lane are asked for in one command, and the lanes of a flusher in one round trip. Where shards are
+spread over nodes, `_ask` is the only place that has to know it: one command per stream instead of one per lane.
+
+A **capture** is one shard at one instant: its wallets, its whole stream and the stream's last id, taken in one
+MULTI/EXEC. Whatever stands in it adds up; that is what reconcile compares with Postgres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from billing_core.contract.keys import customer_keys, epoch_key, lane_of, stream_key
+from billing_core.contract.usage_event import StreamPosition
+from billing_core.values.clock import EPOCH
+
+RawEntry = Sequence[Any]
+"""A stream entry as it comes off the wire: its id, and a flat list of names and values; all bytes."""
+
+Positions = Mapping[int, StreamPosition]
+
+_LEAST_COUNT = 16
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What one shard's stream held after a position, oldest first."""
+
+    shard: int
+    after: StreamPosition
+    entries: Sequence[RawEntry]
+
+    @property
+    def last(self) -> StreamPosition:
+        """The position of the last entry."""
+        return StreamPosition.parse(self.entries[-1][0].decode())
+
+    def cut(self, count: int) -> tuple[Reading, Reading]:
+        """The first so many entries, and the others behind them; one of the two may be empty."""
+        here, there = self.entries[:count], self.entries[count:]
+        first = Reading(shard=self.shard, after=self.after, entries=here)
+        middle = first.last if here else self.after
+        return first, Reading(shard=self.shard, after=middle, entries=there)
+
+
+class Harvest(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of some streams. Complete: nothing that stood there at `asked_at` (Redis time) is missing."""
+
+    readings: Sequence[Reading]
+    asked_at: datetime
+    is_complete: bool
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries were read."""
+        return sum(len(reading.entries) for reading in self.readings)
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard at one instant. `wallets` are the raw hashes, in the order of the customers asked for."""
+
+    shard: int
+    is_built: bool
+    last: StreamPosition
+    entries: Sequence[RawEntry]
+    wallets: Sequence[Mapping[bytes, bytes]]
+
+
+class UsageStream:
+    """The streams behind one client of Redis, which must speak RESP3 and bytes."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        for command in ("XREAD", "XRANGE", "XINFO STREAM"):
+            client.set_response_callback(command, _as_it_came)
+
+    async def now(self) -> datetime:
+        """Redis time."""
+        return _instant(await self._client.execute_command("TIME"))
+
+    async def read(self, after: Positions, *, most: int) -> Harvest:
+        """About `most` entries behind these positions; full streams are asked again while there is room."""
+        found: dict[int, list[RawEntry]] = {}
+        asked, room, asked_at = dict(after), most, None
+        while asked and room > 0:
+            count = max(_LEAST_COUNT, room // len(asked))
+            replied_at, replies = await self._ask(asked, count)
+            asked_at = asked_at or replied_at
+            asked = {}
+            for shard, entries in replies.items():
+                found.setdefault(shard, []).extend(entries)
+                room -= len(entries)
+                if len(entries) >= count:
+                    asked[shard] = StreamPosition.parse(entries[-1][0].decode())
+        readings = [Reading(shard=shard, after=after[shard], entries=found[shard]) for shard in sorted(found)]
+        return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=not asked)
+
+    async def _ask(self, after: Positions, count: int) -> tuple[datetime, dict[int, list[RawEntry]]]:
+        """One command per lane, and the time before any of them."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.execute_command("TIME")
+        for lane in _by_lane(after).values():
+            names = {stream_key(shard): shard for shard in lane}
+            pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names, *[str(after[shard]) for shard in lane])
+        time, *replies = await pipe.execute()
+        shard_of = {stream_key(shard).encode(): shard for shard in after}
+        found = {shard_of[name]: entries for reply in replies if reply for name, entries in reply.items()}
+        return _instant(time), found
+
+    async def trim(self, written_to: Positions) -> None:
+        """Forget what is committed: everything up to and including these positions."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard, position in written_to.items():
+            following = StreamPosition(position.ms, position.seq + 1)
+            pipe.execute_command("XTRIM", stream_key(shard), "MINID", str(following))
+        if written_to:
+            await pipe.execute()
+
+    async def capture(self, shard: int, owners: Sequence[tuple[str, str]]) -> Capture:
+        """The shard at one instant, with the wallets of these (tenant, customer) of it."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.execute_command("EXISTS", epoch_key(shard))
+        pipe.execute_command("XRANGE", stream_key(shard), "-", "+")
+        pipe.execute_command("XINFO STREAM", stream_key(shard))
+        for tenant_id, customer_id in owners:
+            pipe.execute_command("HGETALL", customer_keys(tenant_id, customer_id).wallet)
+        is_built, entries, about, *wallets = await pipe.execute(raise_on_error=False)
+        _raise_first([is_built, entries, *wallets])
+        return Capture(shard=shard, is_built=bool(is_built), last=_last_id(about), entries=entries, wallets=wallets)
+
+    async def last_ids(self, shards: Sequence[int]) -> list[StreamPosition]:
+        """The last id that each stream ever gave; 0-0 for a stream that does not exist."""
+        pipe = self._client.pipeline(transaction=False)
+        for shard in shards:
+            pipe.execute_command("XINFO STREAM", stream_key(shard))
+        return [_last_id(about) for about in await pipe.execute(raise_on_error=False)]
+
+
+def _by_lane(shards: Iterable[int]) -> dict[int, list[int]]:
+    lanes: dict[int, list[int]] = {}
+    for shard in shards:
+        lanes.setdefault(lane_of(shard), []).append(shard)
+    return lanes
+
+
+def _as_it_came(reply: Any, **_: object) -> Any:
+    """Instead of the client's own conversion, which takes longer than everything else here."""
+    return reply
+
+
+def _last_id(about: Any) -> StreamPosition:
+    if isinstance(about, ResponseError):
+        if "no such key" in str(about):
+            return StreamPosition(0, 0)
+        raise about
+    return StreamPosition.parse(about[b"last-generated-id"].decode())
+
+
+def _raise_first(replies: Iterable[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+
+
+def _instant(reply: Sequence[Any]) -> datetime:
+    seconds, micros = reply
+    return EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))

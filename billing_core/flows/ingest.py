@@ -1,0 +1,264 @@
+"""Ingest: the flusher. What the gate decided in Redis becomes rows in Postgres, each exactly once.
+
+A batch is one transaction: it checks that its lanes are still leased to it, moves each shard's watermark from the
+value that the batch was read after, copies the rows, and adds what was taken to the grants. So it does not matter
+where a flusher is stopped, or for how long: before the commit nothing has happened, after it the watermark says so,
+and a flusher that was replaced in between finds the watermark moved and writes nothing. Only then is the stream
+trimmed.
+
+While one batch is being committed the next is read and transcribed, behind the positions that the first will have.
+Batches grow with the load by themselves: a flusher goes on at once while streams are full, and waits a moment when
+it has read them out. `drained_at` of a lane is Redis time taken before a read that found everything: what was
+decided before it is committed.
+
+A batch that Postgres refuses for what is in it is halved until the entry at fault stands alone, and that one is
+parked with all its fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from billing_core.adapters.usage_stream import Harvest, Reading, UsageStream
+from billing_core.contract.keys import SHARD_COUNT, lane_of
+from billing_core.contract.usage_event import StreamPosition
+from billing_core.errors import Conflict
+from billing_core.flows.transcribe import GrantKey, Transcript, transcribe
+from billing_core.store import grant as grants
+from billing_core.store import shard as shards
+from billing_core.store import usage
+from billing_core.store.database import Database
+from billing_core.store.grant import GrantName
+from billing_core.store.shard import BatchMark, Lease
+from billing_core.values.clock import to_ms
+from billing_core.values.invariant import invariant
+
+REFUSALS_OF_CONTENT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, OverflowError)
+"""What Postgres, or the encoding on the way to it, says about a row that it will never take."""
+
+_RENEWALS_PER_LEASE = 4
+_IDLE_MARK_S = 0.25
+_SHORT_OF_LANES_S = 0.2
+_KNOWN_GRANTS = 1_000_000
+
+
+class FlushPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a flusher works."""
+
+    owner: str
+    lease_ms: int
+    interval_ms: int
+    batch_entries: int
+
+
+class FlushTally:
+    """What a flusher has done, for whoever collects metrics. Counts only grow; `lag_ms` is of the last batch."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.usage_rows = 0
+        self.movement_rows = 0
+        self.parked_rows = 0
+        self.conflicts = 0
+        self.lanes = 0
+        self.lag_ms = 0
+
+
+async def ingest(db: Database, stream: UsageStream, *, plan: FlushPlan, tally: FlushTally) -> None:
+    """Flush until cancelled; then the lanes are given back.
+
+    Raises: whatever a server that is away makes its client raise. Starting again continues where Postgres stands.
+    """
+    flusher = _Flusher(db, stream, plan=plan, tally=tally)
+    try:
+        while True:
+            try:
+                await flusher.work_one_lease()
+            except Conflict:
+                tally.conflicts += 1
+    finally:
+        tally.lanes = 0
+        async with db.transaction() as tx:
+            await shards.leave(tx, flusher.lease)
+
+
+class _Flusher:
+    """One flusher's lanes and memory."""
+
+    def __init__(self, db: Database, stream: UsageStream, *, plan: FlushPlan, tally: FlushTally) -> None:
+        self._db = db
+        self._stream = stream
+        self._plan = plan
+        self._tally = tally
+        self.lease = Lease(owner=plan.owner, lease_ms=plan.lease_ms)
+        self._lanes: list[int] = []
+        self._after: dict[int, StreamPosition] = {}
+        self._known_grants: set[GrantKey] = set()
+        self._known_months: set[tuple[int, int]] = set()
+        self._drained_s = 0.0
+
+    async def work_one_lease(self) -> None:
+        """Renew the lanes, read where they stand, and flush them until it is time to renew again."""
+        loop = asyncio.get_running_loop()
+        async with self._db.transaction() as tx:
+            share, lanes = await shards.lease_lanes(tx, self.lease)
+            self._after = await shards.watermarks(tx, [n for n in range(SHARD_COUNT) if lane_of(n) in lanes])
+        new = {shard: at for shard, at in self._after.items() if lane_of(shard) not in self._lanes}
+        self._lanes, self._tally.lanes = lanes, len(lanes)
+        await self._stream.trim(new)
+        renew_s = self._plan.lease_ms / 1000 / _RENEWALS_PER_LEASE
+        until_s = loop.time() + (renew_s if len(lanes) >= share else min(renew_s, _SHORT_OF_LANES_S))
+        if lanes:
+            await self._flush_until(until_s)
+        else:
+            await asyncio.sleep(until_s - loop.time())
+
+    async def _flush_until(self, until_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        batch = await self._prepare()
+        while True:
+            harvest = batch[0]
+            following = None
+            if harvest.is_complete or loop.time() >= until_s:
+                await self._write(*batch)
+            else:
+                following = await self._write_and_prepare(*batch)
+            if following is not None:
+                batch = following
+                continue
+            if loop.time() >= until_s:
+                return
+            if harvest.is_complete:
+                await asyncio.sleep(self._plan.interval_ms / 1000)
+            batch = await self._prepare()
+
+    async def _prepare(self) -> tuple[Harvest, Transcript]:
+        """Read behind everything that was read, and transcribe it."""
+        harvest = await self._stream.read(self._after, most=self._plan.batch_entries)
+        for reading in harvest.readings:
+            self._after[reading.shard] = reading.last
+        return harvest, await transcribe(harvest.readings)
+
+    async def _write_and_prepare(self, harvest: Harvest, transcript: Transcript) -> tuple[Harvest, Transcript]:
+        ahead = asyncio.create_task(self._prepare())
+        try:
+            await self._write(harvest, transcript)
+        except BaseException:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+            raise
+        return await ahead
+
+    async def _write(self, harvest: Harvest, transcript: Transcript) -> None:
+        if not harvest.readings:
+            await self._mark_drained(harvest.asked_at)
+            return
+        strangers = await self._strangers_in(transcript)
+        if strangers:
+            transcript = await transcribe(harvest.readings, strangers=strangers)
+        try:
+            await self._commit(harvest, transcript)
+        except REFUSALS_OF_CONTENT as refusal:
+            await self._commit_apart(harvest, refusal)
+        await self._stream.trim({reading.shard: reading.last for reading in harvest.readings})
+        first_ms = min(StreamPosition.parse(one.entries[0][0].decode()).ms for one in harvest.readings)
+        self._tally.lag_ms = max(0, to_ms(harvest.asked_at) - first_ms)
+
+    async def _commit(self, harvest: Harvest, transcript: Transcript) -> None:
+        await self._ensure_months(transcript)
+        moves = transcript.moves()
+        async with self._db.transaction() as tx:
+            recorded_at = await shards.open_batch(tx, self.lease, self._mark(harvest))
+            if moves:
+                moved = await grants.move(tx, moves)
+                invariant(len(moved) == len(moves), "a grant that exists is moved")
+            await usage.append(tx, "usage_event", transcript.usage, recorded_at=recorded_at)
+            await usage.append(tx, "movement", transcript.movements, recorded_at=recorded_at)
+            await usage.append(tx, "parked_entry", transcript.parked, recorded_at=recorded_at)
+        self._drained_s = asyncio.get_running_loop().time()
+        self._tally.batches += 1
+        self._tally.usage_rows += len(transcript.usage)
+        self._tally.movement_rows += len(transcript.movements)
+        self._tally.parked_rows += len(transcript.parked)
+
+    async def _commit_apart(self, harvest: Harvest, refusal: Exception) -> None:
+        """Commit in halves; an entry that is refused alone is parked."""
+        if harvest.entry_count == 1:
+            await self._commit(harvest, _parked(harvest, refusal))
+            return
+        for half in halves_of(harvest):
+            strangers = await self._strangers_in(await transcribe(half.readings))
+            try:
+                await self._commit(half, await transcribe(half.readings, strangers=strangers))
+            except REFUSALS_OF_CONTENT as deeper:
+                await self._commit_apart(half, deeper)
+
+    def _mark(self, harvest: Harvest) -> BatchMark:
+        return BatchMark(
+            lanes=self._lanes,
+            read_from={reading.shard: reading.after for reading in harvest.readings},
+            written_to={reading.shard: reading.last for reading in harvest.readings},
+            drained_at=harvest.asked_at if harvest.is_complete else None,
+        )
+
+    async def _mark_drained(self, asked_at: datetime) -> None:
+        """Note now and then that there is nothing to write; each note is a transaction."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._drained_s < _IDLE_MARK_S:
+            return
+        mark = BatchMark(lanes=self._lanes, read_from={}, written_to={}, drained_at=asked_at)
+        async with self._db.transaction() as tx:
+            await shards.mark_drained(tx, self.lease, mark)
+        self._drained_s = now_s
+
+    async def _strangers_in(self, transcript: Transcript) -> set[GrantKey]:
+        """Grants that are moved and do not exist. None is ever deleted: one that was seen is known for good."""
+        unseen = transcript.grants() - self._known_grants
+        if not unseen:
+            return set()
+        names = [GrantName(tenant_id=tenant_id, grant_id=grant_id) for tenant_id, grant_id in unseen]
+        async with self._db.transaction() as tx:
+            rows = await grants.by_names(tx, names)
+        found = {(row.tenant_id, row.grant_id) for row in rows}
+        if len(self._known_grants) > _KNOWN_GRANTS:
+            self._known_grants.clear()
+        self._known_grants |= found
+        return unseen - found
+
+    async def _ensure_months(self, transcript: Transcript) -> None:
+        """Make missing partitions, in a transaction of their own: it locks the whole table for a moment."""
+        for month, instant in transcript.months.items():
+            if month not in self._known_months:
+                async with self._db.transaction() as tx:
+                    await usage.ensure_month(tx, instant)
+                self._known_months.add(month)
+
+
+def _parked(harvest: Harvest, refusal: Exception) -> Transcript:
+    """A transcript of one entry that says only that the entry was parked, and why."""
+    reading = harvest.readings[0]
+    place = reading.shard, reading.last.ms, reading.last.seq
+    transcript = Transcript()
+    transcript.park(place, reading.entries[0][1], reason=f"{type(refusal).__name__}: {refusal}")
+    return transcript
+
+
+def halves_of(harvest: Harvest) -> tuple[Harvest, Harvest]:
+    """The same entries in two harvests, each shard's in their order."""
+    room = harvest.entry_count // 2
+    first: list[Reading] = []
+    second: list[Reading] = []
+    for reading in harvest.readings:
+        taken = min(room, len(reading.entries))
+        room -= taken
+        here, there = reading.cut(taken)
+        first += [here] if here.entries else []
+        second += [there] if there.entries else []
+    return (
+        Harvest(readings=first, asked_at=harvest.asked_at, is_complete=False),
+        Harvest(readings=second, asked_at=harvest.asked_at, is_complete=harvest.is_complete),
+    )

@@ -1,0 +1,211 @@
+"""Project: the relay. What changed in Postgres is told to Redis, and forgotten once it is told.
+
+A row of the outbox only names what to look at. The relay locks the subject, reads what is true now, tells it, and
+deletes the row in the same transaction; where it dies in between, the row is still there and the telling is
+repeated without harm. Rows of a shard that is not built wait, and stand in nobody's way.
+
+A snapshot knows only so much of the future (edges of windows); `push_stale` has it told again before that ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from billing_core.adapters.projection import (
+    Act,
+    GrantFacts,
+    Projection,
+    Refused,
+    apply_grant,
+    lapse_grant,
+    project_snapshot,
+)
+from billing_core.catalog.catalog import PlanTerms, PlanVersion
+from billing_core.entitlements.resolution import CustomerFacts, Resolution, Subscribed, resolve
+from billing_core.store import grant as grants
+from billing_core.store import outbox, projection
+from billing_core.store.database import Database, Transaction
+from billing_core.store.grant import GrantName, GrantRow
+from billing_core.store.outbox import OutboxKind, OutboxRow
+from billing_core.store.projection import Owner, PlanName, SnapshotFacts
+from billing_core.values.clock import to_ms
+from billing_core.values.ids import new_id
+from billing_core.wallets.grant import GrantKind, LapseReason
+
+_UNBUILT_DELAY_MS = 200
+_REFUSED_DELAY_MS = 5_000
+_KNOWN_PLANS = 1_000
+_SCRIPTED = frozenset({OutboxKind.SNAPSHOT, OutboxKind.GRANT, OutboxKind.LAPSE})
+
+
+class RelayTally:
+    """What a relay has done, for whoever collects metrics; all counts only grow."""
+
+    def __init__(self) -> None:
+        self.applied_rows = 0
+        self.postponed_rows = 0
+        self.refused: dict[str, int] = {}
+
+
+class PlanMemory:
+    """Terms of plan versions that were read before. A version never changes, so it is read once."""
+
+    def __init__(self) -> None:
+        self._terms: dict[PlanName, PlanTerms] = {}
+
+    async def recall(self, tx: Transaction, facts: Sequence[SnapshotFacts]) -> dict[PlanName, PlanTerms]:
+        """The terms of every plan that these customers are on."""
+        wanted = {name for one in facts if (name := plan_of(one)) is not None}
+        missing = sorted(wanted - self._terms.keys(), key=str)
+        if missing:
+            self._terms |= await projection.terms_of(tx, missing)
+        found = {name: self._terms[name] for name in wanted}
+        if len(self._terms) > _KNOWN_PLANS:
+            self._terms.clear()
+        return found
+
+
+def plan_of(facts: SnapshotFacts) -> PlanName | None:
+    """Which plan version the customer is on, if any."""
+    if facts.plan_code is None or facts.plan_version is None:
+        return None
+    return PlanName(tenant_id=facts.tenant_id, code=facts.plan_code, version=facts.plan_version)
+
+
+def resolution_of(facts: SnapshotFacts, plans: dict[PlanName, PlanTerms], *, now: datetime) -> Resolution:
+    """The customer's snapshot. `now` is real time; a subscription that starts later entitles to nothing yet."""
+    tenant_now = now + timedelta(milliseconds=facts.clock_offset_ms)
+    customer = CustomerFacts(version=facts.version, status=facts.status, clock_offset_ms=facts.clock_offset_ms)
+    name, started_at = plan_of(facts), facts.started_at
+    if name is None or facts.anchor_at is None or facts.time_zone is None or started_at is None:
+        return resolve(customer, None, now=tenant_now)
+    if started_at > tenant_now:
+        bare = resolve(customer, None, now=tenant_now)
+        return Resolution(snapshot=bare.snapshot, stale_at=started_at)
+    subscribed = Subscribed(
+        plan=PlanVersion(version=name.version, terms=plans[name]),
+        started_at=started_at,
+        anchor_at=facts.anchor_at,
+        time_zone=facts.time_zone,
+    )
+    return resolve(customer, subscribed, now=tenant_now)
+
+
+def grant_facts(row: GrantRow) -> GrantFacts:
+    """The grant as the scripts want it."""
+    return GrantFacts(
+        tenant_id=row.tenant_id,
+        customer_id=row.customer_id,
+        grant_id=row.grant_id,
+        currency=row.currency,
+        amount_nanos=row.amount_nanos,
+        priority=row.priority,
+        effective_ms=to_ms(row.effective_at),
+        expires_ms=0 if row.expires_at is None else to_ms(row.expires_at),
+        is_paid=row.kind is GrantKind.PAID,
+        created_ms=to_ms(row.created_at),
+    )
+
+
+class Relay:
+    """One relay: its doors, its memory of plans, its counts."""
+
+    def __init__(self, db: Database, redis: Projection, *, tally: RelayTally) -> None:
+        self._db = db
+        self._redis = redis
+        self._tally = tally
+        self.plans = PlanMemory()
+
+    async def project(self, *, now: datetime, most: int) -> int:
+        """Tell the oldest changes, up to `most`; how many rows were taken. `now` is real time."""
+        async with self._db.transaction() as tx:
+            rows = await outbox.take(tx, most=most)
+            if not rows:
+                return 0
+            waiting, refused = await self._tell(tx, rows, now=now)
+            done = {row.outbox_id for row in rows} - waiting - refused
+            await outbox.delete(tx, sorted(done))
+            if waiting:
+                await outbox.postpone(tx, sorted(waiting), delay_ms=_UNBUILT_DELAY_MS)
+            if refused:
+                await outbox.postpone(tx, sorted(refused), delay_ms=_REFUSED_DELAY_MS)
+        self._tally.applied_rows += len(done)
+        self._tally.postponed_rows += len(waiting) + len(refused)
+        return len(done)
+
+    async def push_stale(self, *, now: datetime, most: int) -> int:
+        """Ask for snapshots whose future comes near its end to be told again; how many."""
+        async with self._db.transaction() as tx:
+            return await projection.push_stale(tx, now=now, most=most)
+
+    async def _tell(
+        self, tx: Transaction, rows: Sequence[OutboxRow], *, now: datetime
+    ) -> tuple[set[int], set[int]]:
+        """Tell all; the rows whose shard is not built, and the rows that a script refused."""
+        digests = sorted({row.subject for row in rows if row.kind is OutboxKind.KEY})
+        await self._redis.put_credentials(await projection.credentials(tx, digests) if digests else {})
+        tenants = sorted({row.tenant_id for row in rows if row.kind is OutboxKind.METERS})
+        for tenant_id, meters in (await projection.meters_of(tx, tenants) if tenants else {}).items():
+            await self._redis.put_meters(tenant_id, meters)
+        scripted = [row for row in rows if row.kind in _SCRIPTED]
+        acts = await self._acts(tx, scripted, now=now)
+        told = [(row, acts[_subject(row)]) for row in scripted if _subject(row) in acts]
+        replies = await self._redis.run([act for _, act in told])
+        waiting, refused = set[int](), set[int]()
+        applied: list[GrantName] = []
+        for (row, _), reply in zip(told, replies, strict=True):
+            if isinstance(reply, Refused):
+                (waiting if reply.is_unbuilt else refused).add(row.outbox_id)
+                self._tally.refused[reply.words] = self._tally.refused.get(reply.words, 0) + 1
+            elif row.kind is OutboxKind.GRANT:
+                applied.append(GrantName(tenant_id=row.tenant_id, grant_id=row.subject))
+        if applied:
+            await grants.mark_applied(tx, applied, at=now)
+        return waiting, refused
+
+    async def _acts(
+        self, tx: Transaction, rows: Sequence[OutboxRow], *, now: datetime
+    ) -> dict[tuple[str, str, str], Act]:
+        """What is to be told of each subject; nothing for a subject that is gone or needs no telling."""
+        acts = await self._snapshot_acts(tx, rows, now=now)
+        names = {
+            GrantName(tenant_id=row.tenant_id, grant_id=row.subject)
+            for row in rows
+            if row.kind is not OutboxKind.SNAPSHOT
+        }
+        for row in await grants.by_names(tx, sorted(names, key=str)) if names else []:
+            facts = grant_facts(row)
+            if row.applied_at is None:
+                acts[OutboxKind.GRANT, row.tenant_id, row.grant_id] = apply_grant(facts)
+            reason = LapseReason.EXPIRE if row.voided_at is None else LapseReason.VOID
+            lapse = lapse_grant(facts, reason=reason, event_id=new_id("lap", now=now))
+            acts[OutboxKind.LAPSE, row.tenant_id, row.grant_id] = lapse
+        return acts
+
+    async def _snapshot_acts(
+        self, tx: Transaction, rows: Sequence[OutboxRow], *, now: datetime
+    ) -> dict[tuple[str, str, str], Act]:
+        owners = {
+            Owner(tenant_id=row.tenant_id, customer_id=row.customer_id)
+            for row in rows
+            if row.kind is OutboxKind.SNAPSHOT
+        }
+        if not owners:
+            return {}
+        facts = await projection.facts_of(tx, sorted(owners))
+        plans = await self.plans.recall(tx, facts)
+        acts: dict[tuple[str, str, str], Act] = {}
+        stale: list[tuple[Owner, datetime | None]] = []
+        for one in facts:
+            resolved = resolution_of(one, plans, now=now)
+            stale.append((Owner(tenant_id=one.tenant_id, customer_id=one.customer_id), resolved.stale_at))
+            acts[OutboxKind.SNAPSHOT, one.tenant_id, one.customer_id] = project_snapshot(
+                one.tenant_id, one.customer_id, snapshot=resolved.snapshot
+            )
+        await projection.note_staleness(tx, stale)
+        return acts
+
+
+def _subject(row: OutboxRow) -> tuple[str, str, str]:
+    return row.kind, row.tenant_id, row.customer_id if row.kind is OutboxKind.SNAPSHOT else row.subject

@@ -1,0 +1,274 @@
+"""Rebuild: shards that Redis has lost, or never had, made anew from Postgres.
+
+A shard is served while its epoch stands in Redis and equals the one in Postgres. Without it every script refuses,
+so the shard stands still, and can be rebuilt while everything else goes on:
+
+    fence     a token of this builder is set and the epoch is deleted: from here on nothing is decided
+    drain     the flusher writes what the stream still holds; the builder waits until Postgres has it
+    raise     Postgres gives the shard its next epoch
+    read      snapshots, grants (remaining = amount - spent - lapsed), units used in the windows of now
+    write     in parts, each only while the token is still ours; holds are dropped, which releases them
+    open      the stream's next id is put beyond the watermark, the epoch is set, the token goes
+
+A builder that was paused and replaced finds another token and writes nothing. Shards that nobody has ever used are
+opened at once. Units of features that have neither a limit nor a prepaid price start from zero: no decision asks
+for them.
+
+Redis can also be behind without having lost an epoch: restored from an old copy, or failed over to a replica that
+lagged. Whenever the server is another process than before, a stream that ends before its watermark says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import msgspec
+
+from billing_core.adapters.projection import Projection
+from billing_core.adapters.shard_image import CustomerImage, ShardImages, ShardOpening
+from billing_core.adapters.usage_stream import UsageStream
+from billing_core.contract.keys import LANE_COUNT, lane_of
+from billing_core.contract.snapshot import Entitlement, Snapshot, Window, WindowKind
+from billing_core.contract.usage_event import StreamPosition
+from billing_core.flows.project import PlanMemory, grant_facts, resolution_of
+from billing_core.store import grant as grants
+from billing_core.store import projection
+from billing_core.store import shard as shards
+from billing_core.store.database import Database
+from billing_core.store.grant import GrantName, GrantRow
+from billing_core.store.projection import Owner, SnapshotFacts, UnitsAsked
+from billing_core.store.shard import ShardState
+from billing_core.values.clock import EPOCH, from_ms, to_ms
+from billing_core.wallets.burn import Block
+
+_BUILDER_LOCK = 7_265_109
+_DRAIN_WAIT_S = 5.0
+_DRAIN_LOOK_S = 0.05
+_CREDENTIALS_AT_ONCE = 5_000
+_LONG_AGO_MS = 1
+_START = StreamPosition(0, 0)
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look has done. `waiting_shards` are not served yet."""
+
+    opened_shards: int
+    rebuilt_shards: int
+    waiting_shards: int
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """A counter to be filled: its name in Redis, the start of its window, and whose units it counts."""
+
+    name: str
+    start_ms: int
+    asked: UnitsAsked
+
+
+class Builder:
+    """One builder: its doors, and which Redis process it has seen last."""
+
+    def __init__(self, db: Database, redis: Projection, *, stream: UsageStream, plans: PlanMemory) -> None:
+        self._db = db
+        self._redis = redis
+        self._stream = stream
+        self._plans = plans
+        self._seen_run_id = ""
+
+    async def build(self) -> Built:
+        """Make whatever is missing. One builder at a time: where another is at work, only what waits is counted."""
+        async with self._db.session() as session:
+            if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _BUILDER_LOCK):
+                missing = sum(epoch is None for epoch in await self._redis.epochs())
+                return Built(opened_shards=0, rebuilt_shards=0, waiting_shards=missing)
+            try:
+                return await self._build()
+            finally:
+                await session.execute("SELECT pg_advisory_unlock($1)", _BUILDER_LOCK)
+
+    async def _build(self) -> Built:
+        run_id = await self._redis.run_id()
+        async with self._db.transaction() as tx:
+            states = await shards.states(tx)
+        epochs = await self._redis.epochs()
+        missing = [state for state in states if epochs[state.shard] != state.epoch]
+        looked_at = states if run_id != self._seen_run_id else missing
+        lasts = dict(
+            zip(
+                (state.shard for state in looked_at),
+                await self._stream.last_ids([state.shard for state in looked_at]),
+                strict=True,
+            )
+        )
+        fresh = [one for one in missing if epochs[one.shard] is None and _is_fresh(one, lasts[one.shard])]
+        await self._redis.open_fresh({one.shard: one.epoch for one in fresh})
+        behind = {shard for shard, last in lasts.items() if last < states[shard].watermark}
+        lost = ({one.shard for one in missing} | behind) - {one.shard for one in fresh}
+        rebuilt = 0
+        for lane in range(LANE_COUNT):
+            rebuilt += await self._rebuild([shard for shard in sorted(lost) if lane_of(shard) == lane])
+        if not await self._redis.has_directory():
+            await self._write_directory()
+        if rebuilt == len(lost):
+            self._seen_run_id = run_id
+        return Built(opened_shards=len(fresh), rebuilt_shards=rebuilt, waiting_shards=len(lost) - rebuilt)
+
+    async def _rebuild(self, lost: Sequence[int]) -> int:
+        """Rebuild these shards; how many are served again."""
+        if not lost:
+            return 0
+        images = ShardImages(self._redis.client, token=secrets.token_hex(16))
+        await images.fence(lost)
+        drained = await self._wait_drained(lost)
+        if not drained:
+            return 0
+        async with self._db.transaction() as tx:
+            states = await shards.raise_epochs(tx, sorted(drained))
+        customers = await self._read(sorted(drained))
+        opened = 0
+        for state in states:
+            if await images.write(state.shard, customers.get(state.shard, [])):
+                opening = ShardOpening(
+                    shard=state.shard, epoch=state.epoch, watermark=state.watermark, last=drained[state.shard]
+                )
+                opened += await images.open(opening)
+        return opened
+
+    async def _wait_drained(self, lost: Sequence[int]) -> dict[int, StreamPosition]:
+        """Wait until Postgres has all that these streams hold; the last id of each that is drained in time."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _DRAIN_WAIT_S
+        lasts = dict(zip(lost, await self._stream.last_ids(lost), strict=True))
+        while True:
+            async with self._db.transaction() as tx:
+                marks = await shards.watermarks(tx, lost)
+            drained = {shard: last for shard, last in lasts.items() if last <= marks[shard]}
+            if len(drained) == len(lasts) or loop.time() >= until_s:
+                return drained
+            await asyncio.sleep(_DRAIN_LOOK_S)
+
+    async def _read(self, drained: Sequence[int]) -> dict[int, list[CustomerImage]]:
+        """All customers of these shards as Postgres has them, by shard."""
+        now = await self._stream.now()
+        async with self._db.transaction() as tx:
+            facts = await projection.facts_of(tx, await projection.customers_of(tx, drained))
+            plans = await self._plans.recall(tx, facts)
+            resolved = {_owner(one): resolution_of(one, plans, now=now) for one in facts}
+            stale = [(owner, one.stale_at) for owner, one in resolved.items()]
+            await projection.note_staleness(tx, stale)
+            rows = await projection.grants_of(tx, drained)
+            unmarked = [row for row in rows if row.applied_at is None]
+            await grants.mark_applied(tx, [_name(row) for row in unmarked], at=now)
+            slots = {_owner(one): list(_slots(one, resolved[_owner(one)].snapshot, now=now)) for one in facts}
+            asked = {slot.asked for listed in slots.values() for slot in listed}
+            units = await projection.units_used(tx, list(asked)) if asked else {}
+        blocks = _blocks_by_owner(rows)
+        images: dict[int, list[CustomerImage]] = {}
+        for one in facts:
+            owner = _owner(one)
+            image = CustomerImage(
+                tenant_id=one.tenant_id,
+                customer_id=one.customer_id,
+                snapshot=resolved[owner].snapshot,
+                blocks=blocks.get(owner, {}),
+                counters=_counters(slots[owner], units),
+            )
+            images.setdefault(one.shard, []).append(image)
+        return images
+
+    async def _write_directory(self) -> None:
+        """Write all credentials and meters, each page locked until it is written."""
+        after, page = "", dict[str, object]()
+        while True:
+            async with self._db.transaction() as tx:
+                page = await projection.credential_page(tx, after, most=_CREDENTIALS_AT_ONCE)
+                await self._redis.put_credentials(page)
+            if not page:
+                break
+            after = max(page)
+        async with self._db.transaction() as tx:
+            for tenant_id, meters in (await projection.meters_of(tx, await projection.all_tenants(tx))).items():
+                await self._redis.put_meters(tenant_id, meters)
+        await self._redis.open_directory()
+
+
+def _is_fresh(state: ShardState, last: StreamPosition) -> bool:
+    """Whether nobody has ever used the shard."""
+    return not state.is_inhabited and state.watermark == _START and last == _START
+
+
+def _owner(facts: SnapshotFacts) -> Owner:
+    return Owner(tenant_id=facts.tenant_id, customer_id=facts.customer_id)
+
+
+def _name(row: GrantRow) -> GrantName:
+    return GrantName(tenant_id=row.tenant_id, grant_id=row.grant_id)
+
+
+def _blocks_by_owner(rows: Sequence[GrantRow]) -> dict[Owner, dict[str, list[Block]]]:
+    """What each customer's grants have left, by currency.
+
+    A void one stands there as if it had expired long ago: nobody can spend it, and the next lapse takes it out.
+    """
+    blocks: dict[Owner, dict[str, list[Block]]] = {}
+    for row in rows:
+        facts = grant_facts(row)
+        block = Block(
+            grant_id=row.grant_id,
+            remaining_nanos=row.amount_nanos - row.spent_nanos - row.lapsed_nanos,
+            priority=facts.priority,
+            effective_ms=facts.effective_ms,
+            expires_ms=facts.expires_ms if row.voided_at is None else _LONG_AGO_MS,
+            is_paid=facts.is_paid,
+            created_ms=facts.created_ms,
+        )
+        owner = Owner(tenant_id=row.tenant_id, customer_id=row.customer_id)
+        blocks.setdefault(owner, {}).setdefault(row.currency, []).append(block)
+    return blocks
+
+
+def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterator[Slot]:
+    """The counters that decisions of this customer will ask for."""
+    instant_ms = to_ms(now) + facts.clock_offset_ms
+    for feature, entitlement in snapshot.features.items():
+        for name, window, since in _counted(feature, entitlement, facts):
+            start_ms = window_start_ms(window, instant_ms)
+            if start_ms is not None:
+                asked = UnitsAsked(
+                    tenant_id=facts.tenant_id,
+                    customer_id=facts.customer_id,
+                    name=feature,
+                    since_at=max(from_ms(start_ms), since),
+                )
+                yield Slot(name=name, start_ms=start_ms, asked=asked)
+
+
+def _counted(
+    feature: str, entitlement: Entitlement, facts: SnapshotFacts
+) -> Iterator[tuple[str, Window, datetime]]:
+    if entitlement.limit_units >= 0:
+        yield feature, entitlement.window, EPOCH
+    for tariff in entitlement.tariff:
+        yield f"${tariff.price_id}", tariff.window, facts.started_at or EPOCH
+
+
+def _counters(slots: Sequence[Slot], units: dict[UnitsAsked, int]) -> dict[str, int]:
+    counters: dict[str, int] = {}
+    for slot in slots:
+        used = units.get(slot.asked, 0)
+        if used:
+            counters |= {f"{slot.name}:w": slot.start_ms, f"{slot.name}:u": used}
+    return counters
+
+
+def window_start_ms(window: Window, instant_ms: int) -> int | None:
+    """Where the window that holds the instant started; None outside the listed edges."""
+    if window.kind is WindowKind.LIFETIME:
+        return 0
+    if window.kind is WindowKind.STEPS:
+        return instant_ms - (instant_ms - window.anchor_ms) % window.every_ms
+    started = [at for at in window.edges_ms if at <= instant_ms]
+    return started[-1] if started and instant_ms < window.edges_ms[-1] else None

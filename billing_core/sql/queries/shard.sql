@@ -1,0 +1,95 @@
+-- name: flusher_report
+-- rows: none
+-- params: owner text, lease_ms bigint
+INSERT INTO flusher (owner, live_until) VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
+ON CONFLICT (owner) DO UPDATE SET live_until = EXCLUDED.live_until;
+
+-- name: flusher_bury
+-- rows: none
+-- params:
+DELETE FROM flusher WHERE live_until < clock_timestamp();
+
+-- name: flusher_count
+-- rows: one
+-- params:
+SELECT count(*) AS count FROM flusher WHERE live_until >= clock_timestamp();
+
+-- name: flusher_leave
+-- rows: none
+-- params: owner text
+DELETE FROM flusher WHERE owner = $1;
+
+-- name: lanes_renew
+-- rows: many
+-- params: owner text, lease_ms bigint
+UPDATE flush_lane SET lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+WHERE owner = $1
+RETURNING lane;
+
+-- name: lanes_take
+-- rows: many
+-- params: owner text, lease_ms bigint, most integer
+WITH free AS (
+    SELECT lane FROM flush_lane
+    WHERE owner = '' OR lease_until < clock_timestamp()
+    ORDER BY lane
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE flush_lane l SET owner = $1, lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+FROM free WHERE l.lane = free.lane
+RETURNING l.lane;
+
+-- name: lanes_release
+-- rows: none
+-- params: owner text, lanes integer[]
+UPDATE flush_lane SET owner = '', lease_until = '-infinity' WHERE owner = $1 AND lane = ANY ($2);
+
+-- name: lanes_drained
+-- rows: none
+-- params: owner text, lanes integer[], lease_ms bigint, drained_at timestamptz
+UPDATE flush_lane SET drained_at = greatest(drained_at, $4), lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+WHERE owner = $1 AND lane = ANY ($2);
+
+-- name: drained_at
+-- rows: one
+-- params:
+-- Redis time up to which everything that was decided is in these tables; none until every lane was drained once.
+SELECT nullif(min(drained_at), '-infinity') AS drained_at FROM flush_lane;
+
+-- name: watermarks
+-- rows: many
+-- params: shards integer[]
+SELECT shard, watermark_ms, watermark_seq FROM shard WHERE shard = ANY ($1) ORDER BY shard;
+
+-- name: batch_open
+-- rows: one
+-- params: owner text, lanes integer[], lease_ms bigint, drained_at timestamptz, shards integer[], from_ms bigint[], from_seq bigint[], to_ms bigint[], to_seq bigint[]
+-- The first words of a batch: the lanes are still ours, the marks move from where we read, and the instant of the rows.
+WITH lanes AS (
+    UPDATE flush_lane SET lease_until = clock_timestamp() + $3 * interval '1 millisecond',
+                          drained_at = greatest(drained_at, $4)
+    WHERE owner = $1 AND lane = ANY ($2)
+    RETURNING lane
+), marks AS (
+    UPDATE shard s SET watermark_ms = m.to_ms, watermark_seq = m.to_seq
+    FROM unnest($5, $6, $7, $8, $9) AS m (shard, from_ms, from_seq, to_ms, to_seq)
+    WHERE s.shard = m.shard AND s.watermark_ms = m.from_ms AND s.watermark_seq = m.from_seq
+    RETURNING s.shard
+)
+SELECT (SELECT count(*) FROM lanes) AS lane_count, (SELECT count(*) FROM marks) AS shard_count,
+       recording_instant() AS recorded_at;
+
+-- name: shards
+-- rows: many
+-- params: shards integer[]
+SELECT s.shard, s.epoch, s.watermark_ms, s.watermark_seq,
+       EXISTS (SELECT FROM customer c WHERE c.shard = s.shard) AS is_inhabited
+FROM shard s WHERE s.shard = ANY ($1) ORDER BY s.shard;
+
+-- name: shards_raise_epoch
+-- rows: many
+-- params: shards integer[]
+WITH held AS (SELECT shard FROM shard WHERE shard = ANY ($1) ORDER BY shard FOR NO KEY UPDATE)
+UPDATE shard s SET epoch = s.epoch + 1 FROM held WHERE s.shard = held.shard
+RETURNING s.shard, s.epoch, s.watermark_ms, s.watermark_seq, true AS is_inhabited;
