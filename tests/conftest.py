@@ -11,6 +11,7 @@ Fixtures for tests:
     valkey         a client of it that speaks bytes
     free_port      a function that returns a loopback port which nobody listens on
     started        a function that keeps a server (anything with `stop()`) until the end of the test
+    running_up     a whole `tallygate up` of the test's own, as a process, without its demo
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import asyncpg
+import psutil
 import pytest
 import redis.asyncio
 
@@ -45,6 +50,7 @@ _HERD = pytest.StashKey[tuple[Path, Postgres]]()
 _ROOM_BYTES = 4 * 2**30
 _PREFIX = "tallygate-test-"
 _STALE_S = 60
+_COMMAND = (sys.executable, "-P", "-c", "from gateway.command.main import main; main()")
 _locks: list[int] = []
 _numbers = itertools.count()
 
@@ -175,6 +181,59 @@ def free_port() -> Callable[[], int]:
             return probe.getsockname()[1]
 
     return find
+
+
+class RunningUp:
+    """A whole `tallygate up` on free ports and a folder of its own, ready to be spoken to by the command itself."""
+
+    def __init__(self, folder: Path, ports: dict[str, str]) -> None:
+        self.folder = folder
+        self._environment = (
+            os.environ | ports | {"TALLYGATE_UP_DATA_DIR": str(folder), "TALLYGATE_UP_DEMO": "false"}
+        )
+        self._process = subprocess.Popen(
+            [*_COMMAND, "up"], env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        self.said = list(iter(self._process.stdout.readline, "Ready. Ctrl-C stops everything.\n"))
+        assert self._process.poll() is None, "".join(self.said)
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command that speaks to it."""
+        out, err = subprocess.PIPE, subprocess.PIPE
+        return subprocess.Popen([*_COMMAND, *words], env=self._environment, stdout=out, stderr=err, text=True)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that speaks to it, to its end."""
+        command = self.begin(*words)
+        out, err = command.communicate(timeout=300)
+        return subprocess.CompletedProcess(words, command.returncode, out, err)
+
+    def workers(self, word: str) -> list[psutil.Process]:
+        """Who of its processes has the word in its command line or its roles."""
+        found: list[psutil.Process] = []
+        for child in psutil.Process(self._process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                roles = child.environ().get("TALLYGATE_BILLING_ROLES", "")
+                if word in (*child.cmdline(), roles):
+                    found.append(child)
+        return found
+
+    def stop(self) -> None:
+        """Stop it as a person does; what it wrote meanwhile is read, so that it never waits for a reader."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture
+def running_up(free_port: Callable[[], int]) -> Iterator[RunningUp]:
+    """Start everything, and stop it."""
+    folder = _make_folder()
+    names = ("GATEWAY_PORT", "BILLING_PORT", "UP_STRIPE_PORT")
+    up = RunningUp(folder, {f"TALLYGATE_{name}": str(free_port()) for name in names})
+    yield up
+    up.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -82,11 +82,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a line that one tier priced."""
+    """The part of a line that one tier or one bound made. Numbers are exact text: `2500`, `0.5` or `1/3`."""
 
-    quantity: str | int = 0
-    amount_nanos: str | int = 0
-    upto: str | int | None = None
+    kind: str = "tier"
+    tier_index: int = 0
+    quantity: str = "0"
+    unit_nanos: str = "0"
+    flat_nanos: str = "0"
+    amount_nanos: str = "0"
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +100,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     price_code: str = ""
     meter_code: str = ""
-    quantity: str | int = 0
+    quantity: str = "0"
     amount_minor: int = 0
     prepaid_minor: int = 0
     service_start_at: datetime | None = None
@@ -147,7 +150,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a bill, made again from its events, is the same."""
 
-    same: bool
+    is_same: bool
+    lines: int = 0
     differences: tuple[Difference, ...] = ()
 
 

@@ -44,6 +44,20 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int | None = None
 
 
+class BatchItem(Decision, frozen=True, kw_only=True):
+    """One answer of a batch: a decision, or the problem that stood in its way."""
+
+    allowed: bool = False
+    reason: str = ""
+    problem: Problem | None = None
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer for each check, in their order."""
+
+    answers: tuple[BatchItem, ...] = ()
+
+
 class HoldEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a settle or a release. `uncollected_nanos` was used, and could not be charged."""
 

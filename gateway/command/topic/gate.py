@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from billing_core.errors import InvalidInput
 from gateway.command.client.answer import Answer
 from gateway.command.client.bill import Usage
-from gateway.command.client.decision import Decision, EventAnswers, HoldEnd
+from gateway.command.client.decision import BatchAnswer, BatchItem, Decision, EventAnswers, HoldEnd
 from gateway.command.client.door import Planes
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
@@ -68,6 +68,15 @@ def check(  # noqa: PLR0913 - the options of a command
     )
     if not desk.show(lambda planes: planes.gateway.post("/v1/check", Decision, body=draft), _decision_page).allowed:
         raise typer.Exit(1)
+
+
+def check_batch(
+    desk: Desk,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Bodies of checks in JSON, an array or one a line.")],
+) -> None:
+    """Ask the gate many things at once; one answer each, in their order."""
+    body = {"checks": read_events(file)}
+    desk.show(lambda planes: planes.gateway.post("/v1/check/batch", BatchAnswer, body=body), _batch_table)
 
 
 @hang(holds, "settle")
@@ -130,6 +139,7 @@ def show_usage(
 def hang_here(app: typer.Typer) -> None:
     """Register the commands that stand alone."""
     hang(app, "check")(check)
+    hang(app, "check-batch")(check_batch)
     hang(app, "usage")(show_usage)
 
 
@@ -171,6 +181,21 @@ def _decision_page(one: Decision) -> RenderableType:
         ),
     )
     return Group(head, "", charges) if one.charges else head
+
+
+def _batch_table(shown: BatchAnswer) -> RenderableType:
+    return table_of(
+        (">Check", "Decision", ">Cost", ">Balance", "Hold"),
+        ((number, *_batch_cells(one)) for number, one in enumerate(shown.answers, 1)),
+    )
+
+
+def _batch_cells(one: BatchItem) -> tuple[str, ...]:
+    if one.problem is not None:
+        return (f"no decision: {one.problem.detail}", "", "", "")
+    said = "allowed" if one.allowed else f"refused: {one.reason} {one.refused_feature}".rstrip()
+    hold = "" if one.hold is None else one.hold.id
+    return (said, _money(one.cost_nanos, one.currency), _money(one.balance_nanos, one.currency), hold)
 
 
 def _money(amount_nanos: int | None, currency: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from gateway.command.client.bill import Invoice, Line, Payment, RawEvent, Replay
+from gateway.command.client.bill import Invoice, Line, Part, Payment, RawEvent, Replay
 from gateway.command.client.page import Page, read_pages
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
@@ -59,7 +59,7 @@ def show_events(
 def replay_invoice(desk: Desk, invoice_id: InvoiceArgument) -> None:
     """Make the bill again from its events and say what differs. Status 1 where anything does."""
     path = route("/v1/invoices/{}/replay", invoice_id)
-    if not desk.show(lambda planes: planes.control.get(path, Replay), _replay_page).same:
+    if not desk.show(lambda planes: planes.control.get(path, Replay), _replay_page).is_same:
         raise typer.Exit(1)
 
 
@@ -152,7 +152,7 @@ def _line_table(one: Invoice) -> RenderableType:
             (
                 line.line_no,
                 line.description,
-                str(line.quantity),
+                line.quantity,
                 minor(line.amount_minor, one.currency),
                 minor(line.prepaid_minor, one.currency),
                 line.event_count,
@@ -160,20 +160,20 @@ def _line_table(one: Invoice) -> RenderableType:
             )
         )
         rows += [
-            ("", f"  {_tier(part.upto)}", str(part.quantity), _exact(part.amount_nanos, one.currency), "", "", "")
+            ("", f"  {_part(part)}", part.quantity, _exact(part.amount_nanos, one.currency), "", "", "")
             for part in line.parts
             if len(line.parts) > 1
         ]
     return table_of((">Line", "What", ">Quantity", ">Amount", ">Prepaid", ">Events", "Service"), rows)
 
 
-def _tier(upto: str | int | None) -> str:
-    return "beyond" if upto is None else f"up to {upto}"
+def _part(part: Part) -> str:
+    return f"tier {part.tier_index + 1}" if part.kind == "tier" else part.kind
 
 
-def _exact(amount_nanos: str | int, currency: str) -> str:
+def _exact(amount_nanos: str, currency: str) -> str:
     """A part's exact amount: a whole number of nanos as money, a fraction of one as it is written."""
-    if isinstance(amount_nanos, int) or amount_nanos.lstrip("-").isdigit():
+    if amount_nanos.lstrip("-").isdigit():
         return nanos(int(amount_nanos), currency)
     return f"{amount_nanos} nanos"
 
@@ -195,8 +195,8 @@ def _event_table(page: Page[RawEvent]) -> RenderableType:
 
 
 def _replay_page(shown: Replay) -> RenderableType:
-    if shown.same:
-        return "The same bill, to the byte."
+    if shown.is_same:
+        return f"The same bill to the byte: {shown.lines} lines."
     return table_of(
         (">Line", "Field", "Billed", "Replayed"),
         ((one.line_no, one.field, one.billed, one.replayed) for one in shown.differences),
