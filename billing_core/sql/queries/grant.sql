@@ -35,7 +35,7 @@ WHERE tenant_id = $1 AND grant_id = $2;
 -- params: tenant_ids text[], grant_ids text[]
 SELECT g.grant_id, g.tenant_id, g.customer_id, g.currency, g.kind, g.amount_nanos, g.spent_nanos, g.lapsed_nanos,
        g.priority, g.effective_at, g.expires_at, g.payment_id, g.note, g.created_at, g.applied_at, g.voided_at, g.ended_at
-FROM unnest($1, $2) AS asked (tenant_id, grant_id) JOIN credit_grant g USING (tenant_id, grant_id);
+FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, grant_id) JOIN credit_grant g USING (tenant_id, grant_id);
 
 -- name: grants_of_customer
 -- rows: many
@@ -51,7 +51,7 @@ ORDER BY currency, created_at, grant_id;
 -- params: tenant_ids text[], grant_ids text[], at timestamptz
 UPDATE credit_grant g
 SET applied_at = $3
-FROM unnest($1, $2) AS done (tenant_id, grant_id)
+FROM unnest($1::text[], $2::text[]) AS done (tenant_id, grant_id)
 WHERE g.tenant_id = done.tenant_id AND g.grant_id = done.grant_id AND g.applied_at IS NULL;
 
 -- name: grant_void
@@ -67,8 +67,8 @@ WITH due AS (
     SELECT g.tenant_id, g.grant_id
     FROM credit_grant g JOIN tenant t USING (tenant_id)
     WHERE g.ended_at IS NULL
-      AND (g.voided_at IS NOT NULL OR g.expires_at <= $1 + t.clock_offset_ms * interval '1 millisecond')
-      AND (g.lapse_tried_at IS NULL OR g.lapse_tried_at <= $1 - $2 * interval '1 millisecond')
+      AND (g.voided_at IS NOT NULL OR g.expires_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond')
+      AND (g.lapse_tried_at IS NULL OR g.lapse_tried_at <= $1::timestamptz - $2 * interval '1 millisecond')
     ORDER BY g.tenant_id, g.grant_id
     LIMIT $3
     FOR NO KEY UPDATE OF g SKIP LOCKED
@@ -82,7 +82,7 @@ RETURNING g.tenant_id, g.grant_id, g.customer_id;
 -- params: tenant_ids text[], grant_ids text[], spent_nanos bigint[], lapsed_nanos bigint[], last_ats timestamptz[]
 -- Locked in sorted order first: two flushers that met the same grants would otherwise wait for each other.
 WITH moved AS (
-    SELECT * FROM unnest($1, $2, $3, $4, $5) AS m (tenant_id, grant_id, spent, lapsed, last_at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[]) AS m (tenant_id, grant_id, spent, lapsed, last_at)
 ), held AS (
     SELECT g.tenant_id, g.grant_id
     FROM credit_grant g JOIN moved m USING (tenant_id, grant_id)

@@ -5,7 +5,7 @@
 -- rows: many
 -- params: tenant_ids text[], customer_ids text[]
 WITH asked AS (
-    SELECT * FROM unnest($1, $2) AS a (tenant_id, customer_id)
+    SELECT * FROM unnest($1::text[], $2::text[]) AS a (tenant_id, customer_id)
 ), held AS (
     SELECT c.tenant_id, c.customer_id
     FROM customer c JOIN asked USING (tenant_id, customer_id)
@@ -21,7 +21,7 @@ RETURNING c.tenant_id, c.customer_id, c.snapshot_version AS version;
 -- params: tenant_ids text[], customer_ids text[]
 SELECT c.tenant_id, c.customer_id, c.shard, c.snapshot_version AS version, c.status, t.clock_offset_ms,
        s.plan_code, s.plan_version, s.anchor_at, s.started_at, s.time_zone
-FROM unnest($1, $2) AS asked (tenant_id, customer_id)
+FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, customer_id)
 JOIN customer c USING (tenant_id, customer_id)
 JOIN tenant t USING (tenant_id)
 LEFT JOIN subscription s ON s.tenant_id = c.tenant_id AND s.customer_id = c.customer_id AND s.state = 'active'
@@ -31,7 +31,7 @@ ORDER BY c.tenant_id, c.customer_id;
 -- rows: none
 -- params: tenant_ids text[], customer_ids text[], stale_ats timestamptz[]
 UPDATE customer c SET snapshot_stale_at = told.stale_at
-FROM unnest($1, $2, $3) AS told (tenant_id, customer_id, stale_at)
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS told (tenant_id, customer_id, stale_at)
 WHERE c.tenant_id = told.tenant_id AND c.customer_id = told.customer_id
   AND c.snapshot_stale_at IS DISTINCT FROM told.stale_at;
 
@@ -41,7 +41,7 @@ WHERE c.tenant_id = told.tenant_id AND c.customer_id = told.customer_id
 WITH stale AS (
     SELECT c.tenant_id, c.customer_id
     FROM customer c JOIN tenant t USING (tenant_id)
-    WHERE c.snapshot_stale_at <= $1 + t.clock_offset_ms * interval '1 millisecond'
+    WHERE c.snapshot_stale_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond'
     ORDER BY c.tenant_id, c.customer_id
     LIMIT $2
     FOR NO KEY UPDATE OF c SKIP LOCKED
@@ -56,7 +56,7 @@ INSERT INTO outbox (kind, tenant_id, customer_id) SELECT 'snapshot', tenant_id, 
 -- rows: many
 -- params: tenant_ids text[], codes text[], versions integer[]
 SELECT p.tenant_id, p.code, p.version, p.document AS terms
-FROM unnest($1, $2, $3) AS asked (tenant_id, code, version) JOIN plan_version p USING (tenant_id, code, version);
+FROM unnest($1::text[], $2::text[], $3::integer[]) AS asked (tenant_id, code, version) JOIN plan_version p USING (tenant_id, code, version);
 
 -- name: credentials_locked
 -- rows: many
@@ -121,4 +121,4 @@ SELECT asked.tenant_id, asked.customer_id, asked.name, asked.since_at,
        (SELECT coalesce(sum(e.quantity), 0)::bigint FROM usage_event e
         WHERE e.tenant_id = asked.tenant_id AND e.customer_id = asked.customer_id AND e.name = asked.name
           AND e.source = 'gate' AND e.event_at >= asked.since_at) AS units
-FROM unnest($1, $2, $3, $4) AS asked (tenant_id, customer_id, name, since_at);
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS asked (tenant_id, customer_id, name, since_at);

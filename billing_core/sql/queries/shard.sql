@@ -73,7 +73,7 @@ WITH lanes AS (
     RETURNING lane
 ), marks AS (
     UPDATE shard s SET watermark_ms = m.to_ms, watermark_seq = m.to_seq
-    FROM unnest($5, $6, $7, $8, $9) AS m (shard, from_ms, from_seq, to_ms, to_seq)
+    FROM unnest($5::integer[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) AS m (shard, from_ms, from_seq, to_ms, to_seq)
     WHERE s.shard = m.shard AND s.watermark_ms = m.from_ms AND s.watermark_seq = m.from_seq
     RETURNING s.shard
 )

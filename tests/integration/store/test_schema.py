@@ -49,6 +49,7 @@ async def _fault_of(connection: asyncpg.Connection, query: Query) -> list[str]:
     try:
         await connection.execute(f"{head} AS {query.sql}")
         await connection.execute("DEALLOCATE probe")
+        await connection.prepare(query.sql)  # as the driver does it, which is not told the types
     except asyncpg.PostgresError as error:
         return [f"{query.name}: {error}"]
     return []
