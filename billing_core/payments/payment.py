@@ -29,6 +29,7 @@ from types import MappingProxyType
 import msgspec
 
 from billing_core.errors import Conflict, InvalidInput
+from billing_core.invoices.invoice import Invoice
 from billing_core.payments.processor import ChargeResult, Outcome
 
 
@@ -129,6 +130,32 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     method: Method
     reference: str
     received_at: datetime | None = None
+
+
+def asked_for(invoice: Invoice, *, payment_id: str, method: Method, now: datetime) -> Payment:
+    """The payment that a finalized invoice waits for. Stripe tries at once; offline money is waited for."""
+    return Payment(
+        tenant_id=invoice.tenant_id,
+        payment_id=payment_id,
+        customer_id=invoice.customer_id,
+        invoice_id=invoice.invoice_id,
+        purpose=Purpose.INVOICE,
+        method=method,
+        currency=invoice.currency,
+        amount_minor=invoice.due_minor,
+        state=PaymentState.PENDING,
+        attempt=1,
+        processor_id="",
+        reference="",
+        request_key=None,
+        failure_code="",
+        top_up=None,
+        next_try_at=now if method is Method.STRIPE else None,
+        attempted_at=None,
+        received_at=None,
+        created_at=now,
+        settled_at=None,
+    )
 
 
 def payment_after(payment: Payment, result: ChargeResult, *, attempt: int, attempts: int, now: datetime) -> Payment:

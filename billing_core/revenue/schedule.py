@@ -14,16 +14,20 @@ Worked example: 31.00 for 15 January to 15 February: on 1 February 17 days are o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from billing_core.invoices.invoice import Invoice
+from billing_core.invoices.line import Line, LineKind
 from billing_core.ledger.booking import Cause, fee_earned
 from billing_core.ledger.transfer import Transfer
 from billing_core.revenue.spread import day_count, days_passed, earned_daily
 from billing_core.values.invariant import invariant
+from billing_core.values.money import to_nanos
 from billing_core.values.period import Period, zone_of
 
 
@@ -73,6 +77,30 @@ def scheduled(schedule: Schedule) -> Schedule:
     return msgspec.structs.replace(schedule, due_at=_day_end(schedule, 0))
 
 
+def schedules_of(invoice: Invoice, lines: Iterable[tuple[int, Line]]) -> list[Schedule]:
+    """The schedules of an invoice's fee lines, by the number of the line."""
+    return [
+        scheduled(
+            Schedule(
+                tenant_id=invoice.tenant_id,
+                invoice_id=invoice.invoice_id,
+                line_no=line_no,
+                customer_id=invoice.customer_id,
+                currency=invoice.currency,
+                time_zone=invoice.time_zone,
+                total_nanos=to_nanos(line.amount_minor, invoice.currency),
+                recognized_nanos=0,
+                days_recognized=0,
+                start_at=line.service_start_at,
+                end_at=line.service_end_at,
+                due_at=line.service_start_at,
+            )
+        )
+        for line_no, line in lines
+        if line.kind is LineKind.FEE and line.amount_minor
+    ]
+
+
 def earned(schedule: Schedule, *, now: datetime) -> Earning:
     """Everything up to the last day that is over at `now`, the tenant's instant."""
     invariant(schedule.state is ScheduleState.RUNNING, "only a running schedule earns")
@@ -97,14 +125,6 @@ def earned(schedule: Schedule, *, now: datetime) -> Earning:
         state=ScheduleState.DONE if passed == days else ScheduleState.RUNNING,
     )
     return Earning(schedule=after, transfers=tuple(transfers))
-
-
-def accounting_day(instant: datetime, *, zone: ZoneInfo) -> datetime:
-    """The day in the books: midnight UTC of the date that the instant has in the contract's zone.
-
-    So that March of a contract in Berlin is March in the books, although it begins on 28 February in UTC.
-    """
-    return datetime.combine(instant.astimezone(zone).date(), time(), tzinfo=UTC)
 
 
 def _first_date(schedule: Schedule, zone: ZoneInfo) -> date:

@@ -92,11 +92,9 @@ async def book_all(tx: Transaction, transfers: Sequence[Transfer]) -> int:
     return len(rows)
 
 
-async def entries_of_invoice(
-    tx: Transaction, *, tenant_id: str, invoice_id: str, earned_sources: Sequence[str]
-) -> list[Entry]:
-    """All that an invoice booked, with the earned days of its fees."""
-    return await tx.many(Q["ledger_entries_of_invoice"], Entry, tenant_id, invoice_id, list(earned_sources))
+async def entries_of_invoice(tx: Transaction, *, tenant_id: str, invoice_id: str) -> list[Entry]:
+    """All that finalizing an invoice booked."""
+    return await tx.many(Q["ledger_entries_of_invoice"], Entry, tenant_id, invoice_id)
 
 
 async def trial_balance(tx: Transaction, *, tenant_id: str) -> list[AccountBalance]:

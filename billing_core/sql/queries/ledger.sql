@@ -22,14 +22,12 @@ SELECT transfer_id FROM booked;
 
 -- name: ledger_entries_of_invoice
 -- rows: many
--- params: tenant_id text, invoice_id text, earned_sources text[]
--- What an invoice and the days of its fees booked, for a void.
+-- params: tenant_id text, invoice_id text
+-- What finalizing an invoice booked, for a void.
 SELECT entry.account, entry.customer_id, entry.currency, entry.nanos
 FROM ledger_transfer AS cause
 JOIN ledger_entry AS entry USING (tenant_id, transfer_id)
-WHERE cause.tenant_id = $1
-    AND ((cause.kind IN ('fee_billed', 'usage_billed', 'usage_corrected') AND cause.source = $2)
-        OR (cause.kind = 'fee_earned' AND cause.source = ANY ($3)))
+WHERE cause.tenant_id = $1 AND cause.kind IN ('fee_billed', 'usage_billed', 'usage_corrected') AND cause.source = $2
 ORDER BY cause.transfer_id, entry.entry_no;
 
 -- name: ledger_trial_balance
