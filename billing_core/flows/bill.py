@@ -1,7 +1,7 @@
 """Bill: write invoices, finalize drafts, void what was wrong.
 
 An invoice that is finalized takes the tenant's next number, goes into the books, starts the schedules of its fees
-and asks for its payment, all in one transaction with its lines. `write` does so for many invoices of one tenant at a
+and asks for its payment, all in one transaction with its lines. `write` does so for many invoices of a tenant at a
 time, because a close writes thousands.
 """
 

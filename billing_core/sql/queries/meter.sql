@@ -110,3 +110,9 @@ WHERE e.tenant_id = $1 AND e.customer_id = $2 AND e.name = $3
     AND (e.event_at, e.shard, e.stream_ms, e.stream_seq, e.part) > ($8::timestamptz, $9::integer, $10::bigint, $11::bigint, $12::integer)
 ORDER BY e.event_at, e.shard, e.stream_ms, e.stream_seq, e.part
 LIMIT $13::integer;
+
+-- name: plans_fresh
+-- rows: none
+-- params:
+-- Plan each query of this transaction for the values at hand: one customer and ten thousand are read differently.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true);

@@ -1,0 +1,70 @@
+"""Meters, read: one pass over the events of many customers' periods, and the raw events behind one reading.
+
+Which query reads a meter follows from its aggregation. Plans are made anew for each call, because the best way to
+read one customer's day is not the best way to read ten thousand customers' month.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from billing_core.catalog.document import Aggregation, Meter
+from billing_core.metering.reading import MeteredEvent, MeterReading, Span
+from billing_core.store.database import Transaction
+from billing_core.store.query import Q
+
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a page of events begins: behind this event."""
+
+    event_at: datetime = LONG_AGO
+    shard: int = 0
+    stream_ms: int = 0
+    stream_seq: int = 0
+    part: int = 0
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events: one customer's of one name within a span, of one group, recorded until an instant."""
+
+    span: Span
+    event: str
+    recorded_until: datetime
+    group_key: dict[str, str] = {}
+
+
+async def read(
+    tx: Transaction, tenant_id: str, *, meter: Meter, spans: Sequence[Span], recorded_until: datetime
+) -> list[MeterReading]:
+    """What the meter says about each span, one reading per group; a span without events has none."""
+    if not spans:
+        return []
+    await tx.run(Q["plans_fresh"])
+    asked = (
+        [span.customer_id for span in spans],
+        [span.start_at for span in spans],
+        [span.end_at for span in spans],
+    )
+    head = (tenant_id, meter.event, *asked, recorded_until)
+    groups = list(meter.group_by)
+    if meter.aggregation is Aggregation.UNIQUE:
+        return await tx.many(Q["meter_unique"], MeterReading, *head, meter.field, groups)
+    if meter.aggregation is Aggregation.LATEST:
+        return await tx.many(Q["meter_latest"], MeterReading, *head, meter.field, meter.scale, groups)
+    values = (meter.aggregation, meter.field, meter.scale, groups)
+    return await tx.many(Q["meter_tally"], MeterReading, *head, *values)
+
+
+async def events(
+    tx: Transaction, tenant_id: str, *, source: Source, after: Place, count: int
+) -> list[MeteredEvent]:
+    """The raw events behind a reading, in the order of their time, from behind a place."""
+    span = source.span
+    bounds = (span.customer_id, source.event, span.start_at, span.end_at, source.recorded_until)
+    place = (after.event_at, after.shard, after.stream_ms, after.stream_seq, after.part)
+    return await tx.many(Q["metered_event_page"], MeteredEvent, tenant_id, *bounds, source.group_key, *place, count)
