@@ -6,7 +6,7 @@
 -- The tenant's next numbers; the row stays locked until they are used or given back by a rollback.
 INSERT INTO invoice_number AS held (tenant_id, last) VALUES ($1, $2)
 ON CONFLICT (tenant_id) DO UPDATE SET last = held.last + EXCLUDED.last
-RETURNING last - $2 + 1 AS first;
+RETURNING last - $2::bigint + 1 AS first;
 
 -- name: invoice_by_id
 -- rows: maybe

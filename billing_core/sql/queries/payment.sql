@@ -50,11 +50,11 @@ WITH due AS (
     SELECT p.tenant_id, p.payment_id, p.state = 'processing' AS resumed, t.clock_offset_ms
     FROM tenant t JOIN payment p USING (tenant_id)
     WHERE p.method = 'stripe' AND p.state IN ('pending', 'processing')
-        AND p.next_try_at <= $1 + t.clock_offset_ms * interval '1 millisecond'
+        AND p.next_try_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond'
     ORDER BY p.next_try_at LIMIT $3 FOR UPDATE OF p SKIP LOCKED
 ), claimed AS (
-    UPDATE payment AS p SET state = 'processing', attempted_at = coalesce(p.attempted_at, $1),
-        next_try_at = $1 + (due.clock_offset_ms + $2) * interval '1 millisecond'
+    UPDATE payment AS p SET state = 'processing', attempted_at = coalesce(p.attempted_at, $1::timestamptz),
+        next_try_at = $1::timestamptz + (due.clock_offset_ms + $2::bigint) * interval '1 millisecond'
     FROM due WHERE p.tenant_id = due.tenant_id AND p.payment_id = due.payment_id
     RETURNING p.tenant_id, p.payment_id, p.customer_id, p.invoice_id, p.purpose, p.currency, p.amount_minor, p.attempt,
         p.processor_id, p.attempted_at, due.resumed, due.clock_offset_ms

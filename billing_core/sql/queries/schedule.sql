@@ -7,7 +7,7 @@
 SELECT t.tenant_id, t.clock_offset_ms FROM tenant t
 WHERE EXISTS (
     SELECT FROM revenue_schedule s WHERE s.tenant_id = t.tenant_id AND s.state = 'running'
-        AND s.due_at <= $1 + t.clock_offset_ms * interval '1 millisecond')
+        AND s.due_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond')
 ORDER BY t.tenant_id;
 
 -- name: schedules_due

@@ -69,11 +69,11 @@ FROM billing_period WHERE tenant_id = $1 AND subscription_id = $2 AND start_at >
 -- params: now timestamptz
 -- Whose clock has passed the end of an open period, all usage before that end being flushed.
 SELECT t.tenant_id, t.clock_offset_ms,
-    (least($1, drained.at) + t.clock_offset_ms * interval '1 millisecond')::timestamptz AS until_at
+    (least($1::timestamptz, drained.at) + t.clock_offset_ms * interval '1 millisecond')::timestamptz AS until_at
 FROM tenant t, (SELECT greatest(min(drained_at), '1970-01-01Z') AS at FROM flush_lane) AS drained
 WHERE EXISTS (
     SELECT FROM billing_period p WHERE p.tenant_id = t.tenant_id AND p.state = 'open'
-        AND p.end_at <= least($1, drained.at) + t.clock_offset_ms * interval '1 millisecond')
+        AND p.end_at <= least($1::timestamptz, drained.at) + t.clock_offset_ms * interval '1 millisecond')
 ORDER BY t.tenant_id;
 
 -- name: periods_due
@@ -142,7 +142,7 @@ SELECT DISTINCT p.subscription_id, p.customer_id, p.start_at, p.end_at, s.plan_c
     s.time_zone, coalesce(p.corrected_until, p.recorded_until) AS cut_at
 FROM late
 JOIN billing_period p ON p.tenant_id = $1 AND p.customer_id = late.customer_id AND p.state = 'closed'
-    AND p.subscription_id = ANY ($2) AND date_trunc('day', p.end_at, 'UTC') = $3
+    AND p.subscription_id = ANY ($2) AND date_trunc('day', p.end_at, 'UTC') = $3::timestamptz
     AND late.event_at >= p.start_at AND late.event_at < p.end_at
     AND late.recorded_at > coalesce(p.corrected_until, p.recorded_until)
 JOIN subscription s ON s.tenant_id = $1 AND s.subscription_id = p.subscription_id
