@@ -33,6 +33,7 @@ class Billed(msgspec.Struct, frozen=True, kw_only=True):
     """All that was billed for one price and group of a closed period, over every invoice that has a line of it."""
 
     price_code: str
+    meter_code: str
     group_key: dict[str, str]
     quantity: Decimal
     amount_minor: int
@@ -97,7 +98,13 @@ def _within(line: Line, *, total: int, due: int) -> Line | None:
 def _difference(line: Line, billed: Billed | None, *, cut: datetime) -> Line:
     """The line less what was billed, with the whole new rating in its parts and digest."""
     before = billed or Billed(
-        price_code="", group_key={}, quantity=Decimal(0), amount_minor=0, prepaid_minor=0, event_count=0
+        price_code="",
+        meter_code="",
+        group_key={},
+        quantity=Decimal(0),
+        amount_minor=0,
+        prepaid_minor=0,
+        event_count=0,
     )
     whole_minor = line.amount_minor - before.amount_minor
     earlier = Earlier(
@@ -128,6 +135,7 @@ def _nothing(other: Line, billed: Billed) -> Line:
         plan_code=other.plan_code,
         plan_version=other.plan_version,
         price_code=billed.price_code,
+        meter_code=billed.meter_code,
         group_key=billed.group_key,
         service_start_at=other.service_start_at,
         service_end_at=other.service_end_at,

@@ -47,6 +47,7 @@ def corrected_again(kept: Line, again: Sequence[Line]) -> Line | None:
         return None
     billed = Billed(
         price_code=kept.price_code,
+        meter_code=kept.meter_code,
         group_key=kept.group_key,
         quantity=Decimal(earlier.quantity),
         amount_minor=earlier.amount_minor,

@@ -44,15 +44,15 @@ FROM invoice_line WHERE tenant_id = $1 AND invoice_id = $2 ORDER BY line_no;
 -- rows: many
 -- params: tenant_id text, subscription_ids text[], start_ats timestamptz[]
 -- All that was billed for these closed periods, per price and group, whatever became of the invoices.
-SELECT i.subscription_id, l.service_start_at AS start_at, l.price_code, l.group_key, sum(l.quantity) AS quantity,
+SELECT i.subscription_id, l.service_start_at AS start_at, l.price_code, l.meter_code, l.group_key, sum(l.quantity) AS quantity,
     sum(l.amount_minor)::bigint AS amount_minor, sum(l.prepaid_minor)::bigint AS prepaid_minor,
     sum(l.event_count)::bigint AS event_count
 FROM unnest($2::text[], $3::timestamptz[]) AS asked (subscription_id, start_at)
 JOIN invoice i ON i.tenant_id = $1 AND i.subscription_id = asked.subscription_id AND i.period_start_at >= asked.start_at
 JOIN invoice_line l ON l.tenant_id = $1 AND l.invoice_id = i.invoice_id AND l.service_start_at = asked.start_at
     AND l.kind IN ('usage', 'correction')
-GROUP BY 1, 2, 3, 4
-ORDER BY 1, 2, 3, 4;
+GROUP BY 1, 2, 3, 4, 5
+ORDER BY 1, 2, 3, 4, 5;
 
 -- name: invoice_finalize
 -- rows: none

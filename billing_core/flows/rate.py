@@ -1,0 +1,82 @@
+"""Rate: meter and price closed periods, many customers at a time.
+
+One query reads one meter for all periods that are asked for; the pricing of each is pure. What comes out is a
+function of the events recorded until the cut and of the stored plan version, so it comes out again the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+import msgspec
+
+from billing_core.catalog.catalog import PlanVersion
+from billing_core.invoices.line import Line, Rated, period_lines
+from billing_core.metering.reading import MeterReading, Span
+from billing_core.store import meter as meters
+from billing_core.store.catalog import plan_version
+from billing_core.store.database import Transaction
+from billing_core.store.subscription import PeriodKey
+from billing_core.subscriptions.term import Calendar
+
+PeriodName = tuple[str, datetime]
+"""A period's subscription and start."""
+
+Readings = dict[tuple[str, datetime], dict[str, list[MeterReading]]]
+
+
+class RatedPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """What a period costs as of a cut."""
+
+    key: PeriodKey
+    plan: PlanVersion
+    lines: tuple[Line, ...]
+
+
+async def rate(
+    tx: Transaction, tenant_id: str, *, keys: Sequence[PeriodKey], recorded_until: datetime
+) -> dict[PeriodName, RatedPeriod]:
+    """The usage lines of these periods, by subscription and start."""
+    rated: dict[PeriodName, RatedPeriod] = {}
+    ordered = sorted(keys, key=_plan_of)
+    for (plan_code, version), group in groupby(ordered, key=_plan_of):
+        plan = await plan_version(tx, tenant_id, plan_code=plan_code, version=version)
+        members = list(group)
+        readings = await _readings(tx, tenant_id, plan=plan, keys=members, recorded_until=recorded_until)
+        for key in members:
+            lines = period_lines(_rated(key, plan, recorded_until), readings[(key.customer_id, key.start_at)])
+            rated[(key.subscription_id, key.start_at)] = RatedPeriod(key=key, plan=plan, lines=tuple(lines))
+    return rated
+
+
+def calendar_for(key: PeriodKey, plan: PlanVersion) -> Calendar:
+    """The calendar that the period is cut from."""
+    return Calendar(interval=plan.terms.plan.interval, anchor_at=key.anchor_at, time_zone=key.time_zone)
+
+
+def _plan_of(key: PeriodKey) -> tuple[str, int]:
+    return key.plan_code, key.plan_version
+
+
+def _rated(key: PeriodKey, plan: PlanVersion, recorded_until: datetime) -> Rated:
+    return Rated(
+        version=plan,
+        service=key.period,
+        full=calendar_for(key, plan).full_period(key.start_at),
+        recorded_until=recorded_until,
+    )
+
+
+async def _readings(
+    tx: Transaction, tenant_id: str, *, plan: PlanVersion, keys: Sequence[PeriodKey], recorded_until: datetime
+) -> Readings:
+    spans = [Span(customer_id=key.customer_id, start_at=key.start_at, end_at=key.end_at) for key in keys]
+    found: Readings = defaultdict(lambda: defaultdict(list))
+    for code in sorted({price.meter for price in plan.terms.plan.prices}):
+        meter = plan.terms.meter(code)
+        for reading in await meters.read(tx, tenant_id, meter=meter, spans=spans, recorded_until=recorded_until):
+            found[(reading.customer_id, reading.start_at)][code].append(reading)
+    return found
