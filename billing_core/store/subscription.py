@@ -176,6 +176,14 @@ async def periods_of(
     return await tx.many(Q["periods_of_subscription"], BillingPeriod, tenant_id, subscription_id, after, count)
 
 
+async def open_periods(
+    tx: Transaction, *, tenant_id: str, subscription_ids: Sequence[str]
+) -> dict[str, BillingPeriod]:
+    """The open period of each of these subscriptions that has one; the newest where a close is behind."""
+    rows = await tx.many(Q["periods_open_of"], BillingPeriod, tenant_id, list(subscription_ids))
+    return {row.subscription_id: row for row in rows}
+
+
 async def set_cancel_at_end(tx: Transaction, *, tenant_id: str, subscription_id: str) -> None:
     """Note that the open period is the last one."""
     await tx.exactly(1, Q["subscription_cancel_at_end"], tenant_id, subscription_id)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
-from billing_core.api.page import Page, PageQuery, page_of, place_of
+from billing_core.api.page import Page, PageQuery, cursor_of, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
+from billing_core.errors import InvalidInput, NotFound
+from billing_core.flows import bill
 from billing_core.invoices.invoice import Invoice, InvoiceReason, InvoiceState
 from billing_core.invoices.line import Earlier, LineKind
+from billing_core.metering.reading import MeteredEvent, Span
 from billing_core.pricing.record import PartRecord
 from billing_core.store import invoice as invoices
+from billing_core.store import meter as meters
+from billing_core.store.catalog import plan_version
 from billing_core.store.database import Transaction
 from billing_core.store.invoice import NumberedLine
+from billing_core.values.clock import EPOCH
 from billing_core.values.ids import Code
+
+_MICROSECOND = timedelta(microseconds=1)
+_PLACE_PARTS = 5
+_MOST_DIGITS = 17
 
 
 class InvoiceFilter(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +88,21 @@ class InvoiceDetail(InvoiceView, frozen=True, kw_only=True):
     lines: tuple[LineView, ...]
 
 
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One usage event under a line. `quantity` is exact decimal text; `recorded_at` is when it was written down."""
+
+    event_id: str
+    part: int
+    name: str
+    source: str
+    event_at: datetime
+    recorded_at: datetime
+    quantity: str
+    properties: dict[str, str]
+    charged_nanos: int
+    uncollected_nanos: int
+
+
 async def list_invoices(tx: Transaction, call: Call[Nothing, InvoiceFilter]) -> Page[InvoiceView]:
     """Invoices in the order of their birth."""
     query = call.query
@@ -110,6 +135,82 @@ def _line(one: NumberedLine) -> LineView:
     return LineView(line_no=one.line_no, **msgspec.structs.asdict(one.line))
 
 
+async def list_events(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[EventView]:
+    """The raw events that a line was made of, in the order of their time; a fee has none."""
+    place = _place_of(place_of(call.query.cursor, "events"))
+    source = await _source_of(tx, call)
+    if source is None:
+        return Page(items=())
+    limit = call.query.limit
+    rows = await meters.events(tx, call.tenant_id, source=source, after=place, count=limit + 1)
+    more = cursor_of("events", _place_text(rows[limit - 1])) if len(rows) > limit else None
+    return Page(items=tuple(_event(row) for row in rows[:limit]), next_cursor=more)
+
+
+async def _source_of(tx: Transaction, call: Call[Nothing, PageQuery]) -> meters.Source | None:
+    """Where the line's events are to be found."""
+    invoice_id, number = call.path["invoice_id"], call.path["line_no"]
+    invoice = await invoices.by_id(tx, tenant_id=call.tenant_id, invoice_id=invoice_id)
+    lines = await invoices.lines_of(tx, tenant_id=call.tenant_id, invoice_id=invoice_id)
+    line = next((one.line for one in lines if str(one.line_no) == number), None)
+    if line is None:
+        raise NotFound(f"there is no line {number!r}", field="line_no")
+    if not line.meter_code or line.recorded_until is None:
+        return None
+    plan = await plan_version(tx, call.tenant_id, plan_code=line.plan_code, version=line.plan_version)
+    span = Span(customer_id=invoice.customer_id, start_at=line.service_start_at, end_at=line.service_end_at)
+    return meters.Source(
+        span=span,
+        event=plan.terms.meter(line.meter_code).event,
+        recorded_until=line.recorded_until,
+        group_key=line.group_key,
+    )
+
+
+def _place_text(row: MeteredEvent) -> str:
+    """An event's place in a cursor: microseconds and the stream's place, joined by points."""
+    micros = (row.event_at - EPOCH) // _MICROSECOND
+    return f"{micros}.{row.shard}.{row.stream_ms}.{row.stream_seq}.{row.part}"
+
+
+def _place_of(text: str) -> meters.Place:
+    if not text:
+        return meters.Place()
+    parts = text.split(".")
+    if len(parts) != _PLACE_PARTS or not all(part.isdecimal() and len(part) < _MOST_DIGITS for part in parts):
+        raise InvalidInput("is no cursor of this list", field="cursor")
+    micros, shard, stream_ms, stream_seq, part = (int(part) for part in parts)
+    event_at = EPOCH + micros * _MICROSECOND
+    return meters.Place(event_at=event_at, shard=shard, stream_ms=stream_ms, stream_seq=stream_seq, part=part)
+
+
+def _event(row: MeteredEvent) -> EventView:
+    return EventView(
+        event_id=row.event_id,
+        part=row.part,
+        name=row.name,
+        source=row.source,
+        event_at=row.event_at,
+        recorded_at=row.recorded_at,
+        quantity=f"{row.quantity:f}",
+        properties=row.properties,
+        charged_nanos=row.charged_nanos,
+        uncollected_nanos=row.uncollected_nanos,
+    )
+
+
+async def finalize(tx: Transaction, call: Call[Nothing, Nothing]) -> InvoiceDetail:
+    """Give a draft its number; from now on it does not change."""
+    invoice_id = call.path["invoice_id"]
+    return await detail(tx, await bill.finalize(tx, tenant_id=call.tenant_id, invoice_id=invoice_id, now=call.now))
+
+
+async def void(tx: Transaction, call: Call[Nothing, Nothing]) -> InvoiceDetail:
+    """Take back an invoice that is not paid."""
+    invoice_id = call.path["invoice_id"]
+    return await detail(tx, await bill.void(tx, tenant_id=call.tenant_id, invoice_id=invoice_id, now=call.now))
+
+
 INVOICES, INVOICE = "/v1/invoices", "/v1/invoices/{invoice_id}"
 
 ROUTES = (
@@ -130,5 +231,32 @@ ROUTES = (
         body=Nothing,
         answer=InvoiceDetail,
         act=read,
+    ),
+    Route(
+        method="GET",
+        path=INVOICE + "/lines/{line_no}/events",
+        summary="The raw events below a line",
+        query=PageQuery,
+        body=Nothing,
+        answer=Page[EventView],
+        act=list_events,
+    ),
+    Route(
+        method="POST",
+        path=INVOICE + "/finalize",
+        summary="Finalize a draft",
+        query=Nothing,
+        body=Nothing,
+        answer=InvoiceDetail,
+        act=finalize,
+    ),
+    Route(
+        method="POST",
+        path=INVOICE + "/void",
+        summary="Void an invoice that is not paid",
+        query=Nothing,
+        body=Nothing,
+        answer=InvoiceDetail,
+        act=void,
     ),
 )

@@ -64,6 +64,12 @@ WHERE s.tenant_id = $1 AND s.subscription_id = last.subscription_id AND s.state 
 SELECT subscription_id, customer_id, start_at, end_at, plan_version, state, closed_at, recorded_until, corrected_until
 FROM billing_period WHERE tenant_id = $1 AND subscription_id = $2 AND start_at > $3 ORDER BY start_at LIMIT $4;
 
+-- name: periods_open_of
+-- rows: many
+-- params: tenant_id text, subscription_ids text[]
+SELECT subscription_id, customer_id, start_at, end_at, plan_version, state, closed_at, recorded_until, corrected_until
+FROM billing_period WHERE tenant_id = $1 AND subscription_id = ANY ($2::text[]) AND state = 'open' ORDER BY start_at;
+
 -- name: tenants_with_due_periods
 -- rows: many
 -- params: now timestamptz
