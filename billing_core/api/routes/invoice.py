@@ -10,22 +10,23 @@ from billing_core.api.page import Page, PageQuery, cursor_of, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput, NotFound
-from billing_core.flows import bill
+from billing_core.flows import bill, replay
 from billing_core.invoices.invoice import Invoice, InvoiceReason, InvoiceState
 from billing_core.invoices.line import Earlier, LineKind
-from billing_core.metering.reading import MeteredEvent, Span
+from billing_core.invoices.replay import Difference
+from billing_core.metering.reading import MeteredEvent
 from billing_core.pricing.record import PartRecord
 from billing_core.store import invoice as invoices
-from billing_core.store import meter as meters
-from billing_core.store.catalog import plan_version
 from billing_core.store.database import Transaction
 from billing_core.store.invoice import NumberedLine
+from billing_core.store.meter import Place
 from billing_core.values.clock import EPOCH
 from billing_core.values.ids import Code
 
 _MICROSECOND = timedelta(microseconds=1)
 _PLACE_PARTS = 5
 _MOST_DIGITS = 17
+_MOST_LINE_DIGITS = 6
 
 
 class InvoiceFilter(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +104,15 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     uncollected_nanos: int
 
 
+class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a bill, made again from its events, has the same bytes, and what differs where it has not."""
+
+    invoice_id: str
+    same: bool
+    line_count: int
+    differences: tuple[Difference, ...]
+
+
 async def list_invoices(tx: Transaction, call: Call[Nothing, InvoiceFilter]) -> Page[InvoiceView]:
     """Invoices in the order of their birth."""
     query = call.query
@@ -136,35 +146,24 @@ def _line(one: NumberedLine) -> LineView:
 
 
 async def list_events(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[EventView]:
-    """The raw events that a line was made of, in the order of their time; a fee has none."""
-    place = _place_of(place_of(call.query.cursor, "events"))
-    source = await _source_of(tx, call)
-    if source is None:
-        return Page(items=())
+    """The raw events that a line was made of, in the order of their time."""
     limit = call.query.limit
-    rows = await meters.events(tx, call.tenant_id, source=source, after=place, count=limit + 1)
+    rows = await replay.events_of_line(
+        tx,
+        tenant_id=call.tenant_id,
+        invoice_id=call.path["invoice_id"],
+        line_no=_line_no(call.path["line_no"]),
+        after=_place_of(place_of(call.query.cursor, "events")),
+        count=limit + 1,
+    )
     more = cursor_of("events", _place_text(rows[limit - 1])) if len(rows) > limit else None
     return Page(items=tuple(_event(row) for row in rows[:limit]), next_cursor=more)
 
 
-async def _source_of(tx: Transaction, call: Call[Nothing, PageQuery]) -> meters.Source | None:
-    """Where the line's events are to be found."""
-    invoice_id, number = call.path["invoice_id"], call.path["line_no"]
-    invoice = await invoices.by_id(tx, tenant_id=call.tenant_id, invoice_id=invoice_id)
-    lines = await invoices.lines_of(tx, tenant_id=call.tenant_id, invoice_id=invoice_id)
-    line = next((one.line for one in lines if str(one.line_no) == number), None)
-    if line is None:
-        raise NotFound(f"there is no line {number!r}", field="line_no")
-    if not line.meter_code or line.recorded_until is None:
-        return None
-    plan = await plan_version(tx, call.tenant_id, plan_code=line.plan_code, version=line.plan_version)
-    span = Span(customer_id=invoice.customer_id, start_at=line.service_start_at, end_at=line.service_end_at)
-    return meters.Source(
-        span=span,
-        event=plan.terms.meter(line.meter_code).event,
-        recorded_until=line.recorded_until,
-        group_key=line.group_key,
-    )
+def _line_no(text: str) -> int:
+    if not text.isdecimal() or len(text) > _MOST_LINE_DIGITS:
+        raise NotFound(f"there is no line {text!r}", field="line_no")
+    return int(text)
 
 
 def _place_text(row: MeteredEvent) -> str:
@@ -173,15 +172,15 @@ def _place_text(row: MeteredEvent) -> str:
     return f"{micros}.{row.shard}.{row.stream_ms}.{row.stream_seq}.{row.part}"
 
 
-def _place_of(text: str) -> meters.Place:
+def _place_of(text: str) -> Place:
     if not text:
-        return meters.Place()
+        return Place()
     parts = text.split(".")
     if len(parts) != _PLACE_PARTS or not all(part.isdecimal() and len(part) < _MOST_DIGITS for part in parts):
         raise InvalidInput("is no cursor of this list", field="cursor")
     micros, shard, stream_ms, stream_seq, part = (int(part) for part in parts)
     event_at = EPOCH + micros * _MICROSECOND
-    return meters.Place(event_at=event_at, shard=shard, stream_ms=stream_ms, stream_seq=stream_seq, part=part)
+    return Place(event_at=event_at, shard=shard, stream_ms=stream_ms, stream_seq=stream_seq, part=part)
 
 
 def _event(row: MeteredEvent) -> EventView:
@@ -196,6 +195,14 @@ def _event(row: MeteredEvent) -> EventView:
         properties=row.properties,
         charged_nanos=row.charged_nanos,
         uncollected_nanos=row.uncollected_nanos,
+    )
+
+
+async def read_replay(tx: Transaction, call: Call[Nothing, Nothing]) -> ReplayView:
+    """Make the bill again and compare."""
+    found = await replay.replay(tx, tenant_id=call.tenant_id, invoice_id=call.path["invoice_id"])
+    return ReplayView(
+        invoice_id=found.invoice_id, same=found.is_same, line_count=found.lines, differences=found.differences
     )
 
 
@@ -240,6 +247,15 @@ ROUTES = (
         body=Nothing,
         answer=Page[EventView],
         act=list_events,
+    ),
+    Route(
+        method="GET",
+        path=INVOICE + "/replay",
+        summary="Make a bill again from its events and compare",
+        query=Nothing,
+        body=Nothing,
+        answer=ReplayView,
+        act=read_replay,
     ),
     Route(
         method="POST",

@@ -133,8 +133,11 @@ async def test_a_draft_is_finalized_and_voided(plane: Plane, subscribed: str) ->
     balance = (await plane.ours.get("/v1/ledger/trial-balance")).body["accounts"]
     assert {one["nanos"] for one in balance} == {0}
     assert (await plane.ours.post(f"{path}/finalize")).status == 409
-    assert (await plane.ours.get(f"{path}/lines/1/events")).body == {"items": [], "next_cursor": None}
+    replayed = (await plane.ours.get(f"{path}/replay")).body
+    assert (replayed["same"], replayed["line_count"], replayed["differences"]) == (True, 1, [])
+    assert (await plane.ours.get(f"{path}/lines/1/events")).status == 422
     assert (await plane.ours.get(f"{path}/lines/2/events")).status == 404
+    assert (await plane.ours.get(f"{path}/lines/one/events")).status == 404
 
 
 async def _use(plane: Plane, number: int, quantity: str, **properties: str) -> None:
