@@ -2,7 +2,7 @@
 
 Run as a process of its own, so that the load does not share an interpreter with what it measures:
 
-    python -m bench.load --port 8080 --path /v1/check --body '{"...": 1}' --connections 32 --requests 20000
+    python -m bench.apparatus.load --port 8080 --body '{"...": 1}' --connections 32 --requests 20000
 
 It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
 measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
@@ -15,6 +15,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from typing import cast
 
 import msgspec
 import uvloop
@@ -54,9 +55,8 @@ class Caller(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            self._send()
+        self._transport = cast("asyncio.Transport", transport)
+        self._send()
 
     def _send(self) -> None:
         if self._transport is None:

@@ -1,0 +1,1 @@
+"""What the claims measure with: load, peers, facts about the machine."""
