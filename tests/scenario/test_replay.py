@@ -43,6 +43,6 @@ def _drill_down(up: Any, token: str) -> None:
     events = ask("invoices", "events", period["invoice_id"], str(line["line_no"]), "--limit", "0")["items"]
     assert len(events) == line["event_count"]
     assert sum(int(event["quantity"]) for event in events) == int(line["quantity"])
-    assert ask("invoices", "replay", period["invoice_id"])["is_same"] is True
+    assert ask("invoices", "replay", period["invoice_id"])["same"] is True
     assert sum(account["nanos"] for account in ask("ledger", "trial-balance")["accounts"]) == 0
     assert ask("reconcile")["difference_nanos"] == 0

@@ -71,8 +71,9 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
     meter: str = ""
     group: dict[str, str] = {}
-    quantity: str | int = 0
+    quantity: str = "0"
     event_count: int = 0
+    unreadable_count: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,8 +133,9 @@ class RawEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     event_id: str
     name: str = ""
+    source: str = ""
     event_at: datetime | None = None
-    quantity: str | int = 0
+    quantity: str = "0"
     charged_nanos: int = 0
     uncollected_nanos: int = 0
 
@@ -150,8 +152,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a bill, made again from its events, is the same."""
 
-    is_same: bool
-    lines: int = 0
+    same: bool
+    line_count: int = 0
     differences: tuple[Difference, ...] = ()
 
 

@@ -166,10 +166,11 @@ class Ending:
 
     async def _is_flushed(self) -> bool:
         for seat in self._seats:
-            share = seat.actor.share
+            share, begun = seat.actor.share, seat.subscription.started_at
+            since = "" if begun is None else begun.isoformat()
             for meter, units in ((INPUT, share.input_units), (OUTPUT, share.output_units)):
                 path = route("/v1/customers/{}/usage", seat.actor.customer_id)
-                usage = await self._operator.get(path, Usage, query={"meter": meter})
+                usage = await self._operator.get(path, Usage, query={"meter": meter, "from": since})
                 if sum(int(row.quantity) for row in usage.items) != units:
                     return False
         return True

@@ -123,7 +123,7 @@ def show_usage(
     meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
     since: Since = "",
     until: Until = "",
-    group_by: Annotated[str, typer.Option(help="Tell apart by this property of the events.")] = "",
+    group_by: Annotated[str, typer.Option(help="Tell apart by these properties, joined by commas.")] = "",
 ) -> None:
     """What was metered for a customer."""
     query = {
@@ -233,13 +233,14 @@ def _event_page(shown: EventAnswers) -> RenderableType:
 
 def _usage_table(shown: Usage) -> RenderableType:
     return table_of(
-        ("Meter", "Group", ">Quantity", ">Events"),
+        ("Meter", "Group", ">Quantity", ">Events", ">Unreadable"),
         (
             (
                 one.meter,
                 " ".join(f"{name}={value}" for name, value in one.group.items()),
-                str(one.quantity),
+                one.quantity,
                 one.event_count,
+                one.unreadable_count or None,
             )
             for one in shown.items
         ),

@@ -59,7 +59,7 @@ def show_events(
 def replay_invoice(desk: Desk, invoice_id: InvoiceArgument) -> None:
     """Make the bill again from its events and say what differs. Status 1 where anything does."""
     path = route("/v1/invoices/{}/replay", invoice_id)
-    if not desk.show(lambda planes: planes.control.get(path, Replay), _replay_page).is_same:
+    if not desk.show(lambda planes: planes.control.get(path, Replay), _replay_page).same:
         raise typer.Exit(1)
 
 
@@ -180,13 +180,14 @@ def _exact(amount_nanos: str, currency: str) -> str:
 
 def _event_table(page: Page[RawEvent]) -> RenderableType:
     return table_of(
-        ("Event", "Name", "At", ">Quantity", ">Charged (nanos)"),
+        ("Event", "Name", "Source", "At", ">Quantity", ">Charged (nanos)"),
         (
             (
                 one.event_id,
                 one.name,
+                one.source,
                 "" if one.event_at is None else one.event_at.isoformat(),
-                str(one.quantity),
+                one.quantity,
                 one.charged_nanos,
             )
             for one in page.items
@@ -195,8 +196,8 @@ def _event_table(page: Page[RawEvent]) -> RenderableType:
 
 
 def _replay_page(shown: Replay) -> RenderableType:
-    if shown.is_same:
-        return f"The same bill to the byte: {shown.lines} lines."
+    if shown.same:
+        return f"The same bill to the byte: {shown.line_count} lines."
     return table_of(
         (">Line", "Field", "Billed", "Replayed"),
         ((one.line_no, one.field, one.billed, one.replayed) for one in shown.differences),

@@ -18,9 +18,16 @@ payments = typer.Typer(name="payments", help="Attempts to move money.", no_args_
 
 
 @hang(payments, "list")
-def list_payments(desk: Desk, *, customer: CustomerFilter = "", limit: Limit = 100) -> None:
-    """All payments, or one customer's."""
-    query = {"customer_id": customer}
+def list_payments(
+    desk: Desk,
+    *,
+    customer: CustomerFilter = "",
+    invoice: Annotated[str, typer.Option(help="Only this invoice's.")] = "",
+    state: Annotated[str, typer.Option(help="pending, processing, succeeded, failed or canceled.")] = "",
+    limit: Limit = 100,
+) -> None:
+    """All payments, or one customer's, one invoice's, or those in one state."""
+    query = {"customer_id": customer, "invoice_id": invoice, "state": state}
     desk.show(
         lambda planes: read_pages(planes.control, "/v1/payments", Payment, query=query, limit=limit),
         payment_table,

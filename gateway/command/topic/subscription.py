@@ -52,10 +52,12 @@ def create_subscription(
     start_at: Annotated[
         str, typer.Option(metavar="TIME", help="From when on (ISO 8601); now where left out.")
     ] = "",
+    draft_invoice: Annotated[bool, typer.Option("--draft-invoice", help="Leave the first bill a draft.")] = False,
     idempotency_key: IdempotencyKey = "",
 ) -> None:
     """Put a customer on the newest version of a plan."""
     body: dict[str, object] = {"customer_id": customer_id, "plan": plan}
+    body |= {"draft_invoice": True} if draft_invoice else {}
     start = instant_or_none(start_at, field="start-at")
     body |= {"start_at": start} if start else {}
     key = key_or_new(idempotency_key)

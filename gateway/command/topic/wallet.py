@@ -36,7 +36,6 @@ class _GrantDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A grant as the control plane takes it."""
 
     amount: str
-    kind: str
     priority: int | None = None
     expires_at: str | None = None
     note: str = ""
@@ -89,7 +88,6 @@ def grant(  # noqa: PLR0913 - the options of a command
     """Give promotional credit: nothing is paid, and nothing becomes revenue."""
     draft = _GrantDraft(
         amount=amount,
-        kind="promotional",
         priority=priority,
         expires_at=instant_or_none(expires, field="expires"),
         note=note,
