@@ -112,6 +112,7 @@ class Telemetry:
             self.tracer = self._spans.get_tracer(SCOPE)
         self._metrics = MeterProvider(metric_readers=readers, resource=resource)
         self._meter = self._metrics.get_meter(SCOPE)
+        self._stopped = False
 
     def distribution(
         self, name: str, description: str, *, label: str, bounds: tuple[float, ...] = LATENCY_BOUNDS_S
@@ -134,7 +135,10 @@ class Telemetry:
         return generate_latest(self._registry)
 
     def stop(self) -> None:
-        """Send what is left and end the exporters' threads."""
+        """Send what is left and end the exporters' threads; once, however often it is called."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._metrics.shutdown()
         if self._spans is not None:
             self._spans.shutdown()
@@ -182,7 +186,7 @@ class _Sender(MetricExporter):
     ) -> MetricExportResult:
         now_ns = self._now_ns()
         ours = ScopeMetrics(
-            scope=InstrumentationScope(SCOPE),
+            scope=InstrumentationScope(f"{SCOPE}.distribution"),  # of two scopes of one name only one is sent
             metrics=[self._metric(one, now_ns) for one in self._distributions if one.counts],
             schema_url="",
         )

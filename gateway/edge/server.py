@@ -84,10 +84,12 @@ async def serve(settings: GatewaySettings) -> None:
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(_GC_ALLOCATIONS)
     stopped, broken = asyncio.create_task(stop.wait()), asyncio.create_task(worker.broken())
-    await asyncio.wait((stopped, broken), return_when=asyncio.FIRST_COMPLETED)
+    done, late = await asyncio.wait((stopped, broken), return_when=asyncio.FIRST_COMPLETED)
+    for task in late:
+        task.cancel()
     await server.stop()
-    if broken.done():
-        broken.result()
+    for task in done:
+        task.result()
 
 
 def main() -> int:

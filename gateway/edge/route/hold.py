@@ -30,8 +30,10 @@ class HoldRoute:
 
     async def settle(self, request: Request) -> Answer:
         """End the hold by what was used."""
-        require_json(request)
-        asked = decode_strictly(request.body, _SETTLE) if request.body else SettleRequest()
+        asked = SettleRequest()
+        if request.body:
+            require_json(request)
+            asked = decode_strictly(request.body, _SETTLE)
         if asked.feature is not None and asked.quantity is None:
             raise InvalidInput("is required beside `feature`", field="quantity")
         charges = charges_of(asked.feature, asked.quantity, charges=asked.charges)

@@ -1,0 +1,95 @@
+"""An order becomes a script call whose keys and arguments are those of the script's header."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from billing_core.contract.usage_event import EventBody
+from gateway.admission.caller import caller_of_customer
+from gateway.admission.order import Act, Charge, Mode, OnExpiry, Order, digest_of_charges, plan
+from lua.loader import SCRIPTS
+
+CALLER = caller_of_customer("t1", "acme")
+CHARGES = (Charge(feature="calls", quantity=1), Charge(feature="tokens", quantity=20))
+
+
+def planned(**more: object) -> Act:
+    return plan(Order(charges=CHARGES, **more), CALLER, window_ms=1_000)  # type: ignore[arg-type]
+
+
+def named(act: Act) -> dict[str, object]:
+    """The arguments by the names of the script's header, without those that repeat."""
+    script = SCRIPTS[act.script]
+    single = [name for name in script.arg_names if name not in script.repeated_arg_names]
+    assert len(act.keys) == len(script.key_names)
+    assert len(act.args) == len(single) + len(script.repeated_arg_names) * len(CHARGES)
+    return dict(zip(single, act.args, strict=False))
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_an_act_has_the_keys_and_arguments_of_its_script(mode: Mode) -> None:
+    """In the header's order, charges at the end."""
+    act = planned(mode=mode, ttl_ms=5_000)
+    assert act.script == mode.value
+    assert named(act)["count"] == 2
+    assert act.args[-4:] == ("calls", 1, "tokens", 20)
+    names = SCRIPTS[act.script].key_names
+    keys = dict(zip(names, act.keys, strict=True))
+    assert keys["snapshot_key"] == CALLER.keys.snapshot
+    assert keys["stream_key"] == CALLER.keys.stream
+    assert keys["customer_holds_key"] == CALLER.keys.holds
+
+
+def test_all_keys_of_an_act_are_in_one_slot() -> None:
+    """Or a cluster would refuse the call."""
+    act = planned(mode=Mode.HOLD, ttl_ms=1, idempotency_key="}{odd}")
+    assert {str(key).partition("}")[0] for key in act.keys} == {f"{{s{CALLER.keys.shard:04d}"}
+
+
+def test_without_an_idempotency_key_nothing_is_remembered_and_ids_are_random() -> None:
+    """The window is zero."""
+    act, other = planned(), planned()
+    assert named(act)["idem_window_ms"] == 0
+    assert act.decision_id != other.decision_id
+
+
+def test_with_one_the_decision_id_is_the_same_in_every_process() -> None:
+    """And another customer's is another."""
+    act, again = planned(idempotency_key="k"), planned(idempotency_key="k")
+    assert named(act)["idem_window_ms"] == 1_000
+    assert act.decision_id == again.decision_id
+    stranger = plan(Order(charges=CHARGES, idempotency_key="k"), caller_of_customer("t2", "acme"), window_ms=1)
+    assert stranger.decision_id != act.decision_id
+
+
+def test_the_digest_tells_a_retry_from_another_request() -> None:
+    """Quantity, feature, order of charges, mode, hold terms: any of them makes another request."""
+    more = (Charge(feature="calls", quantity=2), CHARGES[1])
+    orders = [
+        Order(charges=CHARGES, idempotency_key="k"),
+        Order(charges=more, idempotency_key="k"),
+        Order(charges=CHARGES[::-1], idempotency_key="k"),
+        Order(charges=CHARGES[:1], idempotency_key="k"),
+        Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=1),
+        Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=2),
+        Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=2, on_expiry=OnExpiry.CHARGE),
+    ]
+    digests = {plan(order, CALLER, window_ms=1).args[0] for order in orders}
+    assert len(digests) == len(orders)
+    assert plan(orders[0], CALLER, window_ms=9).args[0] in digests
+
+
+def test_the_body_of_the_event_is_known_before_the_decision() -> None:
+    """Who and what; when and how much the script adds."""
+    act = planned()
+    body = msgspec.msgpack.decode(bytes(act.args[2]), type=EventBody)  # type: ignore[arg-type]
+    assert body == EventBody(
+        event_id=act.decision_id, tenant_id="t1", customer_id="acme", features=("calls", "tokens")
+    )
+
+
+def test_a_settlement_is_recognized_whatever_the_order_of_its_charges() -> None:
+    """Its answer does not list them."""
+    assert digest_of_charges(CHARGES) == digest_of_charges(CHARGES[::-1])
+    assert digest_of_charges(CHARGES) != digest_of_charges(CHARGES[:1])
