@@ -11,7 +11,7 @@ SELECT tenant_id, name, sandbox, clock_offset_ms, created_at FROM tenant WHERE t
 -- name: tenant_locked
 -- rows: maybe
 -- params: tenant_id text
-SELECT tenant_id, name, sandbox, clock_offset_ms, created_at FROM tenant WHERE tenant_id = $1 FOR UPDATE;
+SELECT tenant_id, name, sandbox, clock_offset_ms, created_at FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE;
 
 -- name: tenants_after
 -- rows: many

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -141,3 +142,13 @@ async def test_a_document_that_is_no_catalog_is_refused_by_field_and_rule(
     )
     assert answer.body["detail"]
     assert await plane.count() == before
+
+
+async def test_two_who_apply_at_once_come_one_after_the_other(plane: Plane) -> None:
+    """Each changed document is a version of its own, and the last one is the one in force."""
+    documents = [_with("plans.0.fee_amount", str(20 + number)) for number in range(6)]
+    answers = await asyncio.gather(*(plane.ours.put("/v1/catalog", document) for document in documents))
+    assert {answer.status for answer in answers} == {200}
+    assert sorted(answer.body["plans"][0]["version"] for answer in answers) == [1, 2, 3, 4, 5, 6]
+    last = max(range(6), key=lambda number: answers[number].body["plans"][0]["version"])
+    assert (await plane.ours.get("/v1/catalog")).body["plans"][0]["fee_amount"] == str(20 + last)
