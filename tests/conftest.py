@@ -195,8 +195,13 @@ class RunningUp:
             [*_COMMAND, "up"], env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert self._process.stdout is not None
-        self.said = list(iter(self._process.stdout.readline, "Ready. Ctrl-C stops everything.\n"))
-        assert self._process.poll() is None, "".join(self.said)
+        self.said: list[str] = []
+        for line in self._process.stdout:
+            if line.startswith("Ready."):
+                break
+            self.said.append(line)
+        else:
+            raise AssertionError(f"it did not start: {''.join(self.said)}")
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """Start a command that speaks to it."""
