@@ -237,5 +237,6 @@ def _tried_again_later(payment: Payment, result: ChargeResult, *, now: datetime)
 
 
 def _check_same(payment: Payment, result: ChargeResult) -> None:
-    if result.processor_id and payment.processor_id and result.processor_id != payment.processor_id:
-        raise Conflict(f"money arrived twice: {payment.processor_id} and {result.processor_id}", field="payment_id")
+    before = payment.processor_id or f"{payment.method} {payment.reference!r}"
+    if result.processor_id != payment.processor_id:
+        raise Conflict(f"money arrived twice: {before} and {result.processor_id}", field="payment_id")
