@@ -38,28 +38,31 @@ class Gate:
         self._latency = latency
         self._now_s = time.perf_counter  # the loop's own time has whole milliseconds only
 
-    async def decide(self, caller: Caller | None, order: Order) -> Decision:
+    async def decide(self, caller: Caller | None, order: Order, *, since_s: float) -> Decision:
         """The decision on one order; nobody behind the key is a decision too, made here: no shard could be asked.
+
+        `since_s` is when the request came (`time.perf_counter`): finding its key has used some of the deadline.
 
         Raises: Unavailable within the decision's deadline; NotFound for a customer without a snapshot;
         IdempotencyConflict; Unprocessable.
         """
-        started_s = self._now_s()
         if caller is None:
             self._latency.record(_UNKNOWN_KEY.reason.value, 0.0)
             return _UNKNOWN_KEY
         act = plan(order, caller, window_ms=self._settings.idempotency_window_ms)
+        spent_ms = int((self._now_s() - since_s) * 1_000)
+        deadline_ms = max(1, self._settings.decision_deadline_ms - spent_ms)
         try:
-            reply = await self._send(self._link, act, deadline_ms=self._settings.decision_deadline_ms)
+            reply = await self._send(self._link, act, deadline_ms=deadline_ms)
         except ErrorReply as error:
             failure = failure_of(error)
-            self._latency.record(failure.code, self._now_s() - started_s)
+            self._latency.record(failure.code, self._now_s() - since_s)
             raise failure from None
         except Failure as failure:
-            self._latency.record(failure.code, self._now_s() - started_s)
+            self._latency.record(failure.code, self._now_s() - since_s)
             raise
         decision = decision_of(reply, order, decision_id=act.decision_id)
-        self._latency.record(decision.reason.value, self._now_s() - started_s)
+        self._latency.record(decision.reason.value, self._now_s() - since_s)
         return decision
 
     async def decide_all(self, orders: Sequence[tuple[Caller | None, Order]]) -> list[Decision | Failure]:

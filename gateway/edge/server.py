@@ -21,8 +21,8 @@ from aiohttp import web
 from billing_core.contract.configuration import load
 from billing_core.errors import ConfigurationError
 from gateway.edge.message import Route
+from gateway.edge.scrape.siblings import socket_path
 from gateway.edge.shell import make_app
-from gateway.edge.siblings import socket_path
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
 

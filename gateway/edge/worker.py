@@ -12,7 +12,6 @@ from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
 from gateway.admission.gate import Gate
 from gateway.edge.door import Door
-from gateway.edge.instrument import observe_directory, observe_links
 from gateway.edge.message import Route
 from gateway.edge.route.account import AccountRoute
 from gateway.edge.route.authorize import AuthorizeRoute
@@ -20,6 +19,7 @@ from gateway.edge.route.check import CheckRoute
 from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
+from gateway.edge.scrape.instrument import observe_directory, observe_links
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 from gateway.state.endpoint import endpoint_of

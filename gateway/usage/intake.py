@@ -53,6 +53,15 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class _Roll:
+    """What is known of the customers that one request names, and of whom it was asked anew."""
+
+    def __init__(self, tenant_id: str, notes: dict[str, CustomerNote | None]) -> None:
+        self.tenant_id = tenant_id
+        self.notes = notes
+        self.fresh: set[str] = set()
+
+
 class _Sound(msgspec.Struct, frozen=True, kw_only=True):
     """An event that may be sent, and how far its tenant's clock is ahead."""
 
@@ -101,7 +110,7 @@ class Intake:
         meters = await self._directory.tenant_meters(tenant_id)
         names = sorted({event.customer_id for event in events if isinstance(event, Event)})
         notes = await asyncio.gather(*(self._directory.customer(tenant_id, name) for name in names))
-        customers = dict(zip(names, notes, strict=True))
+        roll = _Roll(tenant_id, dict(zip(names, notes, strict=True)))
         checked: list[_Sound | Failure] = []
         for event in events:
             if not isinstance(event, Event):
@@ -109,25 +118,26 @@ class Intake:
                 continue
             try:
                 check_meters(event, meters)
-                note = await self._check_time(tenant_id, event, note=customers[event.customer_id])
+                note = await self._check_time(event, roll)
                 checked.append(_Sound(event=event, clock_offset_ms=note.clock_offset_ms))
             except (InvalidInput, NotFound) as failure:
                 checked.append(failure)
         return checked
 
-    async def _check_time(self, tenant_id: str, event: Event, *, note: CustomerNote | None) -> CustomerNote:
+    async def _check_time(self, event: Event, roll: _Roll) -> CustomerNote:
         """What is known of the event's customer, once the event's time fits its clock."""
+        customer_id, now_ms = event.customer_id, to_ms(self._clock())
+        note = roll.notes[customer_id]
         if note is None:
             raise NotFound("no such customer", field="customer")
-        now_ms = to_ms(self._clock())
         try:
             check_time(event, now_ms=now_ms + note.clock_offset_ms, bounds=self._bounds)
-        except InvalidInput:  # the tenant's clock may have been moved on since it was remembered
-            fresh = await self._directory.customer(tenant_id, event.customer_id, fresh=True)
-            if fresh is None or fresh == note:
+        except InvalidInput:  # the tenant's clock may have been moved on since it was remembered: look, once
+            if customer_id in roll.fresh:
                 raise
-            check_time(event, now_ms=now_ms + fresh.clock_offset_ms, bounds=self._bounds)
-            return fresh
+            roll.fresh.add(customer_id)
+            roll.notes[customer_id] = await self._directory.customer(roll.tenant_id, customer_id, fresh=True)
+            return await self._check_time(event, roll)
         return note
 
     async def _send(self, tenant_id: str, sound: _Sound) -> Reply:

@@ -20,9 +20,10 @@ so the header is read there only if the settings name it.
 from __future__ import annotations
 
 import hashlib
+import time
 from urllib.parse import unquote_plus
 
-from billing_core.errors import Failure, InvalidInput
+from billing_core.errors import Failure, InvalidInput, InvariantBroken
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.caller import bearer_of, caller_of_key
@@ -60,6 +61,8 @@ class AuthorizeRoute:
         """For nginx `auth_request`; no answer has a body, and none a status that nginx does not know."""
         try:
             decision, customer_id = await self._decide(request, self._nginx_id)
+        except InvariantBroken:
+            raise  # a fault of ours is reported at the door, and nginx refuses what is answered by 500
         except Failure as failure:
             return _for_nginx(failed(failure), reason=failure.code)
         if decision.allowed:
@@ -67,12 +70,14 @@ class AuthorizeRoute:
         return _for_nginx(refused(decision), reason=decision.reason.value)
 
     async def _decide(self, request: Request, id_header: str) -> tuple[Decision, str]:
+        since_s = time.perf_counter()
         charge = charge_in(request.query)
         secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
         caller = await caller_of_key(self._directory, secret) if secret else None
         request_id = request.headers.get(id_header, "") if id_header else ""
         order = Order(charges=(charge,), idempotency_key=_key(charge, request_id) if request_id else "")
-        return await self._gate.decide(caller, order), caller.customer_id if caller else ""
+        decision = await self._gate.decide(caller, order, since_s=since_s)
+        return decision, caller.customer_id if caller else ""
 
 
 def charge_in(query: str) -> Charge:

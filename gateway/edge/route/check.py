@@ -8,6 +8,7 @@ answer is 200 with `allowed` and `reason`; only where no decision could be made 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import msgspec
@@ -46,12 +47,13 @@ class CheckRoute:
 
     async def check(self, request: Request) -> Answer:
         """One check, one decision."""
+        since_s = time.perf_counter()
         require_json(request)
         asked = decode_strictly(request.body, _CHECK)
         order = order_of(asked)
         caller = await self._caller(asked, request.headers)
         try:
-            decision = await self._gate.decide(caller, order)
+            decision = await self._gate.decide(caller, order, since_s=since_s)
         except NotFound as failure:
             raise _seen_by(asked, failure) from None
         if decision.reason is Reason.UNAVAILABLE:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from billing_core.contract.keys import api_key_name, digest_of
+
 FORWARD, NGINX = "/v1/authorize/forward", "/v1/authorize/nginx"
 BEARER = {"Authorization": "Bearer tgk_caller"}
 
@@ -143,3 +145,13 @@ async def test_a_hundred_at_once_on_a_wallet_for_ten_admit_ten(call: Any, world:
     await world.grant(1_000)
     answers = await asyncio.gather(*(ask(call, f"{path}?feature=tokens&quantity=1") for _ in range(100)))
     assert sum(status == 200 for status, _, _ in answers) == 10
+
+
+async def test_a_fault_of_ours_is_reported_and_nobody_passes(gateway: Any, world: Any) -> None:
+    """Through either dialect, and counted."""
+    worker, call = gateway
+    await world.valkey.set(api_key_name(digest_of("tgk_odd")), b"\xc1")
+    for path in (FORWARD, NGINX):
+        status, problem, _ = await ask(call, f"{path}?feature=calls&quantity=1", headers={"X-Api-Key": "tgk_odd"})
+        assert (status, problem["code"]) == (500, "invariant_broken")
+    assert worker.door.faults == 2

@@ -187,3 +187,13 @@ async def test_new_meters_are_known_at_once(send: Any, world: Any, gateway: Any)
     while worker.listener.heard == heard:
         await world.valkey.ping()
     assert (await send(event("a", event="fax")))[0] == 200
+
+
+async def test_a_customer_whose_events_are_too_old_is_asked_for_once(gateway: Any, send: Any) -> None:
+    """Not once for each event."""
+    worker, _ = gateway
+    await send(event())
+    commands = worker.links["decision"].tally.commands
+    status, body = await send([event(f"n{number}", time=0) for number in range(50)])
+    assert (status, {one["status"] for one in body["results"]}) == (207, {"rejected"})
+    assert worker.links["decision"].tally.commands == commands + 1

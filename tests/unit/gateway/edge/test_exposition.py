@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
-from gateway.edge.exposition import merge
+from gateway.edge.scrape.exposition import merge
 
 PAGE = """# HELP a_total A.
 # TYPE a_total counter
