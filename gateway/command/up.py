@@ -38,13 +38,13 @@ def up(
             demo = ensure_demo(plan, keyring) if plan.up.demo else None
             addresses = Addresses(control_url=plan.billing.url, gateway_url=plan.gateway.url)
             publish_addresses(plan.folder, addresses)
-            _show(console, plan, demo)
+            _show(console, plan, demo=demo)
             supervisor.herd.watch()
     except KeyboardInterrupt:
         console.print("tallygate: everything is stopped")
 
 
-def _show(console: Console, plan: Plan, demo: Demo | None) -> None:
+def _show(console: Console, plan: Plan, *, demo: Demo | None) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
