@@ -20,6 +20,7 @@ import msgspec
 from aiohttp import web
 
 from billing_core.contract.telemetry import Telemetry
+from billing_core.payments.processor import Processor
 from billing_core.settings import BillingSettings
 from billing_core.store.database import Database, Transaction
 from billing_core.values.clock import Clock, system_now
@@ -47,7 +48,7 @@ class Retry(StrEnum):
 class House(msgspec.Struct, frozen=True, kw_only=True):
     """What acts are wired to; whoever makes it opens and closes its parts.
 
-    `redis` may be absent; then nothing is live.
+    `redis` may be absent, then nothing is reconciled; `processor` may be, then nothing is charged.
     """
 
     database: Database
@@ -55,7 +56,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry
     clock: Clock = system_now
     redis: Any = None
-    processor: Any = None
+    processor: Processor | None = None
 
 
 HOUSE = web.AppKey("house", House)

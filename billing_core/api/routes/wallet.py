@@ -1,4 +1,4 @@
-"""Wallets: what is in them, and credit that nobody paid for."""
+"""Wallets: how money comes into them, credit that nobody paid for, and what is in them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Annotated
 
 import msgspec
 
-from billing_core.api.route import Call, Retry, Route
+from billing_core.api.route import Call, FlowRoute, Retry, Route
+from billing_core.api.routes.payment import PaymentView, payment_view
 from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput
+from billing_core.flows import top_up as top_ups
 from billing_core.flows.grant import issue
 from billing_core.flows.publish import clock_of
+from billing_core.flows.top_up import TopUpOrder
+from billing_core.payments.payment import Method, TopUp
 from billing_core.store import grant as grants
-from billing_core.store.customer import customer_of
+from billing_core.store.customer import Collection, customer_of
 from billing_core.store.database import Transaction
 from billing_core.store.grant import GrantRow
 from billing_core.store.tenant import tenant_of
 from billing_core.values.invariant import invariant
-from billing_core.values.text import Amount, Instant, Note, grant_nanos
+from billing_core.values.text import Amount, Instant, Label, Note, grant_nanos, payment_minor
 from billing_core.wallets.grant import MAX_PRIORITY, GrantKind, GrantOrder
 
 Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
@@ -71,6 +75,50 @@ class Wallets(msgspec.Struct, frozen=True, kw_only=True):
 
     customer_id: str
     wallets: tuple[Wallet, ...]
+
+
+class TopUpDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Money for a wallet. Without a method it comes as the customer's invoices are paid; offline, that is by wire.
+
+    An ACH or wire transfer that names its reference has been seen; without one it is waited for.
+    """
+
+    amount: Amount
+    method: Method | None = None
+    reference: Label = ""
+    priority: Priority = 0
+    expires_at: Instant | None = None
+    note: Note = ""
+
+
+class ToppedUpView(msgspec.Struct, frozen=True, kw_only=True):
+    """The payment, and the grant that it bought once it has succeeded."""
+
+    payment: PaymentView
+    grant_id: str | None
+
+
+async def top_up(call: Call[TopUpDraft, Nothing]) -> ToppedUpView:
+    """Money for a wallet; the idempotency key names the payment for good."""
+    draft, currency, customer_id = call.body, call.path["currency"], call.path["customer_id"]
+    order = TopUpOrder(
+        tenant_id=call.tenant_id,
+        customer_id=customer_id,
+        currency=currency,
+        amount_minor=payment_minor(draft.amount, currency, field="amount"),
+        method=draft.method or await _usual_method(call),
+        top_up=TopUp(priority=draft.priority, expires_at=draft.expires_at, note=draft.note),
+        reference=draft.reference,
+        request_key=call.idempotency_key,
+    )
+    done = await top_ups.top_up(call.house.database, call.house.processor, order=order, now=call.now)
+    return ToppedUpView(payment=payment_view(done.payment), grant_id=done.grant_id)
+
+
+async def _usual_method(call: Call[TopUpDraft, Nothing]) -> Method:
+    async with call.house.database.transaction() as tx:
+        customer = await customer_of(tx, call.tenant_id, customer_id=call.path["customer_id"])
+    return Method.STRIPE if customer.collection is Collection.STRIPE else Method.WIRE
 
 
 async def give(tx: Transaction, call: Call[GrantDraft, Nothing]) -> GrantView:
@@ -125,6 +173,17 @@ def _view(row: GrantRow | None) -> GrantView:
 WALLETS = "/v1/customers/{customer_id}/wallets"
 
 ROUTES = (
+    FlowRoute(
+        method="POST",
+        path=WALLETS + "/{currency}/top-ups",
+        summary="Top a wallet up",
+        query=Nothing,
+        body=TopUpDraft,
+        answer=ToppedUpView,
+        status=201,
+        retry=Retry.REQUIRED,
+        act=top_up,
+    ),
     Route(
         method="POST",
         path=WALLETS + "/{currency}/grants",

@@ -14,12 +14,14 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
+from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
 from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.settings import BillingSettings
 from billing_core.store.database import Database
 
+WEBHOOK_SECRET = "whsec_of-the-tests"
 ROOT_TOKEN = "tgr_root-of-the-tests"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -135,16 +137,17 @@ async def plane(database: Database) -> AsyncIterator[Plane]:
     clock = Clock()
     settings = BillingSettings(root_token=ROOT_TOKEN, max_body_bytes=64 * 1024)
     telemetry = Telemetry(TelemetrySettings(service="billing"))
-    house = House(database=database, settings=settings, telemetry=telemetry, clock=clock)
-    runner = make_runner(make_app(house))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    async with ClientSession(f"http://{host}:{port}") as client:
-        made = Plane(client, database, clock)
-        made.ours = await made.found("ours", sandbox=True)
-        made.theirs = await made.found("theirs", sandbox=True)
-        yield made
-    await runner.cleanup()
+    async with open_stripe(StripeAccess(api_key="sk_test", webhook_secret=WEBHOOK_SECRET)) as processor:
+        house = House(database=database, settings=settings, telemetry=telemetry, clock=clock, processor=processor)
+        runner = make_runner(make_app(house))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        async with ClientSession(f"http://{host}:{port}") as client:
+            made = Plane(client, database, clock)
+            made.ours = await made.found("ours", sandbox=True)
+            made.theirs = await made.found("theirs", sandbox=True)
+            yield made
+        await runner.cleanup()
     telemetry.stop()

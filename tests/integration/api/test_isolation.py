@@ -42,6 +42,7 @@ BODIES: dict[str, Any] = {
         "method": "wire",
         "reference": "r",
     },
+    "POST /v1/payments/{payment_id}/receipts": {"method": "wire", "reference": "r"},
     "POST /v1/invoices/{invoice_id}/payments": {"method": "wire", "reference": "r"},
 }
 REFUSED_FOR_ITS_BODY = {"POST /v1/subscriptions"}
