@@ -55,7 +55,6 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
 
     currency: str
     balance_nanos: int = 0
-    held_nanos: int = 0
     grants: tuple[Grant, ...] = ()
 
 

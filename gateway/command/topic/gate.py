@@ -14,6 +14,7 @@ from gateway.command.client.answer import Answer
 from gateway.command.client.bill import Usage
 from gateway.command.client.decision import BatchAnswer, BatchItem, Decision, EventAnswers, HoldEnd
 from gateway.command.client.door import Planes
+from gateway.command.client.live import LiveUsage
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.document import read_events
@@ -124,8 +125,9 @@ def show_usage(
     since: Since = "",
     until: Until = "",
     group_by: Annotated[str, typer.Option(help="Tell apart by these properties, joined by commas.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="Features and limits as the gateway sees them now.")] = False,
 ) -> None:
-    """What was metered for a customer."""
+    """What was metered for a customer; live, what it may use and has used in the open windows."""
     query = {
         "meter": meter,
         "from": instant_or_none(since, field="from") or "",
@@ -133,6 +135,9 @@ def show_usage(
         "group_by": group_by,
     }
     path = route("/v1/customers/{}/usage", customer_id)
+    if live:
+        desk.show(lambda planes: planes.gateway.get(path, LiveUsage), _live_table)
+        return
     desk.show(lambda planes: planes.control.get(path, Usage, query=query), _usage_table)
 
 
@@ -229,6 +234,25 @@ def _event_page(shown: EventAnswers) -> RenderableType:
         ),
     )
     return Group(said, table)
+
+
+def _live_table(shown: LiveUsage) -> RenderableType:
+    return table_of(
+        ("Feature", "Kind", ">Used", ">Held", ">Limit", ">Remaining", "Resets", "Value"),
+        (
+            (
+                one.feature,
+                one.kind if one.enabled else f"{one.kind}, off",
+                one.used_units if one.kind == "metered" else None,
+                one.held_units or None,
+                one.limit_units,
+                one.remaining_units,
+                "" if one.reset_at is None else one.reset_at.isoformat(),
+                one.value,
+            )
+            for one in shown.features
+        ),
+    )
 
 
 def _usage_table(shown: Usage) -> RenderableType:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.console import Group, RenderableType
 
 from gateway.command.client.bill import Grant, TopUp, Wallet, Wallets
+from gateway.command.client.live import LiveWallet, LiveWallets
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.option import CustomerArgument, IdempotencyKey, instant_or_none, key_or_new
 from gateway.command.terminal.table import day, facts_of, minor, nanos, table_of
 
 wallets = typer.Typer(name="wallets", help="Prepaid balances.", no_args_is_help=True)
+
+_NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
 
 CurrencyOption = Annotated[str, typer.Option(help="ISO 4217 code of the wallet.")]
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="In the major unit, such as 25.00.")]
@@ -50,7 +53,10 @@ def show_wallets(
 ) -> None:
     """A customer's balances and the grants that make them."""
     path = route("/v1/customers/{}/wallets", customer_id)
-    desk.show(lambda planes: (planes.gateway if live else planes.control).get(path, Wallets), _wallets_page)
+    if live:
+        desk.show(lambda planes: planes.gateway.get(path, LiveWallets), _live_page)
+    else:
+        desk.show(lambda planes: planes.control.get(path, Wallets), _wallets_page)
 
 
 @hang(wallets, "top-up")
@@ -59,7 +65,9 @@ def top_up(  # noqa: PLR0913 - the options of a command
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
-    currency: CurrencyOption = "USD",
+    currency: _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
+
+CurrencyOption = "USD",
     method: Annotated[str, typer.Option(help="stripe, ach or wire; how the customer pays where left out.")] = "",
     reference: Annotated[str, typer.Option(help="What the bank statement says.")] = "",
     expires: ExpiresOption = "",
@@ -79,7 +87,9 @@ def grant(  # noqa: PLR0913 - the options of a command
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
-    currency: CurrencyOption = "USD",
+    currency: _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
+
+CurrencyOption = "USD",
     priority: PriorityOption = None,
     expires: ExpiresOption = "",
     note: Annotated[str, typer.Option(help="Why.")] = "",
@@ -99,16 +109,34 @@ def grant(  # noqa: PLR0913 - the options of a command
 def _wallets_page(shown: Wallets) -> RenderableType:
     parts: list[RenderableType] = []
     for wallet in shown.wallets:
-        parts += [_wallet_facts(wallet), _grant_table(wallet), ""]
-    return Group(*parts[:-1]) if parts else "No wallet yet: `tallygate wallets top-up` makes one."
+        parts += [facts_of((("balance", nanos(wallet.balance_nanos, wallet.currency)),)), _grant_table(wallet), ""]
+    return Group(*parts[:-1]) if parts else _NONE
 
 
-def _wallet_facts(wallet: Wallet) -> RenderableType:
-    return facts_of(
+def _live_page(shown: LiveWallets) -> RenderableType:
+    parts: list[RenderableType] = []
+    for wallet in shown.wallets:
+        balance = ("balance", nanos(wallet.balance_nanos, wallet.currency))
+        held = ("held", nanos(wallet.held_nanos, wallet.currency) if wallet.held_nanos else "")
+        parts += [facts_of((balance, held)), _live_table(wallet), ""]
+    return Group(*parts[:-1]) if parts else _NONE
+
+
+def _live_table(wallet: LiveWallet) -> RenderableType:
+    return table_of(
+        ("Grant", "Kind", ">Remaining", ">Held", ">Priority", "Expires", ""),
         (
-            ("balance", nanos(wallet.balance_nanos, wallet.currency)),
-            ("held", nanos(wallet.held_nanos, wallet.currency) if wallet.held_nanos else ""),
-        )
+            (
+                one.id,
+                "paid" if one.paid else "promotional",
+                nanos(one.remaining_nanos, wallet.currency),
+                nanos(one.held_nanos, wallet.currency),
+                one.priority,
+                day(one.expires_at),
+                "" if one.usable else "cannot be used now",
+            )
+            for one in wallet.grants
+        ),
     )
 
 
