@@ -145,6 +145,7 @@ end
 -- End an open hold at the quantities of its charges. An ending has outcome, digest and keep_ms. Returns the answer;
 -- nil where the quantities are too large to be counted, and then nothing is written.
 local function end_hold(hold, charges, place, ending)
+  redis.call('ZSCORE', place.shard_holds, hold.id) -- a key of another type stops here, before the first write
   local at = reprice(hold, charges, place.real_ms)
   local counters = open_counters(hold.counters, charges, at)
   local total = count_charges(charges)

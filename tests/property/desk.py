@@ -1,0 +1,152 @@
+"""The desk: runs the scripts on a real Valkey and tells everything it then holds, in plain values.
+
+What the model claims about time is a `Near`: the server's clock runs on while a test thinks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import redis
+
+from billing_core.contract.keys import CustomerKeys, customer_keys, hold_key
+from lua.loader import SCRIPTS
+
+TOLERANCE_MS = 60_000
+NUMBER_FIELDS = frozenset({"deadline_ms", "at", "charged", "released", "uncollected", "balance", "v", "off"})
+RAW_FIELDS = frozenset({"body"})
+
+Reply = tuple[int | str, ...] | int | str
+
+
+class Near(int):
+    """An instant or a span in milliseconds that another one equals when less than a minute lies between."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and abs(int(self) - int(other)) < TOLERANCE_MS
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Desk:
+    """One client with the scripts loaded."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.shas = {name: client.script_load(script.text) for name, script in SCRIPTS.items()}
+
+    def clear(self) -> None:
+        self.client.flushall()
+
+    def now_ms(self) -> int:
+        seconds, micros = self.client.time()
+        return seconds * 1000 + micros // 1000
+
+    def wait_until(self, instant_ms: int) -> None:
+        """Ask the server for its time until the instant is over."""
+        while self.now_ms() <= instant_ms:
+            pass
+
+    def run(self, name: str, keys: list[str], *args: object) -> Reply:
+        """The script's reply; the words of an error reply as text, any other failure raises."""
+        try:
+            return plain(self.client.evalsha(self.shas[name], len(keys), *keys, *args))
+        except redis.ResponseError as error:
+            words = str(error)
+            if words not in SCRIPTS[name].error_replies:
+                raise
+            return words
+
+    def dump(self) -> dict[str, Any]:
+        """Everything that the server holds: key -> content, or (content, ms to live) where it will vanish."""
+        names = sorted(self.client.keys("*"))
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.type(name)
+            pipe.pttl(name)
+        facts = pipe.execute()
+        for name, kind in zip(names, facts[::2], strict=True):
+            READERS[kind](pipe, name)
+        contents = pipe.execute()
+        return {
+            name.decode(): plain_content(kind, content) if ttl < 0 else (plain_content(kind, content), ttl)
+            for name, kind, ttl, content in zip(names, facts[::2], facts[1::2], contents, strict=True)
+        }
+
+    def dump_raw(self) -> dict[bytes, bytes]:
+        """Everything as the server would store it, whatever it is."""
+        names = sorted(self.client.keys("*"))
+        return {name: self.client.dump(name) for name in names}
+
+
+READERS = {
+    b"string": lambda pipe, name: pipe.get(name),
+    b"hash": lambda pipe, name: pipe.hgetall(name),
+    b"zset": lambda pipe, name: pipe.zrange(name, 0, -1, withscores=True),
+    b"stream": lambda pipe, name: pipe.xrange(name),
+}
+
+
+def plain(reply: Any) -> Reply:
+    """Bytes as text, lists as tuples."""
+    if isinstance(reply, list):
+        return tuple(plain(part) for part in reply)
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def plain_content(kind: bytes, content: Any) -> Any:
+    """A key's content as the model tells it."""
+    if kind == b"hash":
+        return {name.decode(): plain_field(name.decode(), value) for name, value in content.items()}
+    if kind == b"zset":
+        return {name.decode(): int(score) for name, score in content}
+    if kind == b"stream":
+        return [plain_content(b"hash", fields) for _, fields in content]
+    return unpacked(content) if content[:1] == b"\x92" else content.decode()
+
+
+def plain_field(name: str, value: bytes) -> Any:
+    """A field of a hash: packed orders unpacked, numbers as numbers."""
+    if name.startswith("o:"):
+        return unpacked(value)
+    if name.startswith(("f:", "promised:")) or name in ("body", "b"):
+        return value
+    if name in NUMBER_FIELDS or name[:2] in ("r:", "h:") or name[-2:] in (":u", ":w", ":h"):
+        return int(value)
+    return value.decode()
+
+
+def unpacked(value: bytes) -> Any:
+    return frozen(msgspec.msgpack.decode(value))
+
+
+def frozen(value: Any) -> Any:
+    return tuple(frozen(part) for part in value) if isinstance(value, list) else value
+
+
+def neighbours(tenant_id: str) -> list[CustomerKeys]:
+    """Two customers of one shard."""
+    first = customer_keys(tenant_id, "c0")
+    codes = (f"c{number}" for number in range(1, 100_000))
+    second = next(keys for code in codes if (keys := customer_keys(tenant_id, code)).shard == first.shard)
+    return [first, second]
+
+
+def decision_keys(keys: CustomerKeys, idempotency_key: str = "") -> list[str]:
+    """The keys of consume and peek, and the first eight of hold."""
+    return [
+        keys.epoch,
+        keys.snapshot,
+        keys.counters,
+        keys.wallet,
+        keys.stream,
+        keys.holds,
+        keys.shard_holds,
+        keys.idempotency_prefix + idempotency_key,
+    ]
+
+
+def hold_keys(keys: CustomerKeys, hold_id: str) -> list[str]:
+    """The keys of settle; release takes the first three."""
+    return [keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream]
