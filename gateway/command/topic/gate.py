@@ -117,7 +117,7 @@ async def _send(planes: Planes, documents: list[msgspec.Raw]) -> Answer[EventAns
     return Answer(value=joined, raw=msgspec.json.encode(joined))
 
 
-def show_usage(
+def show_usage(  # noqa: PLR0913 - the options of a command
     desk: Desk,
     customer_id: CustomerArgument,
     *,

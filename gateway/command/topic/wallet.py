@@ -65,9 +65,7 @@ def top_up(  # noqa: PLR0913 - the options of a command
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
-    currency: _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
-
-CurrencyOption = "USD",
+    currency: CurrencyOption = "USD",
     method: Annotated[str, typer.Option(help="stripe, ach or wire; how the customer pays where left out.")] = "",
     reference: Annotated[str, typer.Option(help="What the bank statement says.")] = "",
     expires: ExpiresOption = "",
@@ -87,9 +85,7 @@ def grant(  # noqa: PLR0913 - the options of a command
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
-    currency: _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
-
-CurrencyOption = "USD",
+    currency: CurrencyOption = "USD",
     priority: PriorityOption = None,
     expires: ExpiresOption = "",
     note: Annotated[str, typer.Option(help="Why.")] = "",
