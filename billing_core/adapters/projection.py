@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
+from billing_core.adapters.redis_client import execute
 from billing_core.contract.keys import (
     DIRECTORY_KEY,
     INVALIDATION_CHANNEL,
@@ -140,11 +141,13 @@ class Projection:
         pipe = self.client.pipeline(transaction=False)
         for act in acts:
             pipe.execute_command("EVALSHA", SCRIPTS[act.script].sha, len(act.keys), *act.keys, *act.args)
-        return await pipe.execute(raise_on_error=False) if acts else []
+        return await execute(pipe, raise_on_error=False) if acts else []
 
     async def _load(self, names: Iterable[str]) -> None:
+        pipe = self.client.pipeline(transaction=False)
         for name in sorted(names):
-            await self.client.execute_command("SCRIPT LOAD", SCRIPTS[name].text)
+            pipe.execute_command("SCRIPT LOAD", SCRIPTS[name].text)
+        await execute(pipe)
 
     async def put_credentials(self, records: Mapping[str, KeyRecord | None]) -> None:
         """Write each credential as it is now (None: nobody), and tell every gateway to forget what it knew."""
@@ -156,32 +159,34 @@ class Projection:
                 pipe.set(api_key_name(digest), _ENCODER.encode(record))
             pipe.publish(INVALIDATION_CHANNEL, digest)
         if records:
-            await pipe.execute()
+            await execute(pipe)
 
     async def put_meters(self, tenant_id: str, meters: Mapping[str, Mapping[str, int]]) -> None:
         """Write which events the tenant's meters read, and tell every gateway."""
         pipe = self.client.pipeline(transaction=False)
         pipe.set(meters_key(tenant_id), _ENCODER.encode(meters))
         pipe.publish(INVALIDATION_CHANNEL, f"meters:{tenant_id}")
-        await pipe.execute()
+        await execute(pipe)
 
     async def has_directory(self) -> bool:
         """Whether Redis still has the credentials and meters."""
-        return bool(await self.client.exists(DIRECTORY_KEY))
+        pipe = self.client.pipeline(transaction=False)
+        pipe.exists(DIRECTORY_KEY)
+        return bool((await execute(pipe))[0])
 
     async def open_directory(self) -> None:
         """Say that all credentials and meters are written; gateways start with an empty memory."""
         pipe = self.client.pipeline(transaction=False)
         pipe.set(DIRECTORY_KEY, 1)
         pipe.publish(INVALIDATION_CHANNEL, "*")
-        await pipe.execute()
+        await execute(pipe)
 
     async def epochs(self) -> list[int | None]:
         """The epoch of each shard in Redis, by number; None where the shard is not built."""
         pipe = self.client.pipeline(transaction=False)
         for lane in range(LANE_COUNT):
             pipe.mget([epoch_key(shard) for shard in range(SHARD_COUNT) if lane_of(shard) == lane])
-        return [None if text is None else int(text) for lane in await pipe.execute() for text in lane]
+        return [None if text is None else int(text) for lane in await execute(pipe) for text in lane]
 
     async def open_fresh(self, epochs: Mapping[int, int]) -> None:
         """Open shards that nobody has ever used."""
@@ -189,19 +194,21 @@ class Projection:
         for shard, epoch in epochs.items():
             pipe.set(epoch_key(shard), epoch, nx=True)
         if epochs:
-            await pipe.execute()
+            await execute(pipe)
 
     async def shards_with_due_holds(self, shards: Sequence[int], *, instant_ms: int) -> list[int]:
         """Those of the shards where a hold's deadline has passed."""
         pipe = self.client.pipeline(transaction=False)
         for shard in shards:
             pipe.zcount(shard_holds_key(shard), "-inf", instant_ms)
-        counts = await pipe.execute()
+        counts = await execute(pipe)
         return [shard for shard, count in zip(shards, counts, strict=True) if count]
 
     async def run_id(self) -> str:
         """What changes whenever the server starts anew."""
-        return str((await self.client.info("server"))["run_id"])
+        pipe = self.client.pipeline(transaction=False)
+        pipe.info("server")
+        return str((await execute(pipe))[0]["run_id"])
 
 
 def _outcome(reply: Any) -> int | Refused:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import WatchError
 
+from billing_core.adapters.redis_client import execute
 from billing_core.contract.keys import (
     build_key,
     customer_keys,
@@ -60,11 +61,13 @@ class ShardImages:
         for shard in shards:
             pipe.set(build_key(shard), self._token)
             pipe.delete(epoch_key(shard))
-        await pipe.execute()
+        await execute(pipe)
 
     async def write(self, shard: int, customers: Sequence[CustomerImage]) -> bool:
         """Replace these customers and drop the shard's holds; False where another builder has taken over."""
-        held: list[bytes] = await self._client.zrange(shard_holds_key(shard), 0, -1)
+        pipe = self._client.pipeline(transaction=False)
+        pipe.zrange(shard_holds_key(shard), 0, -1)
+        held: list[bytes] = (await execute(pipe))[0]
         dropped = [hold_key(hold_id.decode(), shard) for hold_id in held]
         if not await self._under_token(shard, [("DEL", shard_holds_key(shard), *dropped)]):
             return False
@@ -93,7 +96,7 @@ class ShardImages:
             for command in commands:
                 pipe.execute_command(*command)
             try:
-                await pipe.execute()
+                await execute(pipe)
             except WatchError:
                 return False
         return True

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import ResponseError
 
+from billing_core.adapters.redis_client import execute
 from billing_core.contract.keys import customer_keys, epoch_key, lane_of, stream_key
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.values.clock import EPOCH
@@ -85,7 +86,9 @@ class UsageStream:
 
     async def now(self) -> datetime:
         """Redis time."""
-        return _instant(await self._client.execute_command("TIME"))
+        pipe = self._client.pipeline(transaction=False)
+        pipe.execute_command("TIME")
+        return _instant((await execute(pipe))[0])
 
     async def read(self, after: Positions, *, most: int) -> Harvest:
         """About `most` entries behind these positions; full streams are asked again while there is room."""
@@ -111,7 +114,7 @@ class UsageStream:
         for lane in _by_lane(after).values():
             names = {stream_key(shard): shard for shard in lane}
             pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names, *[str(after[shard]) for shard in lane])
-        time, *replies = await pipe.execute()
+        time, *replies = await execute(pipe)
         shard_of = {stream_key(shard).encode(): shard for shard in after}
         found = {shard_of[name]: entries for reply in replies if reply for name, entries in reply.items()}
         return _instant(time), found
@@ -123,7 +126,7 @@ class UsageStream:
             following = StreamPosition(position.ms, position.seq + 1)
             pipe.execute_command("XTRIM", stream_key(shard), "MINID", str(following))
         if written_to:
-            await pipe.execute()
+            await execute(pipe)
 
     async def capture(self, shard: int, owners: Sequence[tuple[str, str]]) -> Capture:
         """The shard at one instant, with the wallets of these (tenant, customer) of it."""
@@ -133,7 +136,7 @@ class UsageStream:
         pipe.execute_command("XINFO STREAM", stream_key(shard))
         for tenant_id, customer_id in owners:
             pipe.execute_command("HGETALL", customer_keys(tenant_id, customer_id).wallet)
-        is_built, entries, about, *wallets = await pipe.execute(raise_on_error=False)
+        is_built, entries, about, *wallets = await execute(pipe, raise_on_error=False)
         _raise_first([is_built, entries, *wallets])
         return Capture(shard=shard, is_built=bool(is_built), last=_last_id(about), entries=entries, wallets=wallets)
 
@@ -142,7 +145,7 @@ class UsageStream:
         pipe = self._client.pipeline(transaction=False)
         for shard in shards:
             pipe.execute_command("XINFO STREAM", stream_key(shard))
-        return [_last_id(about) for about in await pipe.execute(raise_on_error=False)]
+        return [_last_id(about) for about in await execute(pipe, raise_on_error=False)]
 
 
 def _by_lane(shards: Iterable[int]) -> dict[int, list[int]]:

@@ -82,7 +82,7 @@ async def lease_lanes(tx: Transaction, lease: Lease) -> tuple[int, list[int]]:
     await tx.run(Q["flusher_bury"])
     await tx.run(Q["flusher_report"], lease.owner, lease.lease_ms)
     live = (await tx.one(Q["flusher_count"], _Count)).count
-    share = -(-LANE_COUNT // live)
+    share = -(-LANE_COUNT // max(live, 1))
     held = sorted(one.lane for one in await tx.many(Q["lanes_renew"], _Lane, lease.owner, lease.lease_ms))
     kept, surplus = held[:share], held[share:]
     if surplus:

@@ -1,0 +1,37 @@
+"""The worker's client of Redis: bytes, RESP3, and failures that come through as they are.
+
+The client library would time its writes with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that
+arrives together with the reply: a role that is told to stop would go on. So its own timeouts are off, and pipelines
+are executed here under a deadline. Its retries are off too: whether to try again is for the flow to say, which
+knows what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+_DEADLINE_S: Final = 10.0
+
+REDIS_FAILURES: Final = (OSError, RedisConnectionError, RedisTimeoutError)
+"""What a server that is away or hung looks like; a worker waits and tries again."""
+
+
+def connect(url: str) -> Any:
+    """A client of the server at the address; it connects when it is first used."""
+    return redis.asyncio.Redis.from_url(url, protocol=3, socket_timeout=None, retry=Retry(NoBackoff(), 0))
+
+
+async def execute(pipe: Any, *, raise_on_error: bool = True) -> list[Any]:
+    """The replies of a pipeline.
+
+    Raises: TimeoutError (an OSError) where Redis does not answer; the first error reply, unless told not to.
+    """
+    async with asyncio.timeout(_DEADLINE_S):
+        return await pipe.execute(raise_on_error=raise_on_error)

@@ -1,0 +1,153 @@
+"""What the gate decided becomes rows, each once, wherever a flusher is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from billing_core.adapters.usage_stream import Harvest, Positions, UsageStream
+from billing_core.contract.keys import shard_of_customer, stream_key
+from billing_core.contract.usage_event import EventBody, encode_body
+from billing_core.store import shard as shards
+from tests.integration.stream.conftest import NANOS_PER_TOKEN, Works, eventually, says
+
+
+async def test_a_decision_becomes_one_event_and_one_movement(works: Works) -> None:
+    """And the nanos are on the grant, the stream is trimmed, and the lane says it is drained."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    before = await works.stream.now()
+    assert (await works.consume("c", 374))[0] == b"allowed"
+    await works.flush()
+    event = await works.raw.fetchrow("SELECT * FROM usage_event")
+    assert (event["name"], event["source"], event["quantity"]) == ("input_tokens", "gate", 374)
+    assert event["charged_nanos"] == 374 * NANOS_PER_TOKEN
+    assert event["decided_at"] == event["event_at"]
+    assert event["key_hint"] == "abcd"
+    movement = await works.raw.fetchrow("SELECT * FROM movement")
+    assert (movement["grant_id"], movement["nanos"]) == (grant, 374 * NANOS_PER_TOKEN)
+    assert movement["event_id"] == event["event_id"]
+    assert await works.spent(grant) == 374 * NANOS_PER_TOKEN
+    assert await works.entries("c") == 0
+
+    async def is_drained() -> bool:
+        async with works.db.transaction() as tx:
+            at = await shards.drained_at(tx)
+        return at is not None and at > before
+
+    async with works.flusher():
+        await eventually(is_drained)
+
+
+async def test_a_settled_hold_and_a_client_event_become_rows_too(works: Works) -> None:
+    """A client's event keeps its own time and fields, and its quantity where it says one."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    hold_id = await works.hold("c", 500)
+    assert (await works.settle("c", hold_id, 44))[0] == b"settled"
+    body = EventBody(
+        event_id="e1",
+        tenant_id="t",
+        customer_id="c",
+        name="llm",
+        event_at_ms=1_772_000_000_123,
+        properties={"model": "small", "quantity": "2.50", "note": "nine ✓"},
+    )
+    stream = stream_key(shard_of_customer("t", "c"))
+    await works.valkey.xadd(stream, {"k": "event", "b": encode_body(body), "at": 1_772_000_001_000, "e": 1})
+    await works.flush()
+    rows = await works.raw.fetch("SELECT * FROM usage_event ORDER BY source")
+    client, gate = rows
+    assert (client["name"], client["source"], str(client["quantity"])) == ("llm", "client", "2.50")
+    assert client["event_at"].timestamp() == 1_772_000_000.123
+    assert json.loads(client["properties"]) == body.properties
+    assert (gate["quantity"], gate["event_id"]) == (44, hold_id)
+    assert await works.spent(grant) == 44 * NANOS_PER_TOKEN
+    partitions = await works.raw.fetchval(
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_event'::regclass"
+    )
+    assert partitions == 3, "each month has its partition, and nothing is elsewhere"
+    assert await works.count("usage_event_elsewhen") == 0
+
+
+async def test_two_flushers_share_the_lanes_and_write_each_decision_once(works: Works) -> None:
+    """Each gets eight lanes; when one leaves, the other takes them all."""
+    for number in range(20):
+        await works.customer(f"c{number}", nanos=[10**9])
+    async with works.flusher("a", lease_ms=2_000) as first:
+        await eventually(lambda: says(first.lanes == 16))
+        async with works.flusher("b", lease_ms=2_000) as second:
+            await eventually(lambda: says((first.lanes, second.lanes) == (8, 8)))
+            for number in range(200):
+                await works.consume(f"c{number % 20}", 1)
+            await eventually(works.drained)
+            await eventually(lambda: says(first.usage_rows + second.usage_rows == 200))
+            assert min(first.usage_rows, second.usage_rows) > 0
+        await eventually(lambda: says(first.lanes == 16))
+    assert await works.count("usage_event") == 200
+    assert await works.count("movement") == 200
+
+
+class Gated(UsageStream):
+    """A flusher's stream that stops where a test wants it to stop, and says so."""
+
+    def __init__(self, client: object, *, at: str) -> None:
+        super().__init__(client)
+        self._at = at
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def _pause(self) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+
+    async def read(self, after: Positions, *, most: int) -> Harvest:
+        harvest = await super().read(after, most=most)
+        if self._at == "after read" and harvest.readings:
+            await self._pause()
+        return harvest
+
+    async def trim(self, written_to: Positions) -> None:
+        if self._at == "before trim" and any(position.ms for position in written_to.values()):
+            await self._pause()
+        await super().trim(written_to)
+
+
+@pytest.mark.parametrize("at", ["after read", "before trim"])
+async def test_a_flusher_that_sleeps_past_its_lease_writes_nothing_twice(works: Works, at: str) -> None:
+    """Another one takes its lanes and does the work; when it wakes, it finds that out."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    sleeper = Gated(works.valkey, at=at)
+    async with works.flusher("sleeper", stream=sleeper, lease_ms=60) as slept:
+        await works.consume("c", 7)
+        await sleeper.reached.wait()
+        async with works.flusher("waker", lease_ms=2_000) as woke:
+            await eventually(works.drained)
+            await works.consume("c", 5)
+            await eventually(works.drained)
+            await eventually(lambda: says(woke.usage_rows == (2 if at == "after read" else 1)))
+            sleeper.go_on.set()
+            if at == "after read":
+                await eventually(lambda: says(slept.conflicts == 1))
+            await works.consume("c", 3)
+            await eventually(works.drained)
+    assert await works.count("usage_event") == 3
+    assert await works.spent(grant) == 15 * NANOS_PER_TOKEN
+    await works.flush()
+
+
+async def test_a_flusher_that_died_between_commit_and_trim_leaves_nothing_behind(works: Works) -> None:
+    """Who takes the lanes after it trims what is written, and writes it no second time."""
+    await works.customer("c", nanos=[10**9])
+    dying = Gated(works.valkey, at="before trim")
+    async with works.flusher("dying", stream=dying):
+        await works.consume("c", 7)
+        await dying.reached.wait()
+    assert await works.entries("c") == 1
+    async with works.flusher("next"):
+
+        async def is_trimmed() -> bool:
+            return await works.entries("c") == 0
+
+        await eventually(is_trimmed)
+    assert await works.count("usage_event") == 1

@@ -1,0 +1,97 @@
+"""Rows out of bytes, against the readable decoder of the same bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from billing_core.contract.usage_event import EntryKind, EventBody, decode_entry, encode_body
+from billing_core.flows.transcribe import Transcript
+from billing_core.store.usage import MOVEMENT_COLUMNS, USAGE_COLUMNS
+
+BODY = EventBody(
+    event_id="dec_1",
+    tenant_id="acme",
+    customer_id="zoë",
+    features=("input", "output"),
+    key_hint="ab12",
+)
+ENTRY = {
+    b"k": b"debit",
+    b"b": encode_body(BODY),
+    b"at": b"1772000000123",
+    b"q": b"374 44",
+    b"c": b"935000 440000",
+    b"u": b"0 7",
+    b"m": b"gra_1=1000000 gra_2=375000",
+    b"w": b"USD",
+    b"e": b"3",
+}
+
+
+def transcript_of(fields: dict[bytes, bytes], **more: object) -> Transcript:
+    transcript = Transcript(**more)
+    transcript.add(5, [(b"1772000000200-4", [part for pair in fields.items() for part in pair])])
+    return transcript
+
+
+@pytest.mark.parametrize("kind", [b"debit", b"settle"])
+def test_the_rows_say_what_the_decoder_says(kind: bytes) -> None:
+    """Column by column."""
+    fields = ENTRY | {b"k": kind}
+    entry = decode_entry(b"1772000000200-4", fields)
+    transcript = transcript_of(fields)
+    usage = [dict(zip(USAGE_COLUMNS, row, strict=False)) for row in transcript.usage]
+    assert [row["part"] for row in usage] == [0, 1]
+    for row, charge in zip(usage, entry.charges, strict=True):
+        assert (row["shard"], row["stream_ms"], row["stream_seq"]) == (5, entry.position.ms, entry.position.seq)
+        assert (row["tenant_id"], row["customer_id"]) == (entry.body.tenant_id, entry.body.customer_id)
+        assert (row["event_id"], row["key_hint"]) == (entry.body.event_id, entry.body.key_hint)
+        assert (row["name"], row["quantity"]) == (charge.feature, charge.quantity)
+        assert (row["charged_nanos"], row["uncollected_nanos"]) == (charge.charged_nanos, charge.uncollected_nanos)
+        assert row["event_at"] == row["decided_at"] == datetime(2026, 2, 25, 6, 13, 20, 123000, tzinfo=UTC)
+        assert (row["source"], row["currency"], row["properties"]) == ("gate", entry.currency, None)
+    movements = [dict(zip(MOVEMENT_COLUMNS, row, strict=False)) for row in transcript.movements]
+    for row, movement in zip(movements, entry.movements, strict=True):
+        assert (row["grant_id"], row["nanos"]) == (movement.grant_id, movement.nanos)
+        assert (row["kind"], row["currency"], row["event_id"]) == (entry.kind, entry.currency, "dec_1")
+
+
+def test_what_is_taken_out_of_a_grant_is_added_up_spent_and_lapsed_apart() -> None:
+    """One update a grant and batch, however many entries moved it."""
+    transcript = Transcript()
+    lapse = encode_body(EventBody(event_id="lap_1", tenant_id="acme", customer_id="zoë", grant_id="gra_2"))
+    late = {b"k": b"lapse", b"b": lapse, b"at": b"1772000009000", b"m": b"gra_2=5", b"w": b"USD", b"e": b"3"}
+    for number, fields in enumerate([ENTRY, ENTRY, late]):
+        flat = [part for pair in fields.items() for part in pair]
+        transcript.add(5, [(b"1772000000200-%d" % number, flat)])
+    moves = {move.grant_id: move for move in transcript.moves()}
+    assert (moves["gra_1"].spent_nanos, moves["gra_1"].lapsed_nanos) == (2_000_000, 0)
+    assert (moves["gra_2"].spent_nanos, moves["gra_2"].lapsed_nanos) == (750_000, 5)
+    assert moves["gra_2"].last_at > moves["gra_1"].last_at
+    assert [row[8] for row in transcript.movements] == ["debit"] * 4 + [EntryKind.LAPSE]
+
+
+def test_an_entry_with_one_stranger_among_its_grants_is_parked_whole() -> None:
+    """Neither its rows nor what it takes out of the known grant is left behind."""
+    transcript = transcript_of(ENTRY, strangers={("acme", "gra_2")})
+    assert not transcript.usage
+    assert not transcript.movements
+    assert not transcript.moves()
+    assert len(transcript.parked) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity"),
+    [("2.50", "2.50"), ("0", "0"), ("", "1"), ("NaN", "1"), ("-3", "1"), ("1e5", "1"), ("٣", "1"), ("1.2.3", "1")],
+)
+def test_a_client_says_its_quantity_in_plain_decimals_or_it_is_one(text: str, quantity: str) -> None:
+    """Numbers were checked at the gateway; what only looks like one is a text."""
+    body = encode_body(
+        EventBody(
+            event_id="e", tenant_id="acme", customer_id="c", name="n", event_at_ms=5, properties={"quantity": text}
+        )
+    )
+    transcript = transcript_of({b"k": b"event", b"b": body, b"at": b"9", b"e": b"1"})
+    assert str(dict(zip(USAGE_COLUMNS, transcript.usage[0], strict=False))["quantity"]) == quantity
