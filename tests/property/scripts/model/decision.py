@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from desk import Near, Reply
-from model_customer import LARGEST, Charges, Customer, Line, ReplyError, Tally, debit, reserve, tallies
 
 from billing_core.contract.snapshot import FeatureKind, LimitMode, Snapshot, Status
+from model.customer import LARGEST, Charges, Customer, Line, ReplyError, Tally, debit, reserve, tallies
 
 
 class Decision:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from desk import Near, Reply
-from model_customer import LARGEST, Charges, Customer, Grant, Line, ReplyError, Tally, burn_rank, debit, tallies
-from model_decision import Decision
 
 from billing_core.contract.keys import CustomerKeys, hold_key
 from billing_core.contract.snapshot import Entitlement, Snapshot, Status, snapshot_fields
+from model.customer import LARGEST, Charges, Customer, Grant, Line, ReplyError, Tally, burn_rank, debit, tallies
+from model.decision import Decision
 
 ANSWER_KEPT_MS = 3_600_000
 

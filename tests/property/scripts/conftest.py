@@ -12,10 +12,17 @@ import redis
 sys.path.insert(0, str(Path(__file__).parent))
 
 from desk import Desk
+from shop import Shop
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desk(valkey_server: str) -> Iterator[Desk]:
     """Runs scripts and reads keys; each test begins with `desk.clear()`."""
     with redis.Redis.from_url(valkey_server) as client:
         yield Desk(client)
+
+
+@pytest.fixture
+def shop(desk: Desk) -> Shop:
+    """One customer, nothing granted, nothing allowed."""
+    return Shop(desk)

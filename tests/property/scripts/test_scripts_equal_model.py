@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import Model
-from model_customer import Customer, ReplyError
+from model.customer import Customer, ReplyError
+from model.shard import Model
 
 from billing_core.contract.keys import event_id_key, hold_key
 from billing_core.contract.snapshot import Snapshot, Status, snapshot_fields

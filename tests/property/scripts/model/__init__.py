@@ -1,0 +1,1 @@
+"""The scripts once more, in plain Python."""

@@ -1,0 +1,113 @@
+"""One customer at the desk: rights, grants, and every act in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from desk import Desk, Reply, decision_keys, hold_keys
+
+from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
+from billing_core.contract.snapshot import (
+    Entitlement,
+    FeatureKind,
+    Snapshot,
+    Status,
+    Tariff,
+    Tier,
+    Window,
+    WindowKind,
+    snapshot_fields,
+)
+from billing_core.contract.usage_event import EventBody, UsageEntry, decode_entry, encode_body
+
+KEYS = customer_keys("acme", "c0")
+FOREVER = Window(kind=WindowKind.LIFETIME)
+OVER = Window(kind=WindowKind.EDGES, edges_ms=(1, 2))
+DAY_MS = 86_400_000
+LARGEST = 2**53 - 1
+
+
+def tariff(
+    nanos: int, *, currency: str = "USD", price_id: str = "p", window: Window = FOREVER, **more: Any
+) -> Tariff:
+    tiers = more.pop("tiers", (Tier(upto=0, nanos_per_batch=nanos),))
+    terms = {"package_units": 1, "batch": 1, "tiers": tiers, "window": window} | more
+    return Tariff(price_id=price_id, currency=currency, **terms)
+
+
+def metered(*prices: Tariff, **more: Any) -> Entitlement:
+    """A metered feature with at most one price."""
+    return Entitlement(kind=FeatureKind.METERED, enabled=True, tariff=prices, **more)
+
+
+class Shop:
+    """One customer of one tenant, and everything that can be done for them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.version = desk, 0
+        desk.clear()
+        desk.client.set(KEYS.epoch, 1)
+
+    def project(self, *, status: Status = Status.ACTIVE, offset_ms: int = 0, **features: Entitlement) -> None:
+        self.version += 1
+        snapshot = Snapshot(version=self.version, status=status, clock_offset_ms=offset_ms, features=features)
+        head = self.version, status.value, offset_ms
+        assert self.desk.run("project", [KEYS.epoch, KEYS.snapshot], *head, *snapshot_fields(snapshot)) == 1
+
+    def grant(
+        self, grant_id: str, amount: int, *, effective_ms: int = 0, expires_ms: int = 0, **more: int
+    ) -> Reply:
+        paid, priority, created_ms = more.get("paid", 1), more.get("priority", 0), more.get("created_ms", 0)
+        terms = amount, priority, effective_ms, expires_ms, paid, created_ms
+        return self.desk.run("grant", [KEYS.epoch, KEYS.wallet], "USD", grant_id, *terms)
+
+    def consume(self, *charges: tuple[str, int], key: str = "", digest: str = "d") -> Any:
+        window_ms = 60_000 if key else 0
+        args = digest, window_ms, body(charges), len(charges), *flat(charges)
+        return self.desk.run("consume", decision_keys(KEYS, key), *args)
+
+    def peek(self, *charges: tuple[str, int]) -> Any:
+        return self.desk.run("peek", decision_keys(KEYS), len(charges), *flat(charges))
+
+    def hold(self, *charges: tuple[str, int], ttl_ms: int = 60_000, on_expiry: str = "release") -> Any:
+        hold_id = new_hold_id(KEYS.shard)
+        keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
+        args = "", 0, body(charges), hold_id, ttl_ms, on_expiry, len(charges), *flat(charges)
+        return self.desk.run("hold", keys, *args)
+
+    def due_hold(self, *charges: tuple[str, int], on_expiry: str) -> str:
+        """A hold whose deadline is over."""
+        reply = self.hold(*charges, ttl_ms=1, on_expiry=on_expiry)
+        self.desk.wait_until(reply[7])
+        return reply[8]
+
+    def settle(self, hold_id: str, *charges: tuple[str, int], digest: str = "d", keep_ms: int = 60_000) -> Any:
+        return self.desk.run("settle", hold_keys(KEYS, hold_id), digest, keep_ms, len(charges), *flat(charges))
+
+    def release(self, hold_id: str) -> Any:
+        return self.desk.run("release", hold_keys(KEYS, hold_id)[:3], 60_000)
+
+    def sweep(self) -> Reply:
+        return self.desk.run("sweep", [KEYS.epoch, KEYS.shard_holds, KEYS.stream], 1000)
+
+    def lapse(self, grant_id: str, kind: str) -> Reply:
+        keys = [KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream]
+        return self.desk.run("lapse", keys, "USD", grant_id, kind, body(()))
+
+    def wallet(self, field: str) -> int:
+        return int(self.desk.client.hget(KEYS.wallet, field) or 0)
+
+    def counter(self, field: str) -> int:
+        return int(self.desk.client.hget(KEYS.counters, field) or 0)
+
+    def entries(self) -> list[UsageEntry]:
+        return [decode_entry(stream_id, fields) for stream_id, fields in self.desk.client.xrange(KEYS.stream)]
+
+
+def body(charges: tuple[tuple[str, int], ...]) -> bytes:
+    features = tuple(feature for feature, _ in charges)
+    return encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", features=features))
+
+
+def flat(charges: tuple[tuple[str, int], ...]) -> list[str | int]:
+    return [part for charge in charges for part in charge]

@@ -1,0 +1,108 @@
+"""Many at once: the wallet pays exactly as often as it can, and one act that many ask for happens once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+from desk import Desk, decision_keys, hold_keys, plain
+
+from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
+from billing_core.contract.snapshot import (
+    Entitlement,
+    FeatureKind,
+    Snapshot,
+    Status,
+    Tariff,
+    Tier,
+    Window,
+    WindowKind,
+    snapshot_fields,
+)
+from billing_core.contract.usage_event import EventBody, decode_entry, encode_body
+
+KEYS = customer_keys("acme", "c0")
+PRICE_NANOS = 7
+FOREVER = Window(kind=WindowKind.LIFETIME)
+TIERS = (Tier(upto=0, nanos_per_batch=PRICE_NANOS),)
+TARIFF = Tariff(price_id="p", currency="USD", package_units=1, batch=1, tiers=TIERS, window=FOREVER)
+CALLS = Entitlement(kind=FeatureKind.METERED, enabled=True, tariff=(TARIFF,))
+SNAPSHOT = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": CALLS})
+BODY = encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", features=("calls",)))
+ONE = 1, "calls", 1
+
+
+def open_wallet(desk: Desk, amounts: Sequence[int]) -> None:
+    """A customer with these grants."""
+    desk.clear()
+    desk.client.set(KEYS.epoch, 1)
+    desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(SNAPSHOT))
+    for number, amount in enumerate(amounts):
+        desk.run("grant", [KEYS.epoch, KEYS.wallet], "USD", f"grant_{number}", amount, 0, 0, 0, 1, number)
+
+
+async def all_at_once(url: str, sha: str, calls: Sequence[tuple[list[str], tuple[Any, ...]]]) -> list[Any]:
+    """Each call on a connection of its own, all sent before any reply is read."""
+    clients = [redis.asyncio.Redis.from_url(url) for _ in calls]
+    try:
+        await asyncio.gather(*(client.ping() for client in clients))
+        pairs = zip(clients, calls, strict=True)
+        replies = await asyncio.gather(*(one.evalsha(sha, len(keys), *keys, *args) for one, (keys, args) in pairs))
+        return [plain(reply) for reply in replies]
+    finally:
+        await asyncio.gather(*(client.aclose() for client in clients))
+
+
+async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, valkey_server: str) -> None:
+    """floor(b / a) are granted, whatever grants the balance lies in, and each has its entry."""
+    open_wallet(desk, [30, 3, 43])
+    call = decision_keys(KEYS), ("", 0, BODY, *ONE)
+    replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
+    assert Counter(reply[0] for reply in replies) == {"allowed": 10, "insufficient_balance": 40}
+    entries = [decode_entry(stream_id, fields) for stream_id, fields in desk.client.xrange(KEYS.stream)]
+    moved = sum(movement.nanos for entry in entries for movement in entry.movements)
+    assert (len(entries), moved) == (10, 10 * PRICE_NANOS)
+    wallet = desk.dump()[KEYS.wallet]
+    assert [wallet[f"r:grant_{number}"] for number in range(3)] == [0, 0, 6]
+
+
+async def test_fifty_retries_under_one_key_are_one_debit(desk: Desk, valkey_server: str) -> None:
+    """One acts, the others get its answer."""
+    open_wallet(desk, [1000])
+    call = decision_keys(KEYS, "key"), ("digest", 60_000, BODY, *ONE)
+    replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
+    assert sorted(reply[1] for reply in replies) == [0] + [1] * 49
+    assert len({(reply[0], *reply[2:]) for reply in replies}) == 1
+    assert desk.dump()[KEYS.wallet]["r:grant_0"] == 1000 - PRICE_NANOS
+
+
+async def test_of_concurrent_settles_exactly_one_wins(desk: Desk, valkey_server: str) -> None:
+    """The first ends the hold; the same request again is told the same, another one that it came too late."""
+    open_wallet(desk, [1000])
+    hold_id = new_hold_id(KEYS.shard)
+    keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
+    desk.run("hold", keys, "", 0, BODY, hold_id, 60_000, "release", 1, "calls", 30)
+    calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, 1, "calls", n % 5)) for n in range(50)]
+    replies = await all_at_once(valkey_server, desk.shas["settle"], calls)
+    assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 9, ("conflict", 0): 40}
+    (winner,) = {reply[4] for reply in replies if reply[0] == "settled"}
+    assert desk.dump()[KEYS.wallet] | {"o:USD": None} == {"o:USD": None, "r:grant_0": 1000 - winner, "h:grant_0": 0}
+
+
+async def test_a_settle_and_a_release_at_once_end_the_hold_one_way(desk: Desk, valkey_server: str) -> None:
+    """Either settled or released, and everybody is told the same end."""
+    open_wallet(desk, [1000])
+    hold_id = new_hold_id(KEYS.shard)
+    keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
+    desk.run("hold", keys, "", 0, BODY, hold_id, 60_000, "release", 1, "calls", 30)
+    names = hold_keys(KEYS, hold_id)
+    both = await asyncio.gather(
+        all_at_once(valkey_server, desk.shas["settle"], [(names, ("digest", 60_000, 0))] * 5),
+        all_at_once(valkey_server, desk.shas["release"], [(names[:3], (60_000,))] * 5),
+    )
+    replies = [reply for replies in both for reply in replies]
+    assert len({(reply[0], *reply[2:]) for reply in replies}) == 1
+    assert sorted(reply[1] for reply in replies) == [0] + [1] * 9
