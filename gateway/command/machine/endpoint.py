@@ -22,8 +22,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
     @property
+    def reach(self) -> str:
+        """The host by which a client on this machine gets there, also where it listens on all networks."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - read, not listened on
+
+    @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.reach}]" if ":" in self.reach else self.reach
+        return f"http://{host}:{self.port}"
 
     def refuse_busy(self) -> None:
         """Find out whether a child may listen here.
@@ -44,7 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def ready(self) -> bool:
         """Its own word: does `GET /readyz` answer 200?"""
-        peer = http.client.HTTPConnection(self.host, self.port, timeout=_PROBE_S)
+        peer = http.client.HTTPConnection(self.reach, self.port, timeout=_PROBE_S)
         try:
             peer.request("GET", "/readyz")
             return peer.getresponse().status == http.client.OK

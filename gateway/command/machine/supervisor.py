@@ -126,9 +126,13 @@ class Supervisor:
             self._await_ready(gateway, plan.gateway)
 
     def _fill_stripe(self, port: int) -> Child:
+        """It takes on customers that it never made, so that a demonstration can name any."""
         folder = self.plan.folder / "stripe"
         folder.mkdir(mode=0o700, exist_ok=True)
-        arguments = ("--port", str(port), "--journal", str(folder / "journal.jsonl"))
+        arguments = (
+            *("--port", str(port), "--journal", str(folder / "journal.jsonl"), "--adopt-customers"),
+            *("--webhook-url", f"{self.plan.billing.url}/v1/webhooks/stripe"),
+        )
         return self._fill("stripe", "billing_core.adapters.stripe_double", *arguments, rank=_DOUBLE, own={})
 
     def _fill_gateway(self, number: int) -> Child:

@@ -80,6 +80,15 @@ def test_an_address_that_is_not_ours_is_one_line():
         Endpoint(name="gateway", host="192.0.2.1", port=8080, key="gateway.port").refuse_busy()
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"), ("10.0.0.7", "http://10.0.0.7:80")],
+)
+def test_a_printed_address_is_one_that_a_client_can_use(host, url):
+    """Nobody can connect to "all networks"."""
+    assert Endpoint(name="gateway", host=host, port=80, key="gateway.port").url == url
+
+
 def test_a_second_start_finds_its_secrets_again(tmp_path):
     """Nobody else may read them."""
     keyring = open_keyring(tmp_path)
