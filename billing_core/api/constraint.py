@@ -34,7 +34,7 @@ def failure_of(fault: BaseException) -> Failure | None:
     if isinstance(fault, asyncpg.LockNotAvailableError):
         return StillRunning("another request holds what this one needs")
     if isinstance(fault, (*BUSY, *CONNECTION_FAILURES)):
-        return Unavailable("Postgres does not answer now; nothing was written")
+        return Unavailable("a server behind this one does not answer now")
     if isinstance(fault, asyncpg.IntegrityConstraintViolationError):
         return _of_constraint(fault)
     return None

@@ -36,7 +36,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         told = failure_of(fault)
         if told is None:
             raise _unexpected(request, fault) from fault
-        return _answer_failure(told)
+        return _answer_failure(told, cause=fault)
     except web.HTTPException as told:
         return _answer_http(told)
     except (HttpProcessingError, web.RequestPayloadError) as fault:
@@ -49,12 +49,12 @@ def _unexpected(request: web.Request, fault: BaseException) -> web.HTTPException
     """A bare 500; the trace goes to the log."""
     _LOG.error("%s %s failed", request.method, request.path, exc_info=fault)
     problem = problem_of(Failure("something went wrong here, and nobody expected it"))
-    return web.HTTPInternalServerError(body=msgspec.json.encode(problem), content_type=MEDIA_TYPE)
+    return web.HTTPInternalServerError(text=msgspec.json.encode(problem).decode(), content_type=MEDIA_TYPE)
 
 
-def _answer_failure(failure: Failure) -> web.Response:
+def _answer_failure(failure: Failure, *, cause: BaseException | None = None) -> web.Response:
     if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _LOG.warning("%s: %s", failure.code, failure.detail)
+        _LOG.warning("%s: %s", failure.code, failure.detail, exc_info=cause)
     headers: dict[str, str] = {}
     if failure.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="tallygate"'

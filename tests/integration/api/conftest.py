@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
+from billing_core.adapters.redis_client import connect
 from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
 from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
@@ -132,22 +133,31 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def plane(database: Database) -> AsyncIterator[Plane]:
+async def plane(database: Database, redis_url: str) -> AsyncIterator[Plane]:
     """The control plane; `ours` and `theirs` are two sandboxes."""
     clock = Clock()
     settings = BillingSettings(root_token=ROOT_TOKEN, max_body_bytes=64 * 1024)
     telemetry = Telemetry(TelemetrySettings(service="billing"))
     async with open_stripe(StripeAccess(api_key="sk_test", webhook_secret=WEBHOOK_SECRET)) as processor:
-        house = House(database=database, settings=settings, telemetry=telemetry, clock=clock, processor=processor)
+        client = connect(redis_url)
+        house = House(
+            database=database,
+            settings=settings,
+            telemetry=telemetry,
+            clock=clock,
+            redis=client,
+            processor=processor,
+        )
         runner = make_runner(make_app(house))
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0][:2]
-        async with ClientSession(f"http://{host}:{port}") as client:
-            made = Plane(client, database, clock)
+        async with ClientSession(f"http://{host}:{port}") as session:
+            made = Plane(session, database, clock)
             made.ours = await made.found("ours", sandbox=True)
             made.theirs = await made.found("theirs", sandbox=True)
             yield made
         await runner.cleanup()
+        await client.aclose()
     telemetry.stop()

@@ -59,10 +59,10 @@ def _fault(kind: type[asyncpg.PostgresError], message: str = "no", **told: str) 
         (
             _fault(asyncpg.DeadlockDetectedError),
             Unavailable,
-            "Postgres does not answer now; nothing was written",
+            "a server behind this one does not answer now",
             "",
         ),
-        (_fault(asyncpg.AdminShutdownError), Unavailable, "Postgres does not answer now; nothing was written", ""),
+        (_fault(asyncpg.AdminShutdownError), Unavailable, "a server behind this one does not answer now", ""),
     ],
 )
 def test_a_refusal_of_postgres_is_told_in_the_callers_words(
