@@ -7,7 +7,6 @@ returns: a script makes its functions anew in every call, and what is seldom nee
 
 Headers drift from bodies unless something compares them, so loading compares them:
 
-
 - all five sections are there, and the script's name is its file's;
 - the body binds each key and each argument to a local of the same name, in the header's order;
 - an entry that ends in `*` comes once per repetition; only the last ones may, and they are not bound;

@@ -12,7 +12,7 @@
 --   stream_key           usage stream of the shard
 --   customer_holds_key   deadlines of this customer's holds
 --   shard_holds_key      deadlines of all holds of the shard
---   answer_key           first answer to this idempotency key (not read, as the four before it)
+--   answer_key           first answer to this idempotency key (not read, nor are the three before it)
 -- ARGV
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
