@@ -36,8 +36,19 @@ def quantity_of(value: Decimal | int, *, scale: int, field: str) -> Decimal:
         raise InvalidInput("must be a number that is not negative", field=field)
     if quantity > MAX_EXACT:
         raise InvalidInput("must be below 2^53", field=field)
-    exponent = quantity.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > scale:
+    if digits_after_point(quantity) > scale:
         rule = "must be a whole number" if scale == 0 else f"must have at most {scale} digits after the point"
         raise InvalidInput(rule, field=field)
     return quantity
+
+
+def digits_after_point(quantity: Decimal) -> int:
+    """How many digits a finite decimal really has after its point: 1.50 has one, 2E3 none.
+
+    Counted on the digits themselves: `Decimal.normalize` would first round to the context's 28.
+    """
+    _, digits, exponent = quantity.as_tuple()
+    if not isinstance(exponent, int):
+        return 0
+    trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return max(0, -exponent - trailing)
