@@ -31,6 +31,7 @@ from billing_core.errors import ConfigurationError, Unavailable
 
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_MS: Final = 10
+_LONGEST_POLL_MS: Final = 200
 _LOG_TAIL_BYTES: Final = 2_000
 _LOG_BYTES: Final = 16 * 2**20
 _prctl: Final = ctypes.CDLL(None, use_errno=True).prctl  # bound before any fork: nothing is loaded in the child
@@ -79,11 +80,13 @@ class Child:
         Raises: Unavailable with the last line of the log when the process ends first or time runs out.
         """
         deadline = time.monotonic() + timeout_ms / 1_000
+        pause_ms = float(_POLL_MS)
         while not ready():
-            if self.wait(_POLL_MS):
+            if self.wait(pause_ms):
                 raise Unavailable(
                     f"{self.program.name} ended with status {self.exit_status()}: {self.last_words()}"
                 )
+            pause_ms = min(pause_ms * 1.5, _LONGEST_POLL_MS)
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"{self.program.name} was not ready after {timeout_ms:.0f} ms: {self.last_words()}"

@@ -8,6 +8,7 @@ import socket
 
 import msgspec
 
+from billing_core.contract.problem import Problem
 from billing_core.errors import ConfigurationError
 
 _PROBE_S = 1.0
@@ -50,11 +51,22 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def ready(self) -> bool:
         """Its own word: does `GET /readyz` answer 200?"""
+        return self.fault() == ""
+
+    def fault(self) -> str:
+        """What it says is missing; "" when it is ready."""
         peer = http.client.HTTPConnection(self.reach, self.port, timeout=_PROBE_S)
         try:
             peer.request("GET", "/readyz")
-            return peer.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
+            answer = peer.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer ({error})"
         finally:
             peer.close()
+        if answer.status == http.client.OK:
+            return ""
+        try:
+            return msgspec.json.decode(content, type=Problem).detail
+        except msgspec.DecodeError:
+            return f"status {answer.status}"

@@ -156,7 +156,12 @@ class Supervisor:
         )
 
     def _await_ready(self, child: Child, endpoint: Endpoint) -> None:
-        child.wait_ready(endpoint.ready, timeout_ms=self.plan.up.ready_timeout_ms)
+        try:
+            child.wait_ready(endpoint.ready, timeout_ms=self.plan.up.ready_timeout_ms)
+        except Unavailable as failure:
+            if child.exit_status() is None:
+                raise Unavailable(f"{failure.detail}; it says: {endpoint.fault()}") from None
+            raise
 
     def _migrate(self) -> None:
         child = start(self._program("migrate", "billing_core.migrate", own={}))
