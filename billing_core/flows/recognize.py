@@ -55,7 +55,9 @@ class RevenueReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def recognize_due(db: Database, *, now: datetime, stretch_ms: int = STRETCH_MS) -> int:
-    """Book all burn that is flushed and all days of fees that are over; how many transfers. `now` is real time.
+    """Book all burn that is flushed and all days of fees that are over. `now` is real time.
+
+    How many: transfers of burn, and schedules that earned.
 
     A shard whose burn was booked less than `stretch_ms` ago waits.
     """
@@ -99,13 +101,14 @@ def _lines(balances: Sequence[Balance], accounts: frozenset[Account] | set[Accou
 
 async def _burn(tx: Transaction, stretch: Stretch) -> int:
     """Book a stretch and move the mark behind it."""
-    transfers = [_booked(stretch, one) for one in await schedules.burn_of(tx, stretch)]
+    found = [_booked(stretch, one) for one in await schedules.burn_of(tx, stretch)]
+    transfers = [transfer for transfer in found if transfer is not None]
     invariant(await ledger.book_all(tx, transfers) == len(transfers), "a stretch is booked once")
     await schedules.mark_recognized(tx, stretch)
     return len(transfers)
 
 
-def _booked(stretch: Stretch, one: Burn) -> Transfer:
+def _booked(stretch: Stretch, one: Burn) -> Transfer | None:
     shard, _, _, until_ms, until_seq = stretch.bounds
     cause = Cause(
         tenant_id=one.tenant_id,
@@ -114,13 +117,11 @@ def _booked(stretch: Stretch, one: Burn) -> Transfer:
         source=f"{shard}:{until_ms}-{until_seq}:{one.customer_id}:{one.currency}:{one.day.date().isoformat()}",
         booked_at=one.day,
     )
-    transfer = (breakage if one.lapsed else burn)(cause, one.nanos)
-    invariant(transfer is not None, "a movement moves something")
-    return transfer
+    return (breakage if one.lapsed else burn)(cause, one.nanos)
 
 
 async def _earn(db: Database, tenant: EarningTenant, *, now: datetime) -> int:
-    """Book the finished days of some schedules; how many transfers, 0 where nothing is due any more."""
+    """Book the finished days of some schedules; how many, 0 where none is due any more."""
     at = now + timedelta(milliseconds=tenant.clock_offset_ms)
     async with db.transaction() as tx:
         due = await schedules.due(tx, tenant_id=tenant.tenant_id, at=at, most=SCHEDULES_EARNED_TOGETHER)
@@ -130,4 +131,4 @@ async def _earn(db: Database, tenant: EarningTenant, *, now: datetime) -> int:
         transfers = [transfer for earning in earnings for transfer in earning.transfers]
         invariant(await ledger.book_all(tx, transfers) == len(transfers), "a day of a fee is booked once")
         await schedules.earn(tx, [earning.schedule for earning in earnings])
-    return len(transfers)
+    return len(due)

@@ -1,117 +1,116 @@
--- The laws of bills, payments and books. Each query returns what breaks its law; all of them must return no row.
-
--- name: a_transfer_sums_to_zero
--- rows: many
--- params:
-SELECT tenant_id, transfer_id, currency, sum(nanos) AS nanos FROM ledger_entry GROUP BY 1, 2, 3 HAVING sum(nanos) <> 0;
+-- Laws of bills, payments and what they book. Each query must return no row; '' asks about all tenants. Where a law is
+-- about counts or minor units, the difference is told in those.
 
 -- name: an_invoice_is_the_sum_of_its_lines
 -- rows: many
--- params:
-SELECT i.tenant_id, i.invoice_id, i.total_minor, i.prepaid_minor, sum(l.amount_minor) AS lines_minor, sum(l.prepaid_minor) AS lines_prepaid_minor
+-- params: tenant_id text
+SELECT i.tenant_id, i.customer_id, i.invoice_id AS subject, i.currency,
+    (abs(i.total_minor - coalesce(sum(l.amount_minor), 0)) + abs(i.prepaid_minor - coalesce(sum(l.prepaid_minor), 0)))::bigint
+        AS difference_nanos
 FROM invoice i LEFT JOIN invoice_line l USING (tenant_id, invoice_id)
-GROUP BY 1, 2, 3, 4
+WHERE $1 = '' OR i.tenant_id = $1
+GROUP BY i.tenant_id, i.invoice_id
 HAVING i.total_minor <> coalesce(sum(l.amount_minor), 0) OR i.prepaid_minor <> coalesce(sum(l.prepaid_minor), 0);
 
--- name: a_closed_period_has_one_invoice
+-- name: a_closed_period_has_one_invoice_and_an_open_one_none
 -- rows: many
--- params:
-SELECT p.tenant_id, p.subscription_id, p.start_at, count(i.invoice_id) AS invoices
+-- params: tenant_id text
+SELECT p.tenant_id, p.customer_id, p.subscription_id AS subject, '' AS currency, count(i.invoice_id) AS difference_nanos
 FROM billing_period p LEFT JOIN invoice i
-    ON i.tenant_id = p.tenant_id AND i.subscription_id = p.subscription_id AND i.reason = 'period' AND i.period_start_at = p.start_at
-WHERE p.state = 'closed' GROUP BY 1, 2, 3 HAVING count(i.invoice_id) <> 1;
-
--- name: an_open_period_has_no_invoice_of_its_usage
--- rows: many
--- params:
-SELECT p.tenant_id, p.subscription_id, p.start_at, i.invoice_id
-FROM billing_period p JOIN invoice i
-    ON i.tenant_id = p.tenant_id AND i.subscription_id = p.subscription_id AND i.reason = 'period' AND i.period_start_at = p.start_at
-WHERE p.state = 'open';
+    ON i.tenant_id = p.tenant_id AND i.subscription_id = p.subscription_id AND i.reason = 'period'
+    AND i.period_start_at = p.start_at
+WHERE $1 = '' OR p.tenant_id = $1
+GROUP BY p.tenant_id, p.subscription_id, p.start_at
+HAVING count(i.invoice_id) <> CASE WHEN p.state = 'closed' THEN 1 ELSE 0 END;
 
 -- name: periods_follow_one_another
 -- rows: many
--- params:
-SELECT tenant_id, subscription_id, start_at, before_at FROM (
-    SELECT tenant_id, subscription_id, start_at, lag(end_at) OVER (PARTITION BY tenant_id, subscription_id ORDER BY start_at) AS before_at
-    FROM billing_period) AS period
+-- params: tenant_id text
+SELECT tenant_id, customer_id, subscription_id AS subject, '' AS currency, 1::bigint AS difference_nanos
+FROM (
+    SELECT tenant_id, customer_id, subscription_id, start_at,
+        lag(end_at) OVER (PARTITION BY tenant_id, subscription_id ORDER BY start_at) AS before_at
+    FROM billing_period WHERE $1 = '' OR tenant_id = $1
+) AS period
 WHERE before_at <> start_at;
 
--- name: an_active_subscription_has_an_open_period_and_an_ended_one_has_none
+-- name: an_active_subscription_has_an_open_period_and_an_ended_one_none
 -- rows: many
--- params:
-SELECT s.tenant_id, s.subscription_id, s.state, count(p.start_at) AS open_periods
+-- params: tenant_id text
+SELECT s.tenant_id, s.customer_id, s.subscription_id AS subject, '' AS currency, count(p.start_at) AS difference_nanos
 FROM subscription s LEFT JOIN billing_period p
     ON p.tenant_id = s.tenant_id AND p.subscription_id = s.subscription_id AND p.state = 'open'
-GROUP BY 1, 2, 3 HAVING count(p.start_at) <> CASE WHEN s.state = 'active' THEN 1 ELSE 0 END;
+WHERE $1 = '' OR s.tenant_id = $1
+GROUP BY s.tenant_id, s.subscription_id
+HAVING count(p.start_at) <> CASE WHEN s.state = 'active' THEN 1 ELSE 0 END;
 
 -- name: invoice_numbers_have_no_gap
 -- rows: many
--- params:
-SELECT n.tenant_id, n.last, count(i.number) AS invoices FROM invoice_number n LEFT JOIN invoice i USING (tenant_id)
-GROUP BY 1, 2 HAVING count(i.number) <> n.last;
+-- params: tenant_id text
+SELECT n.tenant_id, '' AS customer_id, 'invoice_number' AS subject, '' AS currency, n.last - count(i.number) AS difference_nanos
+FROM invoice_number n LEFT JOIN invoice i USING (tenant_id)
+WHERE $1 = '' OR n.tenant_id = $1
+GROUP BY n.tenant_id
+HAVING count(i.number) <> n.last;
 
--- name: receivable_is_what_is_finalized_and_not_paid
+-- name: receivable_is_what_finalized_invoices_booked_and_nobody_paid
 -- rows: many
--- params:
--- Minor units are compared, because the exponent of a currency is not known here: each customer's two sums have one ratio.
-WITH owed AS (
-    SELECT tenant_id, customer_id, currency, sum(due_minor - paid_minor) AS minor FROM invoice
-    WHERE state = 'finalized' GROUP BY 1, 2, 3
-), booked AS (
+-- params: tenant_id text
+-- Told in nanos alone: what the open invoices' own transfers put on the receivable is what stands there.
+WITH standing AS (
     SELECT tenant_id, customer_id, currency, sum(nanos) AS nanos FROM ledger_entry
-    WHERE account = 'accounts_receivable' GROUP BY 1, 2, 3
+    WHERE account = 'accounts_receivable' AND ($1 = '' OR tenant_id = $1) GROUP BY tenant_id, customer_id, currency
+), owed AS (
+    SELECT e.tenant_id, e.customer_id, e.currency, sum(e.nanos) AS nanos
+    FROM invoice i
+    JOIN ledger_transfer t ON t.tenant_id = i.tenant_id AND t.source = i.invoice_id
+        AND t.kind IN ('fee_billed', 'usage_billed', 'usage_corrected')
+    JOIN ledger_entry e ON e.tenant_id = t.tenant_id AND e.transfer_id = t.transfer_id AND e.account = 'accounts_receivable'
+    WHERE i.state = 'finalized' AND ($1 = '' OR i.tenant_id = $1)
+    GROUP BY e.tenant_id, e.customer_id, e.currency
 )
-SELECT tenant_id, customer_id, currency, owed.minor, booked.nanos
-FROM owed FULL JOIN booked USING (tenant_id, customer_id, currency)
-WHERE coalesce(booked.nanos, 0) NOT IN (coalesce(owed.minor, 0) * 1000000000, coalesce(owed.minor, 0) * 10000000, coalesce(owed.minor, 0) * 1000000, coalesce(owed.minor, 0) * 100000);
+SELECT tenant_id, customer_id, 'accounts_receivable' AS subject, currency,
+    (coalesce(s.nanos, 0) - coalesce(o.nanos, 0))::bigint AS difference_nanos
+FROM standing s FULL JOIN owed o USING (tenant_id, customer_id, currency)
+WHERE coalesce(s.nanos, 0) <> coalesce(o.nanos, 0);
 
 -- name: deferred_is_what_is_billed_and_not_earned
 -- rows: many
--- params:
+-- params: tenant_id text
 WITH unearned AS (
     SELECT tenant_id, customer_id, currency, sum(total_nanos - recognized_nanos) AS nanos FROM revenue_schedule
-    WHERE state <> 'void' GROUP BY 1, 2, 3
+    WHERE state <> 'void' AND ($1 = '' OR tenant_id = $1) GROUP BY tenant_id, customer_id, currency
 ), booked AS (
     SELECT tenant_id, customer_id, currency, -sum(nanos) AS nanos FROM ledger_entry
-    WHERE account = 'deferred_revenue' GROUP BY 1, 2, 3
+    WHERE account = 'deferred_revenue' AND ($1 = '' OR tenant_id = $1) GROUP BY tenant_id, customer_id, currency
 )
-SELECT tenant_id, customer_id, currency, unearned.nanos AS unearned_nanos, booked.nanos AS booked_nanos
-FROM unearned FULL JOIN booked USING (tenant_id, customer_id, currency)
-WHERE coalesce(unearned.nanos, 0) <> coalesce(booked.nanos, 0);
-
--- name: liability_is_paid_credit_that_is_not_recognized
--- rows: many
--- params:
-WITH granted AS (
-    SELECT tenant_id, customer_id, currency, sum(amount_nanos) AS nanos FROM credit_grant
-    WHERE kind = 'paid' AND payment_id IS NOT NULL GROUP BY 1, 2, 3
-), gone AS (
-    SELECT m.tenant_id, m.customer_id, m.currency, sum(m.nanos) AS nanos
-    FROM movement m
-    JOIN shard s ON s.shard = m.shard AND (m.stream_ms, m.stream_seq) <= (s.recognized_ms, s.recognized_seq)
-    JOIN credit_grant g ON g.tenant_id = m.tenant_id AND g.grant_id = m.grant_id AND g.kind = 'paid' AND g.payment_id IS NOT NULL
-    GROUP BY 1, 2, 3
-), booked AS (
-    SELECT tenant_id, customer_id, currency, -sum(nanos) AS nanos FROM ledger_entry
-    WHERE account = 'contract_liability' GROUP BY 1, 2, 3
-)
-SELECT tenant_id, customer_id, currency, granted.nanos AS granted_nanos, gone.nanos AS gone_nanos, booked.nanos AS booked_nanos
-FROM granted LEFT JOIN gone USING (tenant_id, customer_id, currency) FULL JOIN booked USING (tenant_id, customer_id, currency)
-WHERE coalesce(granted.nanos, 0) - coalesce(gone.nanos, 0) <> coalesce(booked.nanos, 0);
+SELECT tenant_id, customer_id, 'deferred_revenue' AS subject, currency,
+    (coalesce(u.nanos, 0) - coalesce(b.nanos, 0))::bigint AS difference_nanos
+FROM unearned u FULL JOIN booked b USING (tenant_id, customer_id, currency)
+WHERE coalesce(u.nanos, 0) <> coalesce(b.nanos, 0);
 
 -- name: what_is_paid_was_received_once
 -- rows: many
--- params:
-SELECT i.tenant_id, i.invoice_id, i.state, i.due_minor, coalesce(sum(p.amount_minor), 0) AS received_minor
+-- params: tenant_id text
+SELECT i.tenant_id, i.customer_id, i.invoice_id AS subject, i.currency,
+    (coalesce(sum(p.amount_minor), 0) - CASE WHEN i.state = 'paid' THEN i.due_minor ELSE 0 END)::bigint AS difference_nanos
 FROM invoice i LEFT JOIN payment p
     ON p.tenant_id = i.tenant_id AND p.invoice_id = i.invoice_id AND p.state = 'succeeded'
-GROUP BY 1, 2, 3, 4
+WHERE $1 = '' OR i.tenant_id = $1
+GROUP BY i.tenant_id, i.invoice_id
 HAVING coalesce(sum(p.amount_minor), 0) <> CASE WHEN i.state = 'paid' THEN i.due_minor ELSE 0 END;
+
+-- name: a_payment_that_succeeded_is_booked_and_no_other
+-- rows: many
+-- params: tenant_id text
+SELECT p.tenant_id, p.customer_id, p.payment_id AS subject, p.currency, p.amount_minor AS difference_nanos
+FROM payment p LEFT JOIN ledger_transfer t
+    ON t.tenant_id = p.tenant_id AND t.source = p.payment_id AND t.kind IN ('payment_received', 'top_up_paid')
+WHERE (p.state = 'succeeded') <> (t.transfer_id IS NOT NULL) AND ($1 = '' OR p.tenant_id = $1);
 
 -- name: a_top_up_that_succeeded_has_its_grant
 -- rows: many
--- params:
-SELECT p.tenant_id, p.payment_id, p.state, g.grant_id FROM payment p
-LEFT JOIN credit_grant g ON g.tenant_id = p.tenant_id AND g.payment_id = p.payment_id
-WHERE p.purpose = 'top_up' AND (p.state = 'succeeded') <> (g.grant_id IS NOT NULL);
+-- params: tenant_id text
+SELECT p.tenant_id, p.customer_id, p.payment_id AS subject, p.currency, p.amount_minor AS difference_nanos
+FROM payment p LEFT JOIN credit_grant g ON g.tenant_id = p.tenant_id AND g.payment_id = p.payment_id
+WHERE p.purpose = 'top_up' AND (p.state = 'succeeded') <> (g.grant_id IS NOT NULL) AND ($1 = '' OR p.tenant_id = $1);

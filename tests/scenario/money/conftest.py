@@ -6,26 +6,39 @@ every law of the books, so that a scenario fails at the step that broke one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import ClientError, ClientSession, web
 
+from billing_core.adapters.stripe_processor import StripeAccess, StripeProcessor, open_stripe
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument
 from billing_core.contract.keys import shard_of_customer
 from billing_core.flows import bill, subscribe
 from billing_core.flows.close import close_due
+from billing_core.flows.collect import Webhook, apply_webhook, collect_due
 from billing_core.flows.enroll import CustomerDraft, TenantDraft, enroll_customer, found_tenant
 from billing_core.flows.publish import publish
+from billing_core.flows.receive import mark_invoice_received
+from billing_core.flows.recognize import recognize_due
 from billing_core.flows.subscribe import SubscriptionOrder
+from billing_core.flows.top_up import ToppedUp, TopUpOrder, top_up
 from billing_core.invoices.invoice import Invoice
 from billing_core.invoices.line import Line
+from billing_core.payments.payment import Method, Payment, Receipt
 from billing_core.store import invoice as invoices
 from billing_core.store import ledger
+from billing_core.store import payment as payments
 from billing_core.store.customer import Collection
 from billing_core.store.database import Database
 from billing_core.store.query import INVARIANTS
@@ -152,35 +165,45 @@ class World:
         quantity: int = 1,
         *,
         at: datetime | None = None,
-        nanos: tuple[int, int] = (0, 0),
+        grant: str = "",
+        nanos: int = 0,
+        uncollected: int = 0,
+        kind: str = "debit",
         **properties: str,
     ) -> None:
-        """One usage event; `nanos` are what the gate charged and could not collect."""
-        self._events += 1
+        """One usage event, and the movement of the grant that paid `nanos` of it, as one entry of the stream."""
         at = at or self.now
         async with self.db.session() as connection:
             await connection.execute("SELECT ensure_usage_month($1)", at)
-        row = (
-            *(shard_of_customer(TENANT, customer), 1_000_000 + self._events, 0, 0, TENANT, customer),
-            *(f"evt_{self._events}", event, "gate", at, at, Decimal(quantity), properties, "USD", *nanos, ""),
-        )
+        place, name = self._place(customer)
+        charge = ("USD", nanos, uncollected, "")
+        row = (*place, TENANT, customer, name, event, "gate", at, at, Decimal(quantity), properties, *charge)
         async with self.db.transaction() as tx:
-            await tx.copy("usage_event", USAGE_COLUMNS, [(*row, await self._recording(tx))])
+            recorded_at = await self._recording(tx)
+            await tx.copy("usage_event", USAGE_COLUMNS, [(*row, recorded_at)])
+        if nanos:
+            await self._move(place, (TENANT, customer, grant, "USD", kind, nanos, name, at))
 
-    async def burn(
-        self, customer: str, grant: str, nanos: int, *, at: datetime | None = None, kind: str = "debit"
-    ) -> None:
-        """One movement of a grant, and the shard's watermark behind it."""
+    async def lapse(self, customer: str, grant: str, nanos: int, *, at: datetime) -> None:
+        """What is left of a grant lapses."""
+        place, name = self._place(customer)
+        await self._move(place, (TENANT, customer, grant, "USD", "lapse", nanos, name, at))
+
+    def _place(self, customer: str) -> tuple[tuple[int, int, int, int], str]:
         self._events += 1
-        at, shard = at or self.now, shard_of_customer(TENANT, customer)
-        row = (shard, 1_000_000 + self._events, 0, 0, TENANT, customer, grant, "USD", kind, nanos)
+        return (shard_of_customer(TENANT, customer), 1_000_000 + self._events, 0, 0), f"evt_{self._events}"
+
+    async def _move(self, place: tuple[int, int, int, int], moved: tuple[Any, ...]) -> None:
+        """The movement, the grant's sums and the shard's watermark, as a flush leaves them."""
+        grant, kind, nanos = moved[2], moved[4], moved[5]
         async with self.db.transaction() as tx:
-            await tx.copy(
-                "movement", MOVEMENT_COLUMNS, [(*row, f"evt_{self._events}", at, await self._recording(tx))]
+            recorded_at = await self._recording(tx)
+            await tx.copy("movement", MOVEMENT_COLUMNS, [(*place, *moved, recorded_at)])
+            column = "lapsed_nanos" if kind == "lapse" else "spent_nanos"
+            await tx._connection.execute(
+                f"UPDATE credit_grant SET {column} = {column} + $1 WHERE grant_id = $2", nanos, grant
             )
-        column = "lapsed_nanos" if kind == "lapse" else "spent_nanos"
-        await self.execute(f"UPDATE credit_grant SET {column} = {column} + $1 WHERE grant_id = $2", nanos, grant)
-        await self.execute("UPDATE shard SET watermark_ms = $2 WHERE shard = $1", shard, 1_000_000 + self._events)
+            await tx._connection.execute("UPDATE shard SET watermark_ms = $2 WHERE shard = $1", *place[:2])
 
     async def _recording(self, tx: Any) -> datetime:
         return await tx._connection.fetchval("SELECT recording_instant()")
@@ -191,11 +214,47 @@ class World:
         await self.check()
         return closed
 
+    async def collect(self, processor: Any, *, attempts: int = 4) -> int:
+        settled = await collect_due(self.db, processor, now=self.now, attempts=attempts)
+        await self.check()
+        return settled
+
+    async def recognize(self) -> int:
+        booked = await recognize_due(self.db, now=self.now, stretch_ms=0)
+        await self.check()
+        return booked
+
+    async def top_up(self, customer: str, minor: int, method: str = "wire", **more: Any) -> ToppedUp:
+        order = TopUpOrder(
+            tenant_id=TENANT,
+            customer_id=customer,
+            currency="USD",
+            amount_minor=minor,
+            method=Method(method),
+            **{name: value for name, value in more.items() if name != "processor"},
+        )
+        done = await top_up(self.db, more.get("processor"), order=order, now=self.now)
+        await self.check()
+        return done
+
+    async def receive(self, invoice: Invoice, method: str = "wire", reference: str = "FT-1") -> Payment:
+        receipt = Receipt(method=Method(method), reference=reference)
+        async with self.db.transaction() as tx:
+            payment = await mark_invoice_received(
+                tx, tenant_id=TENANT, invoice_id=invoice.invoice_id, receipt=receipt, now=self.now
+            )
+        await self.check()
+        return payment
+
+    async def payments(self) -> list[Payment]:
+        async with self.db.transaction() as tx:
+            return await payments.page(tx, TENANT, chosen=payments.Filter(), count=1000)
+
     async def check(self) -> None:
         """Every law of the house holds."""
         async with self.db.session() as connection:
             for law in INVARIANTS.values():
-                rows = await connection.fetch(law.sql)
+                rows = await connection.fetch(law.sql, TENANT)
                 assert [dict(row) for row in rows] == [], law.name
 
     async def execute(self, sql: str, *values: object) -> None:
@@ -246,3 +305,116 @@ async def world(postgres_url: str) -> AsyncIterator[World]:
         yield made
     finally:
         await db.close()
+
+
+SECRET = "whsec_of_these_tests"
+
+
+class Double:
+    """The Stripe double as a process of its own, and a receiver of its webhooks."""
+
+    def __init__(self, port: int, hook_port: int, folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.journal = folder / "journal.jsonl"
+        self.heard: list[Webhook] = []
+        self.answer: Callable[[Webhook], Any] = self._take
+        self._words = (
+            *(sys.executable, "-P", "-m", "billing_core.adapters.stripe_double", "--port", str(port)),
+            *("--journal", str(self.journal), "--adopt-customers", "--webhook-secret", SECRET),
+            *("--webhook-url", f"http://127.0.0.1:{hook_port}/hook"),
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = ClientSession()
+
+    async def _take(self, webhook: Webhook) -> int:
+        self.heard.append(webhook)
+        return 200
+
+    async def hook(self, request: web.Request) -> web.Response:
+        heard = Webhook(payload=await request.read(), signature=request.headers["Stripe-Signature"])
+        return web.Response(status=await self.answer(heard))
+
+    async def start(self) -> None:
+        self._process = subprocess.Popen(self._words)  # noqa: ASYNC220 - it returns at once
+        await eventually(self.is_ready)
+
+    def kill(self) -> None:
+        """kill -9 of the process that `start` made."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    async def is_ready(self) -> bool:
+        try:
+            async with self.client.get(f"{self.url}/readyz") as answer:
+                return answer.status == 200
+        except ClientError:
+            return False
+
+    async def fault(
+        self, kind: str, act: str = "payment_intents.create", *, times: int = 1, delay_ms: int = 0
+    ) -> None:
+        switch = {"act": act, "kind": kind, "times": times, "delay_ms": delay_ms}
+        async with self.client.post(f"{self.url}/_control/faults", json=switch) as answer:
+            assert answer.status == 200
+
+    async def clear(self) -> None:
+        async with self.client.delete(f"{self.url}/_control/faults") as answer:
+            assert answer.status == 200
+
+    async def settle(self, intent: str) -> None:
+        async with self.client.post(f"{self.url}/_control/settle/{intent}") as answer:
+            assert answer.status == 200
+
+    async def summary(self) -> dict[str, int]:
+        async with self.client.get(f"{self.url}/_control/summary") as answer:
+            return await answer.json()
+
+    async def is_told(self) -> bool:
+        return (await self.summary())["webhooks_waiting"] == 0
+
+
+async def eventually(holds: Callable[[], Any], *, timeout_s: float = 20) -> None:
+    """Ask until it holds; others run between two questions."""
+    async with asyncio.timeout(timeout_s):
+        while not await holds():  # noqa: ASYNC110 - what is asked for happens in another process
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def double(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[Double]:
+    """A running double that tells its webhooks to `double.answer`."""
+    hook_port = free_port()
+    made = Double(free_port(), hook_port, tmp_path)
+    app = web.Application()
+    app.router.add_post("/hook", made.hook)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", hook_port).start()
+    await made.start()
+    try:
+        yield made
+    finally:
+        made.kill()
+        await made.client.close()
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def stripe(double: Double) -> AsyncIterator[StripeProcessor]:
+    """The real client library, pointed at the double."""
+    access = StripeAccess(api_key="sk_test_double", api_base=double.url, webhook_secret=SECRET, timeout_s=10)
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(open_stripe(access))
+
+
+@pytest.fixture
+def told(world: World, stripe: StripeProcessor) -> Callable[[Webhook], Any]:
+    """Apply a webhook to the world, as the control plane does; the status to answer."""
+
+    async def apply(webhook: Webhook) -> int:
+        await apply_webhook(world.db, stripe, webhook=webhook, now=world.now)
+        return 200
+
+    return apply
