@@ -353,8 +353,8 @@ def test_every_reply_and_every_key_equal_the_model(desk: Desk) -> None:
     run_state_machine_as_test(
         ScriptMachine,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
+            max_examples=80,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=False,
