@@ -24,7 +24,7 @@ def test_the_sample_becomes_revenue_that_is_proved_to_the_nano(running_up: Any) 
     assert sum(one["revenue_usage_nanos"] for one in report["accounts"]) == exact
     assert {one["state"] for one in report["accounts"]} == {"paid"}
     assert report["books"]["accounts"]["revenue_usage"] == -exact
-    assert (report["books"]["reconcile_nanos"], report["books"]["reconcile_gaps"]) == (0, 0)
+    assert (report["books"]["reconcile_nanos"], report["books"]["reconcile_findings"]) == (0, 0)
     _drill_down(running_up, report["operator_token"])
 
 

@@ -186,17 +186,34 @@ class Revenue(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[RevenueRow, ...] = ()
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """A grant whose parts do not add up."""
+class Discord(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that does not add up: by which law, whose, and by how much."""
 
-    grant_id: str = ""
+    law: str
     customer_id: str = ""
+    grant_id: str = ""
+    currency: str = ""
     difference_nanos: int = 0
+    detail: str = ""
 
 
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
-    """For every grant: granted less spent, unflushed, held and remaining. Zero, or where it is not."""
+    """For every grant: granted = spent + lapsed + not yet flushed + held + remaining + not yet applied."""
 
+    grants: int = 0
+    granted_nanos: int = 0
+    spent_nanos: int = 0
+    lapsed_nanos: int = 0
+    unflushed_nanos: int = 0
+    held_nanos: int = 0
+    remaining_nanos: int = 0
+    pending_nanos: int = 0
     difference_nanos: int = 0
-    grant_count: int = 0
-    gaps: tuple[Gap, ...] = ()
+    unbuilt_shards: int = 0
+    parked_entries: int = 0
+    findings: tuple[Discord, ...] = ()
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every grant adds up and every law of the books holds."""
+        return not self.findings and self.difference_nanos == 0

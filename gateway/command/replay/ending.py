@@ -129,7 +129,7 @@ class Ending:
         return Books(
             accounts={one.account: one.nanos for one in shown.accounts},
             reconcile_nanos=proof.difference_nanos,
-            reconcile_gaps=len(proof.gaps),
+            reconcile_findings=len(proof.findings),
         )
 
     async def _account(self, seat: Seat, bills: list[Invoice], *, revenue: Revenue, charged_nanos: int) -> Account:

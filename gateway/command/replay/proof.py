@@ -50,7 +50,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 
     accounts: Mapping[str, int]
     reconcile_nanos: int
-    reconcile_gaps: int
+    reconcile_findings: int
 
     def account(self, name: str) -> int:
         """What stands in the account; 0 where nothing was ever booked."""
@@ -177,7 +177,7 @@ def _bookings(price: ListPrice, accounts: tuple[Account, ...], *, books: Books) 
         ),
         ("the trial balance adds up to zero", 0, sum(books.accounts.values()), "nanos"),
         ("reconcile: the difference is zero", 0, books.reconcile_nanos, "nanos"),
-        ("reconcile: every grant adds up, but", 0, books.reconcile_gaps, "grants"),
+        ("reconcile: every law holds, but", 0, books.reconcile_findings, "laws"),
     )
     for law, expected, found, unit in laws:
         yield Finding(law=law, expected=expected, found=found, unit=unit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import typer
 from rich.console import Group, RenderableType
 
@@ -11,6 +13,8 @@ from gateway.command.client.door import Planes
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.option import Since, Until, instant_or_none, key_or_new
 from gateway.command.terminal.table import nanos, table_of
+
+_ALWAYS: Final = frozenset({"granted", "difference"})
 
 ledger = typer.Typer(name="ledger", help="The double-entry books.", no_args_is_help=True)
 
@@ -29,7 +33,7 @@ def show_revenue(desk: Desk, *, since: Since = "", until: Until = "") -> None:
 
 def reconcile(desk: Desk) -> None:
     """Prove that every grant adds up: granted = spent + not yet flushed + held + remaining. Status 1 where not."""
-    if not is_zero(desk.show(_reconcile, reconciliation_page)):
+    if not desk.show(_reconcile, reconciliation_page).is_zero:
         raise typer.Exit(1)
 
 
@@ -66,19 +70,27 @@ def revenue_table(shown: Revenue) -> RenderableType:
     )
 
 
-def is_zero(shown: Reconciliation) -> bool:
-    """Whether every grant adds up."""
-    return not shown.gaps and shown.difference_nanos == 0
-
-
 def reconciliation_page(shown: Reconciliation) -> RenderableType:
-    """Zero, or where it is not."""
-    if is_zero(shown):
-        return f"{shown.grant_count} grants add up: the difference is zero."
-    return Group(
-        f"The difference is {shown.difference_nanos} nanos:",
-        table_of(
-            ("Customer", "Grant", ">Difference (nanos)"),
-            ((one.customer_id, one.grant_id, one.difference_nanos) for one in shown.gaps),
-        ),
+    """The parts that all grants are in, and that they add up, or what does not."""
+    parts = (
+        ("granted", shown.granted_nanos),
+        ("spent", shown.spent_nanos),
+        ("lapsed", shown.lapsed_nanos),
+        ("not yet flushed", shown.unflushed_nanos),
+        ("held", shown.held_nanos),
+        ("remaining", shown.remaining_nanos),
+        ("not yet applied", shown.pending_nanos),
+        ("difference", shown.difference_nanos),
     )
+    sums = table_of((f"{shown.grants} grants", ">Nanos"), (part for part in parts if part[1] or part[0] in _ALWAYS))
+    if shown.is_zero:
+        return sums
+    wrong = table_of(
+        ("Law", "Customer", "Grant", ">Difference (nanos)", "Detail"),
+        (
+            (one.law.replace("_", " "), one.customer_id, one.grant_id, one.difference_nanos, one.detail)
+            for one in shown.findings
+        ),
+        title="What does not add up",
+    )
+    return Group(sums, "", wrong)

@@ -35,7 +35,7 @@ def perfect() -> tuple[tuple[Account, ...], Books]:
             "revenue_usage": -usage,
         },
         reconcile_nanos=0,
-        reconcile_gaps=0,
+        reconcile_findings=0,
     )
     return accounts, books
 
