@@ -48,7 +48,7 @@ def digits_after_point(quantity: Decimal) -> int:
     Counted on the digits themselves: `Decimal.normalize` would first round to the context's 28.
     """
     _, digits, exponent = quantity.as_tuple()
-    if not isinstance(exponent, int):
+    if not isinstance(exponent, int) or not quantity:
         return 0
     trailing = len(digits) - len("".join(map(str, digits)).rstrip("0"))
     return max(0, -exponent - trailing)

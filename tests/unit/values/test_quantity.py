@@ -12,7 +12,8 @@ from billing_core.values.quantity import quantity_of, units_of
 
 
 @pytest.mark.parametrize(("value", "rule"), [
-    (-1, "negative"), (MAX_EXACT + 1, "2\\^53"), (1.0, "whole"), (True, "whole"), ("1", "whole"), (None, "whole"), (Decimal(1), "whole"),
+    (-1, "negative"), (MAX_EXACT + 1, "2\\^53"), (1.0, "whole"), (True, "whole"), ("1", "whole"), (None, "whole"),
+    (Decimal(1), "whole"),
 ])  # fmt: skip
 def test_units_are_whole_and_below_two_to_the_53(value: object, rule: str) -> None:
     """The field and the rule are named."""
@@ -37,7 +38,8 @@ def test_a_quantity_within_its_scale_stays_as_it_is(text: str, scale: int) -> No
 
 @pytest.mark.parametrize(("text", "scale", "rule"), [
     ("1.5", 0, "whole number"), ("1.001", 2, "at most 2 digits"), ("1." + "0" * 40 + "1", 12, "at most 12 digits"),
-    ("-0.1", 1, "not negative"), ("NaN", 1, "not negative"), ("Infinity", 1, "not negative"), (str(MAX_EXACT + 1), 0, "2\\^53"),
+    ("-0.1", 1, "not negative"), ("NaN", 1, "not negative"), ("Infinity", 1, "not negative"),
+    (str(MAX_EXACT + 1), 0, "2\\^53"),
 ])  # fmt: skip
 def test_a_quantity_beyond_its_scale_is_refused_and_not_rounded(text: str, scale: int, rule: str) -> None:
     """However long its tail is."""
