@@ -78,7 +78,7 @@ class Transcript:
 
     def park(self, place: Place, fields: Sequence[bytes], *, reason: str) -> None:
         """Keep an entry out of the way, whole."""
-        self.parked.append((*place, reason[:_REASON_LENGTH], fields))
+        self.parked.append((*place, _tenant_in(fields), reason[:_REASON_LENGTH], fields))
 
     def _add_one(self, place: Place, fields: dict[bytes, bytes]) -> None:
         """Add one entry. All that may fail stands before the first append, so that no entry is half written."""
@@ -151,6 +151,17 @@ def _charge_rows(
         )
         for part, (feature, quantity, charged, lost) in enumerate(zip(body.features, *columns, strict=True))
     ]
+
+
+def _tenant_in(fields: Sequence[bytes]) -> str:
+    """Whose a broken entry is, where that much can be read."""
+    for name, value in zip(fields[::2], fields[1::2], strict=False):
+        if name == b"b":
+            try:
+                return _BODY.decode(value).tenant_id
+            except msgspec.MsgspecError:
+                return ""
+    return ""
 
 
 def _parts(text: bytes) -> list[tuple[str, int]]:

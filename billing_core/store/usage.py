@@ -49,7 +49,7 @@ MOVEMENT_COLUMNS = (
     "event_at",
     "recorded_at",
 )
-PARKED_COLUMNS = ("shard", "stream_ms", "stream_seq", "reason", "fields", "recorded_at")
+PARKED_COLUMNS = ("shard", "stream_ms", "stream_seq", "tenant_id", "reason", "fields", "recorded_at")
 
 Rows = Sequence[tuple[object, ...]]
 
@@ -58,12 +58,13 @@ class _Count(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class ParkedName(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a parked entry stood, and why it was parked."""
+class ParkedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a parked entry stood, whose it is ("" where that cannot be read), and why it was parked."""
 
     shard: int
     stream_ms: int
     stream_seq: int
+    tenant_id: str
     reason: str
 
 
@@ -85,6 +86,6 @@ async def parked_count(tx: Transaction) -> int:
     return (await tx.one(Q["parked_count"], _Count)).count
 
 
-async def parked_of(tx: Transaction, shards: Sequence[int]) -> list[ParkedName]:
-    """The entries of these shards that could not be written."""
-    return await tx.many(Q["parked_of_shards"], ParkedName, list(shards))
+async def parked(tx: Transaction, *, tenant_id: str) -> list[ParkedEntry]:
+    """The entries that could not be written; of one tenant, or of all where it is empty."""
+    return await tx.many(Q["parked_entries"], ParkedEntry, tenant_id)

@@ -43,6 +43,7 @@ CREATE TABLE parked_entry (
     shard        integer NOT NULL,
     stream_ms    bigint NOT NULL,
     stream_seq   bigint NOT NULL,
+    tenant_id    text NOT NULL,
     reason       text NOT NULL,
     fields       bytea[] NOT NULL,
     recorded_at  timestamptz NOT NULL,

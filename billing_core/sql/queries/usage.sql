@@ -8,7 +8,8 @@ SELECT ensure_usage_month($1);
 -- params:
 SELECT count(*) AS count FROM parked_entry;
 
--- name: parked_of_shards
+-- name: parked_entries
 -- rows: many
--- params: shards integer[]
-SELECT shard, stream_ms, stream_seq, reason FROM parked_entry WHERE shard = ANY ($1) ORDER BY shard, stream_ms, stream_seq;
+-- params: tenant_id text
+SELECT shard, stream_ms, stream_seq, tenant_id, reason FROM parked_entry
+WHERE $1 = '' OR tenant_id = $1 ORDER BY shard, stream_ms, stream_seq;

@@ -86,6 +86,13 @@ class Works:
                 LONG_AGO,
             )
             await self.raw.execute(
+                "INSERT INTO billing_period"
+                " (tenant_id, subscription_id, customer_id, start_at, end_at, plan_version)"
+                " VALUES ('t', 'sub_' || $1, $1, $2::timestamptz, '2100-01-01', 1)",
+                customer,
+                LONG_AGO,
+            )
+            await self.raw.execute(
                 "INSERT INTO outbox (kind, tenant_id, customer_id) VALUES ('snapshot', 't', $1)", customer
             )
         grants = [await self.grant(customer, amount) for amount in nanos]
@@ -99,7 +106,7 @@ class Works:
             customer_id=customer,
             currency="USD",
             amount_nanos=nanos,
-            **({"kind": GrantKind.PAID} | more),
+            **({"kind": GrantKind.PROMOTIONAL} | more),
         )
         async with self.db.transaction() as tx:
             return await issue(tx, order, now=system_now())
