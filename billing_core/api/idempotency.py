@@ -29,7 +29,6 @@ from billing_core.store.database import Database, Transaction
 from billing_core.store.tenant import Claim, KeptAnswer, claim_answer, keep_answer, release_answer
 
 GIVEN_UP_AFTER = timedelta(minutes=1)
-KEPT_FOR = timedelta(days=7)
 _HOLE = b"\0"
 _SECRET_BYTES = 24
 

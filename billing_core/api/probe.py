@@ -1,7 +1,7 @@
 """Is it alive, is it ready, how is it doing: three answers that need no credential.
 
 `/healthz` says that the process serves. `/readyz` asks Postgres, and Redis where this process has it, and names
-the one that does not answer in time. `/metrics` is the Prometheus text of what this process counts.
+the one that does not answer in time, or says that the relay has not built all shards there. `/metrics` is the Prometheus text of what this process counts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis.exceptions import RedisError
 
+from billing_core.adapters.projection import Projection
 from billing_core.api.constraint import POSTGRES_FAULTS
 from billing_core.api.route import HOUSE, House
 from billing_core.contract.telemetry import EXPOSITION_TYPE, Distribution, Telemetry
@@ -69,7 +70,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def check_ready(house: House) -> None:
-    """Raise Unavailable unless Postgres, with its schema, and Redis answer in time."""
+    """Raise Unavailable unless Postgres, with its schema, and Redis, with its shards, answer in time."""
     try:
         async with asyncio.timeout(PROBE_S), house.database.transaction() as tx:
             await tenant_of_token(tx, "")
@@ -79,9 +80,11 @@ async def check_ready(house: House) -> None:
         return
     try:
         async with asyncio.timeout(PROBE_S):
-            await house.redis.ping()
+            unbuilt = (await Projection(house.redis).epochs()).count(None)
     except (TimeoutError, OSError, RedisError):
         raise Unavailable("Redis does not answer") from None
+    if unbuilt:
+        raise Unavailable(f"{unbuilt} shards are being built in Redis")
 
 
 async def metrics(request: web.Request) -> web.Response:

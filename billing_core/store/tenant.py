@@ -136,6 +136,6 @@ async def release_answer(tx: Transaction, claim: Claim, *, claimed_at: datetime)
     await tx.run(Q["answer_release"], claim.tenant_id, claim.key, claimed_at)
 
 
-async def forget_answers(tx: Transaction, *, created_before: datetime, count: int = 1000) -> int:
+async def forget_answers(tx: Transaction, *, created_before: datetime, count: int) -> int:
     """Delete old answers; how many."""
     return await tx.run(Q["answers_forget"], created_before, count)

@@ -1,12 +1,15 @@
-"""The books: what stands in each account, and what was recognized as revenue."""
+"""The books: what stands in each account, what was recognized as revenue, and whether it all adds up."""
 
 from __future__ import annotations
 
 import msgspec
+from redis.exceptions import RedisError
 
-from billing_core.api.route import Call, Route
+from billing_core.adapters.usage_stream import UsageStream
+from billing_core.api.route import Call, FlowRoute, Route
 from billing_core.api.wire import Nothing
-from billing_core.errors import InvalidInput
+from billing_core.errors import InvalidInput, Unavailable
+from billing_core.flows.reconcile import ReconcileReport, reconcile
 from billing_core.ledger.account import REVENUE, Account
 from billing_core.store import ledger
 from billing_core.store.database import Transaction
@@ -50,6 +53,17 @@ class Revenue(msgspec.Struct, frozen=True, kw_only=True):
     """What was recognized in a stretch of time."""
 
     items: tuple[RevenueRow, ...]
+
+
+async def prove(call: Call[Nothing, Nothing]) -> ReconcileReport:
+    """Compare every wallet of the tenant with Postgres, and hold the books to their laws."""
+    house = call.house
+    if house.redis is None:
+        raise Unavailable("this process has no Redis to compare with")
+    try:
+        return await reconcile(house.database, UsageStream(house.redis), tenant_id=call.tenant_id)
+    except (RedisError, TimeoutError):
+        raise Unavailable("Redis does not answer now") from None
 
 
 async def trial_balance(tx: Transaction, call: Call[Nothing, Nothing]) -> TrialBalance:
@@ -106,5 +120,14 @@ ROUTES = (
         body=Nothing,
         answer=Revenue,
         act=revenue,
+    ),
+    FlowRoute(
+        method="POST",
+        path="/v1/reconcile",
+        summary="Prove that wallets and Postgres agree to the nano",
+        query=Nothing,
+        body=Nothing,
+        answer=ReconcileReport,
+        act=prove,
     ),
 )

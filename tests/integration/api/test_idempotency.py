@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from billing_core.api.idempotency import GIVEN_UP_AFTER, Attempt, once_across
 from billing_core.errors import StillRunning, Unavailable
-from billing_core.store.tenant import Claim, forget_answers
+from billing_core.flows.forget import forget_due
+from billing_core.store.tenant import Claim
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane
@@ -156,6 +157,5 @@ async def test_answers_are_forgotten_in_the_end(plane: Plane) -> None:
     await plane.ours.post(CUSTOMERS, {"customer_id": "a"}, key="old")
     plane.clock.move(timedelta(days=8))
     await plane.ours.post(CUSTOMERS, {"customer_id": "b"}, key="new")
-    async with plane.database.transaction() as tx:
-        assert await forget_answers(tx, created_before=plane.clock.now - timedelta(days=7)) == 1
+    assert await forget_due(plane.database, now=plane.clock.now) == 1
     assert [row["key"] for row in await plane.rows("SELECT key FROM idempotent_answer")] == ["new"]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import redis.asyncio
 
+from billing_core.adapters.projection import Projection
 from billing_core.api.probe import check_ready
 from billing_core.api.route import House
+from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.errors import Unavailable
 from billing_core.settings import BillingSettings
@@ -44,7 +46,7 @@ async def test_a_database_that_is_away_is_named(plane: Plane, database: Database
     assert (answer.status, answer.body["retry_is_safe"]) == (503, True)
 
 
-async def test_a_redis_that_is_away_is_named(
+async def test_a_redis_that_is_away_or_not_built_is_named(
     database: Database, tmp_path: Path, started: Callable[[Any], Any]
 ) -> None:
     """Where this process has one."""
@@ -52,6 +54,9 @@ async def test_a_redis_that_is_away_is_named(
     telemetry = Telemetry(TelemetrySettings(service="billing"))
     async with redis.asyncio.Redis.from_url(server.url) as client:
         house = House(database=database, settings=BillingSettings(), telemetry=telemetry, redis=client)
+        with pytest.raises(Unavailable, match="1024 shards are being built"):
+            await check_ready(house)
+        await Projection(client).open_fresh(dict.fromkeys(range(SHARD_COUNT), 1))
         await check_ready(house)
         server.kill()
         with pytest.raises(Unavailable, match="Redis"):
