@@ -7,9 +7,10 @@ A process has one or more roles, and any number of processes may have the same o
     cycle    lapses, closes, collects and recognizes what is due; one process at a time does it
     flush    brings usage from Redis to Postgres, lane by lane
 
-Each role is a loop that does not end. A server that is away makes it begin again after a pause that grows to a few
-seconds. Anything else that breaks, a broken law above all, ends the whole process with its traceback: whoever
-supervises it starts a whole one, and what was not committed has not happened.
+Each role is a loop that does not end. A server that is away, or a failure that has a name, makes it begin again
+after a pause that grows to a few seconds, and is counted. Anything else that breaks, a broken law above all, ends
+the whole process with its traceback: whoever supervises it starts a whole one, and what was not committed has not
+happened.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from billing_core.api.app import make_app, make_runner
 from billing_core.api.constraint import BUSY
 from billing_core.api.route import House
 from billing_core.contract.configuration import load
+from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
-from billing_core.errors import ConfigurationError, Unavailable
+from billing_core.errors import ConfigurationError, Failure, InvariantBroken, Unavailable
 from billing_core.flows.close import close_due
 from billing_core.flows.collect import collect_due
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
@@ -52,6 +54,7 @@ from billing_core.flows.sweep import sweep
 from billing_core.payments.processor import Processor
 from billing_core.settings import BillingSettings
 from billing_core.store.database import CONNECTION_FAILURES, Database
+from billing_core.store.outbox import OUTBOX_CHANNEL
 
 AWAY: Final = (
     *CONNECTION_FAILURES,
@@ -59,9 +62,12 @@ AWAY: Final = (
     *BUSY,
     asyncpg.OperatorInterventionError,
     RedisError,
-    Unavailable,
+    Failure,
 )
-"""What a server that is away, full or starting looks like. A role waits and begins again."""
+"""What a server that is away, full or starting looks like, and failures with a name. A role begins again."""
+
+FATAL: Final = (InvariantBroken, ConfigurationError)
+"""Failures that no second try will mend."""
 
 ROLES: Final = frozenset({"api", "relay", "cycle", "flush"})
 _CYCLE_LOCK: Final = 7_265_110
@@ -70,6 +76,7 @@ _LONGEST_PAUSE_S: Final = 3.0
 _ROWS_AT_ONCE: Final = 500
 _LOOK_S: Final = 1.0
 _STOP_S: Final = 10.0
+_CANCEL_AGAIN_S: Final = 1.0
 
 Role = Callable[[], Awaitable[None]]
 
@@ -84,6 +91,8 @@ class Worker:
         self._stream = UsageStream(house.redis)
         self._relay_tally, self._flush_tally = RelayTally(), FlushTally()
         self._relay = Relay(house.database, self._redis, tally=self._relay_tally)
+        self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._unbuilt_shards = SHARD_COUNT
         self.faults: Counter[str] = Counter()
         self._observe(house.telemetry)
 
@@ -99,13 +108,15 @@ class Worker:
     async def keep(self, name: str, loop: Role) -> None:
         """Run a loop for ever; where a server is away, say so once and begin again.
 
-        Raises: whatever is not a server that is away.
+        Raises: whatever another try will not mend.
         """
         pause_s, said = _FIRST_PAUSE_S, ""
         while True:
             began_s = asyncio.get_running_loop().time()
             try:
                 await loop()
+            except FATAL:
+                raise
             except AWAY as fault:
                 self.faults[name] += 1
                 words = f"{name}: {type(fault).__name__}: {fault}".splitlines()[0]
@@ -129,22 +140,28 @@ class Worker:
             told.set()
 
         async with self._house.database.session() as session:
-            await session.add_listener("tallygate_outbox", hear)
+            await session.add_listener(OUTBOX_CHANNEL, hear)
             session.add_termination_listener(hear)
-            while not session.is_closed():
-                told.clear()
-                while await self._relay.project(now=self._house.clock(), most=_ROWS_AT_ONCE):
-                    pass
-                await self._relay.push_stale(now=self._house.clock(), most=_ROWS_AT_ONCE)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), _LOOK_S)
+            try:
+                while not session.is_closed():
+                    told.clear()
+                    while await self._relay.project(now=self._house.clock(), most=_ROWS_AT_ONCE):
+                        pass
+                    await self._relay.push_stale(now=self._house.clock(), most=_ROWS_AT_ONCE)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_S):
+                            await told.wait()
+            finally:
+                session.remove_termination_listener(hear)
+                if not session.is_closed():
+                    await session.remove_listener(OUTBOX_CHANNEL, hear)
         raise Unavailable("the connection that listens is gone")
 
     async def _build(self) -> None:
         """Open shards that Redis does not have."""
         builder = Builder(self._house.database, self._redis, stream=self._stream, plans=self._relay.plans)
         while True:
-            await builder.build()
+            self._unbuilt_shards = (await builder.build()).waiting_shards
             await asyncio.sleep(_LOOK_S)
 
     async def _sweep(self) -> None:
@@ -169,7 +186,7 @@ class Worker:
 
     async def _flush(self) -> None:
         plan = FlushPlan(
-            owner=f"{os.getpid()}-{secrets.token_hex(4)}",
+            owner=self._owner,
             lease_ms=self._settings.lease_ms,
             interval_ms=self._settings.flush_interval_ms,
             batch_entries=self._settings.flush_batch_entries,
@@ -182,18 +199,23 @@ class Worker:
             "tallygate_flushed_events": ("Usage rows that reached Postgres.", lambda: flush.usage_rows),
             "tallygate_flushed_movements": ("Movements that reached Postgres.", lambda: flush.movement_rows),
             "tallygate_parked_entries": ("Stream entries that could not be written.", lambda: flush.parked_rows),
+            "tallygate_flush_conflicts": ("Batches whose lane was another's.", lambda: flush.conflicts),
             "tallygate_relayed_rows": ("Changes that reached Redis.", lambda: relay.applied_rows),
         }
         for name, (words, read) in counters.items():
             telemetry.counter(name, words, read=_single(read))
-        telemetry.gauge(
-            "tallygate_flush_lag_ms", "Age of the newest flushed batch.", read=_single(lambda: flush.lag_ms)
-        )
-        telemetry.gauge(
-            "tallygate_flush_lanes", "Lanes that this process flushes.", read=_single(lambda: flush.lanes)
-        )
+        gauges: dict[str, tuple[str, Callable[[], int]]] = {
+            "tallygate_flush_lag_ms": ("Age of the oldest entry of the last batch.", lambda: flush.lag_ms),
+            "tallygate_flush_lanes": ("Lanes that this process flushes.", lambda: flush.lanes),
+            "tallygate_unbuilt_shards": ("Shards that wait to be built.", lambda: self._unbuilt_shards),
+        }
+        for name, (words, read) in gauges.items():
+            telemetry.gauge(name, words, read=_single(read))
         telemetry.counter(
             "tallygate_role_faults", "Times a role began again.", read=lambda: self.faults, label="role"
+        )
+        telemetry.counter(
+            "tallygate_relay_refusals", "What scripts refused.", read=lambda: relay.refused, label="words"
         )
 
 
@@ -282,7 +304,8 @@ async def _patiently(open_one: Callable[[], Awaitable[Database]], *, stop: async
         except Unavailable as fault:
             sys.stderr.write(f"{fault.detail}; trying again\n")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _LOOK_S)
+            async with asyncio.timeout(_LOOK_S):
+                await stop.wait()
     return None
 
 
@@ -292,10 +315,12 @@ async def _run_until(stop: asyncio.Event, worker: Worker, *, names: tuple[str, .
     tasks = [asyncio.create_task(worker.keep(name, loop), name=name) for name, loop in loops]
     ending = asyncio.create_task(stop.wait())
     await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    for task in (ending, *tasks):
-        if not task.done():
+    running = {task for task in (ending, *tasks) if not task.done()}
+    until_s = asyncio.get_running_loop().time() + _STOP_S
+    while running and asyncio.get_running_loop().time() < until_s:
+        for task in running:  # again and again: a library that waits with wait_for may swallow a cancellation
             task.cancel()
-    await asyncio.wait([ending, *tasks], timeout=_STOP_S)
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
     for task in tasks:
         if task.done() and not task.cancelled():
             task.result()

@@ -1,7 +1,8 @@
 """Is it alive, is it ready, how is it doing: three answers that need no credential.
 
 `/healthz` says that the process serves. `/readyz` asks Postgres, and Redis where this process has it, and names
-the one that does not answer in time, or says that the relay has not built all shards there. `/metrics` is the Prometheus text of what this process counts.
+the one that does not answer in time, or says that the relay has not built all shards there. `/metrics` is the
+Prometheus text of what this process counts.
 """
 
 from __future__ import annotations

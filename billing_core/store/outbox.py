@@ -15,6 +15,9 @@ import msgspec
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
 
+OUTBOX_CHANNEL = "tallygate_outbox"
+"""Where Postgres says that rows were added."""
+
 
 class OutboxKind(StrEnum):
     """What has to be looked at again.

@@ -14,10 +14,12 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
+from billing_core.adapters.projection import Projection
 from billing_core.adapters.redis_client import connect
 from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
 from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
+from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.settings import BillingSettings
 from billing_core.store.database import Database
@@ -140,6 +142,7 @@ async def plane(database: Database, redis_url: str) -> AsyncIterator[Plane]:
     telemetry = Telemetry(TelemetrySettings(service="billing"))
     async with open_stripe(StripeAccess(api_key="sk_test", webhook_secret=WEBHOOK_SECRET)) as processor:
         client = connect(redis_url)
+        await Projection(client).open_fresh(dict.fromkeys(range(SHARD_COUNT), 1))
         house = House(
             database=database,
             settings=settings,
