@@ -24,6 +24,9 @@ Value = TypeVar("Value")
 
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 1.0
+_FIRST_WINDOW: Final = 8
+_TOGETHER_S: Final = 0.1
+_SHRINK: Final = 0.7
 
 
 def _nothing() -> None:
@@ -55,6 +58,40 @@ async def persist(attempt: Callable[[], Awaitable[Value]], persistence: Persiste
         persistence.on_retry()
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+class Window:
+    """How much may be under way at once: a little more with every success, a good part less with every refusal.
+
+    A gate that is asked for more than it can decide in time says so, and what it left undone is asked again on top.
+    So the window is found by trying, as TCP finds it. Refusals that come together count as one.
+
+    Worked example: 8.0 is open; 8 successes later 9.0; a refusal makes it 6.3.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.size = float(min(_FIRST_WINDOW, most))
+        self._most = most
+        self._under_way = 0
+        self._shrunk_at = 0.0
+        self._room = asyncio.Condition()
+
+    async def __aenter__(self) -> None:
+        async with self._room:
+            await self._room.wait_for(lambda: self._under_way < int(self.size))
+            self._under_way += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._room:
+            self._under_way -= 1
+            self.size = min(float(self._most), self.size + 1 / self.size)
+            self._room.notify(2)
+
+    def shrink(self) -> None:
+        """Something was refused because there was too much."""
+        if time.monotonic() - self._shrunk_at > _TOGETHER_S:
+            self._shrunk_at = time.monotonic()
+            self.size = max(1.0, self.size * _SHRINK)
 
 
 class PatientPlane:

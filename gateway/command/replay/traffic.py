@@ -19,7 +19,7 @@ import msgspec
 from billing_core.errors import Conflict, NotFound
 from gateway.command.client.answer import told
 from gateway.command.client.decision import Decision, HoldEnd
-from gateway.command.client.persistence import Persistence, persist
+from gateway.command.client.persistence import Persistence, Window, persist
 from gateway.command.client.plane import Plane
 from gateway.command.replay.cast import player_of
 from gateway.command.replay.list_price import INPUT, OUTPUT
@@ -29,7 +29,10 @@ Reply = TypeVar("Reply")
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How the trace is driven. `speed` 1 is the trace's own time, 0 as fast as answers come."""
+    """How the trace is driven. `speed` 1 is the trace's own time, 0 as fast as answers come.
+
+    At most `concurrency` requests are open at once, and as few as the gate needs to answer in time.
+    """
 
     speed: float = 0.0
     concurrency: int = 64
@@ -55,10 +58,6 @@ class Tally:
         """Requests that were seen through, settled or not."""
         return self.settled + self.refused.total()
 
-    def count_retry(self) -> None:
-        """Something had to be sent again."""
-        self.retries += 1
-
 
 class Traffic:
     """The trace on its way. `keys` are the customers' API keys, in the order of the cast."""
@@ -71,7 +70,8 @@ class Traffic:
         self._keys = keys
         self._run = run
         self._pace = pace
-        self._persistence = Persistence(patience_s=pace.patience_s, on_retry=self.tally.count_retry)
+        self._window = Window(pace.concurrency)
+        self._persistence = Persistence(patience_s=pace.patience_s, on_retry=self._on_retry)
 
     async def drive(self) -> None:
         """See every request through.
@@ -92,7 +92,12 @@ class Traffic:
             if self._pace.speed > 0:
                 due = begun + (request.at - first_at).total_seconds() / self._pace.speed
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await self._play(place, request)
+            async with self._window:
+                await self._play(place, request)
+
+    def _on_retry(self) -> None:
+        self.tally.retries += 1
+        self._window.shrink()
 
     async def _play(self, place: int, request: Request) -> None:
         player = player_of(place, len(self._keys))

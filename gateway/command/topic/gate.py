@@ -12,9 +12,8 @@ from rich.console import Group, RenderableType
 from billing_core.errors import InvalidInput
 from gateway.command.client.answer import Answer
 from gateway.command.client.bill import Usage
-from gateway.command.client.decision import BatchAnswer, BatchItem, Decision, EventAnswers, HoldEnd
+from gateway.command.client.decision import BatchAnswer, BatchItem, Decision, EventAnswers, HoldEnd, LiveUsage
 from gateway.command.client.door import Planes
-from gateway.command.client.live import LiveUsage
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.document import read_events

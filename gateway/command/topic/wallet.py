@@ -9,7 +9,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from gateway.command.client.bill import Grant, TopUp, Wallet, Wallets
-from gateway.command.client.live import LiveWallet, LiveWallets
+from gateway.command.client.decision import LiveWallet, LiveWallets
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.option import CustomerArgument, IdempotencyKey, instant_or_none, key_or_new
