@@ -6,7 +6,7 @@ behind it all for looking at what was written.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,9 @@ from aiohttp import ClientSession, web
 
 from billing_core.adapters.projection import Projection
 from billing_core.adapters.redis_client import connect
+from billing_core.adapters.stripe_double.server import Double
+from billing_core.adapters.stripe_double.state import State
+from billing_core.adapters.stripe_double.webhook import Hook, Postman
 from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
 from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
@@ -23,6 +26,7 @@ from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.settings import BillingSettings
 from billing_core.store.database import Database
+from billing_core.values.clock import system_now
 
 WEBHOOK_SECRET = "whsec_of-the-tests"
 ROOT_TOKEN = "tgr_root-of-the-tests"
@@ -97,6 +101,7 @@ class Plane:
         self.clock = clock
         self.root = self.caller(ROOT_TOKEN)
         self.ours = self.theirs = self.nobody = self.caller("")
+        self.url = ""
 
     def caller(self, token: str) -> Caller:
         return Caller(self._client, token)
@@ -135,12 +140,37 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def plane(database: Database, redis_url: str) -> AsyncIterator[Plane]:
+def double_port(free_port: Callable[[], int]) -> int:
+    """Where a double of Stripe would listen."""
+    return free_port()
+
+
+@pytest.fixture
+async def double(plane: Plane, double_port: int) -> AsyncIterator[Double]:
+    """The double, in this process, with its webhooks coming to the plane."""
+    state = State(None)
+    postman = Postman(Hook(url=f"{plane.url}/v1/webhooks/stripe", secret=WEBHOOK_SECRET), state)
+    made = Double(state, postman, clock=system_now, adopts=True)
+    runner = web.AppRunner(made.application(), access_log=None)
+    await postman.begin()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", double_port).start()
+    yield made
+    await runner.cleanup()
+    await postman.end()
+    state.close()
+
+
+@pytest.fixture
+async def plane(database: Database, redis_url: str, double_port: int) -> AsyncIterator[Plane]:
     """The control plane; `ours` and `theirs` are two sandboxes."""
     clock = Clock()
     settings = BillingSettings(root_token=ROOT_TOKEN, max_body_bytes=64 * 1024)
     telemetry = Telemetry(TelemetrySettings(service="billing"))
-    async with open_stripe(StripeAccess(api_key="sk_test", webhook_secret=WEBHOOK_SECRET)) as processor:
+    access = StripeAccess(
+        api_key="sk_test", api_base=f"http://127.0.0.1:{double_port}", webhook_secret=WEBHOOK_SECRET
+    )
+    async with open_stripe(access) as processor:
         client = connect(redis_url)
         await Projection(client).open_fresh(dict.fromkeys(range(SHARD_COUNT), 1))
         house = House(
@@ -158,6 +188,7 @@ async def plane(database: Database, redis_url: str) -> AsyncIterator[Plane]:
         host, port = runner.addresses[0][:2]
         async with ClientSession(f"http://{host}:{port}") as session:
             made = Plane(session, database, clock)
+            made.url = f"http://{host}:{port}"
             made.ours = await made.found("ours", sandbox=True)
             made.theirs = await made.found("theirs", sandbox=True)
             yield made

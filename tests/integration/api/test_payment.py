@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from billing_core.adapters.stripe_double.fault import FaultKind, Switch
+from billing_core.adapters.stripe_double.state import INTENTS
+
 if TYPE_CHECKING:
+    from billing_core.adapters.stripe_double.server import Double
     from tests.integration.api.conftest import Plane
 
 TOP_UPS = "/v1/customers/acme/wallets/USD/top-ups"
@@ -144,3 +148,43 @@ async def test_news_without_the_processors_signature_is_nobodys(plane: Plane, si
     answer = await plane.nobody.ask("POST", "/v1/webhooks/stripe", raw=raw, headers=headers)
     assert (answer.status, answer.body["code"]) == (401, "unauthenticated")
     assert await plane.count() == before
+
+
+STRIPE_CUSTOMER = {
+    "customer_id": "shop",
+    "collection": "stripe",
+    "stripe_customer": "cus_shop",
+    "stripe_payment_method": "pm_card_visa",
+}
+SHOP_TOP_UPS = TOP_UPS.replace("acme", "shop")
+
+
+async def test_stripe_is_charged_at_once_and_once(plane: Plane, double: Double) -> None:
+    """The customer's own way to pay, where none is named; the webhook tells nothing new."""
+    await plane.ours.post("/v1/customers", STRIPE_CUSTOMER)
+    paid = await plane.ours.post(SHOP_TOP_UPS, {"amount": "25.00"}, key="t-1")
+    assert (paid.status, paid.body["payment"]["state"], paid.body["payment"]["method"]) == (
+        201,
+        "succeeded",
+        "stripe",
+    )
+    assert (await plane.ours.post(SHOP_TOP_UPS, {"amount": "25.00"}, key="t-1")).raw == paid.raw
+    await asyncio.gather(*double.postman._rounds)
+    assert len(double.state.all_of(INTENTS)) == 1
+    assert await plane.value("SELECT count(*) FROM webhook_event") > 0
+    assert await plane.value("SELECT count(*) FROM credit_grant") == 1
+
+
+async def test_a_charge_whose_answer_is_lost_is_settled_by_its_webhook(plane: Plane, double: Double) -> None:
+    """Until the news comes the payment is processing, and so says every retry."""
+    await plane.ours.post("/v1/customers", STRIPE_CUSTOMER)
+    for kind in (FaultKind.LOSE_ANSWER, FaultKind.HOLD_WEBHOOK):
+        double.faults.add(Switch(act="payment_intents.create", kind=kind))
+    asked = await plane.ours.post(SHOP_TOP_UPS, {"amount": "25.00"}, key="t-1")
+    assert (asked.status, asked.body["payment"]["state"], asked.body["grant_id"]) == (201, "processing", None)
+    assert (await plane.ours.post(SHOP_TOP_UPS, {"amount": "25.00"}, key="t-1")).raw == asked.raw
+    double.postman.release()
+    await asyncio.gather(*double.postman._rounds)
+    payment = (await plane.ours.get(f"/v1/payments/{asked.body['payment']['payment_id']}")).body
+    assert payment["state"] == "succeeded"
+    assert await _balances(plane) == {"cash": 25_000_000_000, "contract_liability": -25_000_000_000}
