@@ -7,7 +7,8 @@ it and a retry is tried anew. Answers are kept for a week.
 
 Where the act is one transaction, claim, act and answer commit together: a twin that comes meanwhile waits for that
 transaction and then finds the answer, or the key free. Where it is not, the claim is committed first and a twin is
-told to ask again; a claim whose process died is taken over after a minute.
+told to ask again; a claim whose process died is taken over after a minute (and where it was only slow, the act is
+repeated under its key, which does no harm, and the second answer is kept).
 
 Credentials are shown once and kept nowhere, and still a retry must show the same one. So such a secret is not drawn
 but derived: HMAC of the request under the bearer token of who asks, of which only a digest is stored. The kept body
@@ -27,6 +28,7 @@ import msgspec
 from billing_core.errors import IdempotencyConflict, StillRunning
 from billing_core.store.database import Database, Transaction
 from billing_core.store.tenant import Claim, KeptAnswer, claim_answer, keep_answer, release_answer
+from billing_core.values.invariant import invariant
 
 GIVEN_UP_AFTER = timedelta(minutes=1)
 _HOLE = b"\0"
@@ -77,7 +79,7 @@ async def once_within(
         if known is not None:
             return _replay(known, attempt)
         body = await act(tx)
-        await _keep(tx, attempt, body=body)
+        invariant(await _keep(tx, attempt, body=body), "nobody takes over a claim that is not committed")
     return Told(status=attempt.status, body=body)
 
 
@@ -112,10 +114,10 @@ async def _claim(tx: Transaction, attempt: Attempt) -> KeptAnswer | None:
     return known
 
 
-async def _keep(tx: Transaction, attempt: Attempt, *, body: bytes) -> None:
+async def _keep(tx: Transaction, attempt: Attempt, *, body: bytes) -> bool:
     secret = attempt.secret_of(attempt.now).encode()
     kept = body.replace(secret, _HOLE) if secret else body
-    await keep_answer(tx, attempt.claim, claimed_at=attempt.now, status=attempt.status, body=kept)
+    return await keep_answer(tx, attempt.claim, claimed_at=attempt.now, status=attempt.status, body=kept)
 
 
 def _replay(known: KeptAnswer, attempt: Attempt) -> Told:

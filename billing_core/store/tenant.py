@@ -126,9 +126,9 @@ async def claim_answer(tx: Transaction, claim: Claim, *, now: datetime, given_up
     return await tx.one(Q["answer_by_key"], KeptAnswer, claim.tenant_id, claim.key)
 
 
-async def keep_answer(tx: Transaction, claim: Claim, *, claimed_at: datetime, status: int, body: bytes) -> None:
-    """Fill in what the claim was made for."""
-    await tx.exactly(1, Q["answer_keep"], claim.tenant_id, claim.key, claimed_at, status, body)
+async def keep_answer(tx: Transaction, claim: Claim, *, claimed_at: datetime, status: int, body: bytes) -> bool:
+    """Fill in what the claim was made for; False where somebody took the claim over meanwhile."""
+    return await tx.run(Q["answer_keep"], claim.tenant_id, claim.key, claimed_at, status, body) == 1
 
 
 async def release_answer(tx: Transaction, claim: Claim, *, claimed_at: datetime) -> None:

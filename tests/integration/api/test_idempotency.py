@@ -159,3 +159,18 @@ async def test_answers_are_forgotten_in_the_end(plane: Plane) -> None:
     await plane.ours.post(CUSTOMERS, {"customer_id": "b"}, key="new")
     assert await forget_due(plane.database, now=plane.clock.now) == 1
     assert [row["key"] for row in await plane.rows("SELECT key FROM idempotent_answer")] == ["new"]
+
+
+async def test_an_act_that_was_only_slow_still_answers(plane: Plane) -> None:
+    """Its claim was taken over meanwhile: both give their answer, and the second one's is kept."""
+
+    async def quick() -> bytes:
+        return b'{"by":"second"}'
+
+    async def slow() -> bytes:
+        plane.clock.move(GIVEN_UP_AFTER + timedelta(seconds=1))
+        assert (await once_across(plane.database, _attempt(plane), act=quick)).body == b'{"by":"second"}'
+        return b'{"by":"first"}'
+
+    assert (await once_across(plane.database, _attempt(plane), act=slow)).body == b'{"by":"first"}'
+    assert (await once_across(plane.database, _attempt(plane), act=slow)).body == b'{"by":"second"}'
