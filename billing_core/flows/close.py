@@ -31,6 +31,7 @@ from billing_core.store import invoice as invoices
 from billing_core.store import subscription as subscriptions
 from billing_core.store.database import Database, Transaction
 from billing_core.store.invoice import BilledPeriod
+from billing_core.store.meter import plan_afresh
 from billing_core.store.subscription import ClosingPeriod, DueTenant, LatePeriod, NextPeriod, PeriodKey
 from billing_core.subscriptions.subscription import Act, Phase, phase_after
 
@@ -136,6 +137,7 @@ async def _corrections(
 async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKey], finalize: bool) -> int:
     """Close those of the periods that are still open, in the caller's transaction; how many."""
     tenant_id = prepared.tenant.tenant_id
+    await plan_afresh(tx)
     locked = await subscriptions.lock_for_close(tx, tenant_id=tenant_id, keys=keys)
     closings = [_closing(prepared, period) for period in locked]
     await subscriptions.close(tx, tenant_id=tenant_id, keys=locked, closed_at=prepared.now, cut_at=prepared.cut_at)

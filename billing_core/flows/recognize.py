@@ -23,6 +23,7 @@ from billing_core.store import ledger
 from billing_core.store import schedule as schedules
 from billing_core.store.database import Database, Transaction
 from billing_core.store.ledger import Balance
+from billing_core.store.meter import plan_afresh
 from billing_core.store.schedule import Burn, EarningTenant, Stretch
 from billing_core.values.clock import to_ms
 from billing_core.values.invariant import invariant
@@ -101,6 +102,7 @@ def _lines(balances: Sequence[Balance], accounts: frozenset[Account] | set[Accou
 
 async def _burn(tx: Transaction, stretch: Stretch) -> int:
     """Book a stretch and move the mark behind it."""
+    await plan_afresh(tx)
     found = [_booked(stretch, one) for one in await schedules.burn_of(tx, stretch)]
     transfers = [transfer for transfer in found if transfer is not None]
     invariant(await ledger.book_all(tx, transfers) == len(transfers), "a stretch is booked once")
@@ -124,6 +126,7 @@ async def _earn(db: Database, tenant: EarningTenant, *, now: datetime) -> int:
     """Book the finished days of some schedules; how many, 0 where none is due any more."""
     at = now + timedelta(milliseconds=tenant.clock_offset_ms)
     async with db.transaction() as tx:
+        await plan_afresh(tx)
         due = await schedules.due(tx, tenant_id=tenant.tenant_id, at=at, most=SCHEDULES_EARNED_TOGETHER)
         if not due:
             return 0

@@ -38,13 +38,22 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     group_key: dict[str, str] = {}
 
 
+async def plan_afresh(tx: Transaction) -> None:
+    """Plan what this transaction runs for the tables as they are now, the checks of foreign keys among it.
+
+    A plan that a long-lived connection made while a table was nearly empty reads the whole table for each row that
+    is written: a close of 6,000 customers took 64 s with such plans and 10 s without.
+    """
+    await tx.run(Q["plans_fresh"])
+
+
 async def read(
     tx: Transaction, tenant_id: str, *, meter: Meter, spans: Sequence[Span], recorded_until: datetime
 ) -> list[MeterReading]:
     """What the meter says about each span, one reading per group; a span without events has none."""
     if not spans:
         return []
-    await tx.run(Q["plans_fresh"])
+    await plan_afresh(tx)
     asked = (
         [span.customer_id for span in spans],
         [span.start_at for span in spans],

@@ -20,7 +20,9 @@ CREATE TABLE subscription (
     FOREIGN KEY (tenant_id, plan_code, plan_version) REFERENCES plan_version (tenant_id, code, version),
     CONSTRAINT "only what ended has an end" CHECK ((state = 'ended') = (ended_at IS NOT NULL))
 );
-CREATE UNIQUE INDEX "a customer is on one plan at a time" ON subscription (tenant_id, customer_id) WHERE state = 'active';
+-- The column that tells rows apart stands first in every second index: on a table without statistics an index that begins
+-- with the tenant looks as good as the primary key, and a foreign key's check would read all rows of the tenant.
+CREATE UNIQUE INDEX "a customer is on one plan at a time" ON subscription (customer_id, tenant_id) WHERE state = 'active';
 
 CREATE TABLE billing_period (
     tenant_id        text NOT NULL,
@@ -41,6 +43,6 @@ CREATE TABLE billing_period (
     CONSTRAINT "periods of a subscription never overlap"
         EXCLUDE USING gist (tenant_id WITH =, subscription_id WITH =, tstzrange(start_at, end_at) WITH &&)
 );
-CREATE UNIQUE INDEX "a subscription has one open period" ON billing_period (tenant_id, subscription_id) WHERE state = 'open';
-CREATE INDEX billing_period_due ON billing_period (tenant_id, end_at) WHERE state = 'open';
-CREATE INDEX subscription_by_customer ON subscription (tenant_id, customer_id, started_at);
+CREATE UNIQUE INDEX "a subscription has one open period" ON billing_period (subscription_id, tenant_id) WHERE state = 'open';
+CREATE INDEX billing_period_due ON billing_period (end_at, tenant_id) WHERE state = 'open';
+CREATE INDEX subscription_by_customer ON subscription (customer_id, tenant_id, started_at);

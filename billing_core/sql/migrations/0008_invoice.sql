@@ -33,11 +33,11 @@ CREATE TABLE invoice (
     CONSTRAINT "due is the total less what was prepaid" CHECK (due_minor = total_minor - prepaid_minor),
     CONSTRAINT "nobody pays more than is due" CHECK (paid_minor BETWEEN 0 AND due_minor),
     CONSTRAINT "what is paid is paid in full" CHECK (state <> 'paid' OR (paid_minor = due_minor AND paid_at IS NOT NULL)),
-    UNIQUE (tenant_id, number)
+    UNIQUE (number, tenant_id)
 );
-CREATE UNIQUE INDEX "a period is billed once" ON invoice (tenant_id, subscription_id, period_end_at, reason) WHERE state <> 'void';
-CREATE INDEX invoice_by_customer ON invoice (tenant_id, customer_id, created_at);
-CREATE INDEX invoice_by_subscription ON invoice (tenant_id, subscription_id, period_start_at);
+CREATE UNIQUE INDEX "a period is billed once" ON invoice (subscription_id, tenant_id, period_end_at, reason) WHERE state <> 'void';
+CREATE INDEX invoice_by_customer ON invoice (customer_id, tenant_id, created_at);
+CREATE INDEX invoice_by_subscription ON invoice (subscription_id, tenant_id, period_start_at);
 CREATE INDEX invoice_by_state ON invoice (state) WHERE state IN ('draft', 'finalized');
 
 CREATE TABLE invoice_line (

@@ -28,9 +28,9 @@ CREATE TABLE payment (
     CONSTRAINT "only a top-up says what to grant" CHECK ((purpose = 'top_up') = (top_up IS NOT NULL)),
     CONSTRAINT "what ended says when" CHECK ((state IN ('succeeded', 'failed', 'canceled')) = (settled_at IS NOT NULL))
 );
-CREATE UNIQUE INDEX "an invoice has one live payment" ON payment (tenant_id, invoice_id) WHERE state IN ('pending', 'processing', 'succeeded');
+CREATE UNIQUE INDEX "an invoice has one live payment" ON payment (invoice_id, tenant_id) WHERE state IN ('pending', 'processing', 'succeeded');
 CREATE INDEX payment_due ON payment (next_try_at) WHERE state IN ('pending', 'processing');
-CREATE UNIQUE INDEX "a request makes one payment" ON payment (tenant_id, request_key) WHERE request_key IS NOT NULL;
+CREATE UNIQUE INDEX "a request makes one payment" ON payment (request_key, tenant_id) WHERE request_key IS NOT NULL;
 CREATE UNIQUE INDEX payment_by_processor ON payment (processor_id) WHERE processor_id <> '';
 
 CREATE TABLE webhook_event (

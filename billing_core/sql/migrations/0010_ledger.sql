@@ -8,7 +8,7 @@ CREATE TABLE ledger_transfer (
     booked_at    timestamptz NOT NULL,
     recorded_at  timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, transfer_id),
-    CONSTRAINT "one cause books once" UNIQUE (tenant_id, kind, source)
+    CONSTRAINT "one cause books once" UNIQUE (source, kind, tenant_id)
 );
 
 CREATE TABLE ledger_entry (
@@ -64,4 +64,4 @@ CREATE TABLE revenue_schedule (
     CONSTRAINT "no more is recognized than was billed" CHECK (recognized_nanos BETWEEN 0 AND total_nanos),
     CONSTRAINT "what is done is recognized in full" CHECK (state <> 'done' OR recognized_nanos = total_nanos)
 );
-CREATE INDEX revenue_schedule_running ON revenue_schedule (tenant_id, due_at) WHERE state = 'running';
+CREATE INDEX revenue_schedule_running ON revenue_schedule (due_at, tenant_id) WHERE state = 'running';
