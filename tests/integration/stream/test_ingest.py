@@ -10,7 +10,9 @@ import pytest
 from billing_core.adapters.usage_stream import Harvest, Positions, UsageStream
 from billing_core.contract.keys import shard_of_customer, stream_key
 from billing_core.contract.usage_event import EventBody, encode_body
+from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
 from billing_core.store import shard as shards
+from billing_core.store.database import CONNECTION_FAILURES
 from tests.integration.stream.conftest import NANOS_PER_TOKEN, Works, eventually, says
 
 
@@ -151,3 +153,46 @@ async def test_a_flusher_that_died_between_commit_and_trim_leaves_nothing_behind
 
         await eventually(is_trimmed)
     assert await works.count("usage_event") == 1
+
+
+async def test_a_connection_that_is_killed_in_the_middle_costs_nothing(works: Works) -> None:
+    """The batch is rolled back or committed; the flusher that begins again reads where Postgres stands."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    stop, failures, done = asyncio.Event(), 0, 0
+    plan = FlushPlan(owner="f", lease_ms=2_000, interval_ms=1, batch_entries=500)
+
+    async def keep_flushing() -> None:
+        nonlocal failures
+        while not stop.is_set():
+            try:
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(ingest(works.db, works.stream, plan=plan, tally=FlushTally()))
+                    group.create_task(cancel_after(stop, task))
+            except* CONNECTION_FAILURES:
+                failures += 1
+
+    async def decide() -> None:
+        nonlocal done
+        while not stop.is_set():
+            await works.consume("c", 1)
+            done += 1
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_flushing())
+        group.create_task(decide())
+        while failures < 6:
+            await works.raw.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name = 'tallygate' AND datname = current_database()"
+                " AND state <> 'idle' AND query ~* 'copy|flush_lane|commit|movement'"
+            )
+        stop.set()
+    await works.flush()
+    assert await works.count("usage_event") == done
+    assert await works.spent(grant) == done * NANOS_PER_TOKEN
+
+
+async def cancel_after(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Cancel the task when the event comes."""
+    await stop.wait()
+    task.cancel()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from billing_core.contract.keys import (
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.flows.reconcile import reconcile
 from billing_core.values.clock import system_now, to_ms
+from billing_core.wallets.grant import GrantKind
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
 
@@ -207,3 +210,22 @@ async def test_a_rebuild_while_decisions_and_a_flusher_go_on_loses_nothing(works
     assert allowed > 0
     assert await works.count("usage_event") == allowed
     assert (await reconcile(works.db, works.stream)).findings == ()
+
+
+async def test_a_rebuilt_wallet_burns_in_the_order_that_the_scripts_would_have_made(works: Works) -> None:
+    """Two hundred grants of all kinds, applied one by one, and the array that a rebuild writes at once."""
+    chance = random.Random(3)
+    now = system_now()
+    await works.customer("c")
+    for _ in range(200):
+        effective_at = now - timedelta(hours=chance.randrange(3))
+        expires_at = chance.choice([None, now + timedelta(days=chance.randrange(1, 3))])
+        kind = chance.choice(list(GrantKind))
+        priority = chance.randrange(3)
+        await works.grant("c", 5, kind=kind, priority=priority, effective_at=effective_at, expires_at=expires_at)
+    await works.project()
+    before = msgspec.msgpack.decode((await works.wallet("c"))["o:USD"])
+    await works.valkey.flushall()
+    await works.build()
+    assert msgspec.msgpack.decode((await works.wallet("c"))["o:USD"]) == before
+    assert len(before) == 200

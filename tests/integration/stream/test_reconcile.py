@@ -81,8 +81,10 @@ async def test_a_grant_that_vanished_or_was_made_up_in_redis_is_found(works: Wor
         ("UPDATE movement SET customer_id = 'd'", "movements_are_of_their_customers_grant"),
         ("UPDATE shard SET watermark_ms = 0, watermark_seq = 0", "nothing_is_written_from_beyond_the_watermark"),
         (
-            "INSERT INTO usage_event"
-            ' SELECT (jsonb_populate_record(e, \'{"event_at": "2031-01-01T00:00:00Z"}\')).* FROM usage_event e',
+            (
+                "INSERT INTO usage_event"
+                ' SELECT (jsonb_populate_record(e, \'{"event_at": "2031-01-01T00:00:00Z"}\')).* FROM usage_event e'
+            ),
             "a_place_in_a_stream_is_written_once",
         ),
     ],
