@@ -38,7 +38,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 64
     estimate_units: int = 512
     hold_ttl_ms: int = 3_600_000
-    patience_s: float = 60.0
+    patience_s: float = 120.0
 
 
 class Tally:
@@ -80,9 +80,12 @@ class Traffic:
         """
         line = iter(enumerate(self._trace.requests))
         begun = time.monotonic()
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(self._pace.concurrency):
-                lanes.create_task(self._work(line, begun=begun))
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(self._pace.concurrency):
+                    lanes.create_task(self._work(line, begun=begun))
+        except ExceptionGroup as group:  # the first lane's failure speaks for all
+            raise group.exceptions[0] from None
         self.seconds = time.monotonic() - begun
 
     async def _work(self, line: Iterator[tuple[int, Request]], *, begun: float) -> None:
