@@ -71,7 +71,7 @@ async def write(tx: Transaction, bills: Sequence[Bill], *, now: datetime, finali
         return []
     drafts = [_draft(bill, now=now) for bill in bills]
     if not finalize:
-        await invoices.insert_all(tx, drafts, _numbered(drafts, bills))
+        await invoices.insert_all(tx, drafts, lines=_numbered(drafts, bills))
         return drafts
     tenant_id = drafts[0].tenant_id
     first = await invoices.take_numbers(tx, tenant_id=tenant_id, count=len(drafts))
@@ -79,8 +79,8 @@ async def write(tx: Transaction, bills: Sequence[Bill], *, now: datetime, finali
         finalized(draft, first + index, now=now, terms_days=bill.occasion.terms_days)
         for index, (draft, bill) in enumerate(zip(drafts, bills, strict=True))
     ]
-    await invoices.insert_all(tx, written, _numbered(written, bills))
-    await _take_effect(tx, written, bills, now=now)
+    await invoices.insert_all(tx, written, lines=_numbered(written, bills))
+    await _take_effect(tx, written, bills=bills, now=now)
     return written
 
 
@@ -111,7 +111,7 @@ async def finalize(tx: Transaction, *, tenant_id: str, invoice_id: str, now: dat
         terms_days=customer.payment_terms_days,
     )
     bill = Bill(occasion=occasion, lines=tuple(one.line for one in lines))
-    await _take_effect(tx, [invoice], [bill], now=at)
+    await _take_effect(tx, [invoice], bills=[bill], now=at)
     return invoice
 
 
@@ -183,7 +183,7 @@ def _numbered(written: Sequence[Invoice], bills: Sequence[Bill]) -> list[tuple[s
 
 
 async def _take_effect(
-    tx: Transaction, written: Sequence[Invoice], bills: Sequence[Bill], *, now: datetime
+    tx: Transaction, written: Sequence[Invoice], *, bills: Sequence[Bill], now: datetime
 ) -> None:
     """What follows from being finalized: bookings, schedules of fees, payments to wait for."""
     pairs = list(zip(written, bills, strict=True))

@@ -166,7 +166,7 @@ def _closing(prepared: Prepared, period: ClosingPeriod) -> Closing:
         corrected += [correction.period] if fit.is_complete else []
     return Closing(
         period=period,
-        bill=bill.Bill(occasion=_occasion(prepared, period, rated), lines=tuple(lines)),
+        bill=bill.Bill(occasion=_occasion(prepared, period, rated=rated), lines=tuple(lines)),
         following=following,
         corrected=tuple(corrected),
     )
@@ -190,7 +190,7 @@ def _following(rated: RatedPeriod, period: ClosingPeriod) -> tuple[NextPeriod | 
     return following, [] if fee is None else [fee]
 
 
-def _occasion(prepared: Prepared, period: ClosingPeriod, rated: RatedPeriod) -> bill.Occasion:
+def _occasion(prepared: Prepared, period: ClosingPeriod, *, rated: RatedPeriod) -> bill.Occasion:
     return bill.Occasion(
         tenant_id=prepared.tenant.tenant_id,
         subscription_id=period.subscription_id,

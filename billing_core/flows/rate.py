@@ -47,7 +47,9 @@ async def rate(
         members = list(group)
         readings = await _readings(tx, tenant_id, plan=plan, keys=members, recorded_until=recorded_until)
         for key in members:
-            lines = period_lines(_rated(key, plan, recorded_until), readings[(key.customer_id, key.start_at)])
+            lines = period_lines(
+                _rated(key, plan, recorded_until=recorded_until), readings[(key.customer_id, key.start_at)]
+            )
             rated[(key.subscription_id, key.start_at)] = RatedPeriod(key=key, plan=plan, lines=tuple(lines))
     return rated
 
@@ -61,7 +63,7 @@ def _plan_of(key: PeriodKey) -> tuple[str, int]:
     return key.plan_code, key.plan_version
 
 
-def _rated(key: PeriodKey, plan: PlanVersion, recorded_until: datetime) -> Rated:
+def _rated(key: PeriodKey, plan: PlanVersion, *, recorded_until: datetime) -> Rated:
     return Rated(
         version=plan,
         service=key.period,

@@ -87,7 +87,7 @@ async def _begin(tx: Transaction, order: TopUpOrder, *, now: datetime) -> _Begun
     if order.request_key is not None:
         known = await payments.by_request(tx, tenant_id=order.tenant_id, request_key=order.request_key)
         if known is not None:
-            return _again(known, order, instrument)
+            return _again(known, order, instrument=instrument)
     at = now + timedelta(milliseconds=instrument.clock_offset_ms)
     payment = _payment(order, at=at)
     await _check(tx, order, payment=payment, instrument=instrument, at=at)
@@ -108,7 +108,7 @@ async def _begin(tx: Transaction, order: TopUpOrder, *, now: datetime) -> _Begun
     return _Begun(payment=payment, claim=None)
 
 
-def _again(known: Payment, order: TopUpOrder, instrument: Instrument) -> _Begun:
+def _again(known: Payment, order: TopUpOrder, *, instrument: Instrument) -> _Begun:
     """What a request that was made before is about: the same payment, resumed if its outcome is not known."""
     wanted = (order.customer_id, order.currency, order.amount_minor, order.method)
     if (known.customer_id, known.currency, known.amount_minor, known.method) != wanted:

@@ -124,18 +124,18 @@ def period_lines(rated: Rated, readings: Mapping[str, Sequence[MeterReading]]) -
     return [
         line
         for price in rated.version.terms.plan.prices
-        for line in price_lines(rated, price, readings.get(price.meter, ()))
+        for line in price_lines(rated, price, readings=readings.get(price.meter, ()))
     ]
 
 
-def price_lines(rated: Rated, price: Price, readings: Sequence[MeterReading]) -> list[Line]:
+def price_lines(rated: Rated, price: Price, *, readings: Sequence[MeterReading]) -> list[Line]:
     """The lines of one price, one per group in the order of the groups' keys, each group priced on its own."""
     groups = sorted(readings, key=lambda reading: sorted(reading.group_key.items()))
-    lines = [_usage_line(rated, price, reading) for reading in groups or (None,)]
+    lines = [_usage_line(rated, price, reading=reading) for reading in groups or (None,)]
     return [line for line in lines if line is not None]
 
 
-def _usage_line(rated: Rated, price: Price, reading: MeterReading | None) -> Line | None:
+def _usage_line(rated: Rated, price: Price, *, reading: MeterReading | None) -> Line | None:
     """The line of one price and group; None where nothing happened and nothing is due.
 
     A rate per measure of the period counts the full period, also where the customer came in the middle of it.

@@ -120,7 +120,7 @@ def invoice_voided(cause: Cause, entries: Iterable[Entry]) -> Transfer | None:
         for account, nanos in sorted(sums.items())
         if nanos
     )
-    return _transfer(TransferKind.INVOICE_VOIDED, cause, turned) if turned else None
+    return _transfer(TransferKind.INVOICE_VOIDED, cause, entries=turned) if turned else None
 
 
 def _move(kind: TransferKind, cause: Cause, *, debit: Account, credit: Account, nanos: int) -> Transfer | None:
@@ -130,14 +130,14 @@ def _move(kind: TransferKind, cause: Cause, *, debit: Account, credit: Account, 
     return _transfer(
         kind,
         cause,
-        tuple(
+        entries=tuple(
             Entry(account=account, customer_id=cause.customer_id, currency=cause.currency, nanos=amount)
             for account, amount in sides
         ),
     )
 
 
-def _transfer(kind: TransferKind, cause: Cause, entries: tuple[Entry, ...]) -> Transfer:
+def _transfer(kind: TransferKind, cause: Cause, *, entries: tuple[Entry, ...]) -> Transfer:
     return Transfer(
         tenant_id=cause.tenant_id, kind=kind, source=cause.source, booked_at=cause.booked_at, entries=entries
     )

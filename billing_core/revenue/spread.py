@@ -23,6 +23,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from billing_core.values.money import round_half_away, split_largest_remainder
 from billing_core.values.period import Interval, Period, calendar_anchor, edges_from
 
@@ -59,10 +61,10 @@ def earned_daily(total: int, *, passed: int, days: int) -> int:
 
 def by_month(total: int, period: Period, *, spreading: Spreading, zone: ZoneInfo) -> dict[str, int]:
     """The amount told by calendar month, `2019-01` and so on; the parts add up to the total."""
-    months = _months(period, zone)
-    weights = _WEIGHTS[spreading](period, months, zone)
+    served = Served(period=period, months=_months(period, zone))
+    weights = _WEIGHTS[spreading](served, zone)
     if spreading is Spreading.EVEN_MONTHS:
-        return _even(total, months, weights)
+        return _even(total, served, weights=weights)
     mass = sum(weights.values(), Fraction(0))
     shares = {month: round_half_away(total * weight / mass) for month, weight in weights.items()}
     last = [month for month, weight in weights.items() if weight][-1]
@@ -74,8 +76,14 @@ def _date(instant: datetime, zone: ZoneInfo) -> date:
     return instant.astimezone(zone).date()
 
 
-Months = Mapping[str, Period]
 Weights = dict[str, Fraction]
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """A period of service and the whole calendar months that it touches."""
+
+    period: Period
+    months: dict[str, Period]
 
 
 def _months(period: Period, zone: ZoneInfo) -> dict[str, Period]:
@@ -96,39 +104,39 @@ def _clip(period: Period, month: Period) -> tuple[datetime, datetime]:
     return max(period.start_at, month.start_at), min(period.end_at, month.end_at)
 
 
-def _daily(period: Period, months: Months, zone: ZoneInfo) -> Weights:
+def _daily(served: Served, zone: ZoneInfo) -> Weights:
     weights: Weights = {}
-    for name, month in months.items():
-        start, end = _clip(period, month)
+    for name, month in served.months.items():
+        start, end = _clip(served.period, month)
         weights[name] = Fraction((_date(end, zone) - _date(start, zone)).days)
     return weights if any(weights.values()) else dict.fromkeys(weights, Fraction(1))
 
 
-def _thirty(period: Period, months: Months, zone: ZoneInfo) -> Weights:
+def _thirty(served: Served, zone: ZoneInfo) -> Weights:
     weights: Weights = {}
-    for name, month in months.items():
-        start, end = _clip(period, month)
+    for name, month in served.months.items():
+        start, end = _clip(served.period, month)
         begin = min(_date(start, zone).day, 30) - 1
         stop = 30 if end == month.end_at else min(_date(end, zone).day - 1, 30)
         weights[name] = Fraction(stop - begin)
     return weights
 
 
-def _even_weights(period: Period, months: Months, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
+def _even_weights(served: Served, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
     """Time by months; whole ones are made alike by `_even`."""
     weights: Weights = {}
-    for name, month in months.items():
-        start, end = _clip(period, month)
+    for name, month in served.months.items():
+        start, end = _clip(served.period, month)
         weights[name] = Fraction((end - start) // _MICROSECOND, (month.end_at - month.start_at) // _MICROSECOND)
     return weights
 
 
-def _even(total: int, months: Months, weights: Weights) -> dict[str, int]:
+def _even(total: int, served: Served, *, weights: Weights) -> dict[str, int]:
     whole = [name for name, weight in weights.items() if weight == 1]
-    spans = {name: month.end_at - month.start_at for name, month in months.items()}
-    served = {name: weights[name] * (spans[name] // _MICROSECOND) for name in weights}
-    mass = sum(served.values(), Fraction(0))
-    shares = {name: round_half_away(total * served[name] / mass) for name in weights if name not in whole}
+    spans = {name: month.end_at - month.start_at for name, month in served.months.items()}
+    times = {name: weights[name] * (spans[name] // _MICROSECOND) for name in weights}
+    mass = sum(times.values(), Fraction(0))
+    shares = {name: round_half_away(total * times[name] / mass) for name in weights if name not in whole}
     left = total - sum(shares.values())
     if not whole:
         shares[list(weights)[-1]] += left
@@ -139,23 +147,23 @@ def _even(total: int, months: Months, weights: Weights) -> dict[str, int]:
     return {name: shares[name] for name in weights}
 
 
-def _full(period: Period, months: Months, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
-    names = list(months)
+def _full(served: Served, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
+    names = list(served.months)
     weights = dict.fromkeys(names, Fraction(1))
-    if len(names) > 1 and period.end_at < months[names[-1]].end_at:
+    if len(names) > 1 and served.period.end_at < served.months[names[-1]].end_at:
         weights[names[-1]] = Fraction(0)
     return weights
 
 
-def _exact(period: Period, months: Months, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
+def _exact(served: Served, zone: ZoneInfo) -> Weights:  # noqa: ARG001 - all have one shape
     weights: Weights = {}
-    for name, month in months.items():
-        start, end = _clip(period, month)
+    for name, month in served.months.items():
+        start, end = _clip(served.period, month)
         weights[name] = Fraction((end - start) // _MICROSECOND)
     return weights
 
 
-_WEIGHTS: Mapping[Spreading, Callable[[Period, Months, ZoneInfo], Weights]] = MappingProxyType(
+_WEIGHTS: Mapping[Spreading, Callable[[Served, ZoneInfo], Weights]] = MappingProxyType(
     {
         Spreading.DAILY: _daily,
         Spreading.MONTH30: _thirty,

@@ -73,7 +73,7 @@ async def take_numbers(tx: Transaction, *, tenant_id: str, count: int) -> int:
 
 
 async def insert_all(
-    tx: Transaction, invoices: Sequence[Invoice], lines: Sequence[tuple[str, NumberedLine]]
+    tx: Transaction, invoices: Sequence[Invoice], *, lines: Sequence[tuple[str, NumberedLine]]
 ) -> None:
     """Write heads, and lines by the id of their invoice; all of one tenant."""
     if not invoices:

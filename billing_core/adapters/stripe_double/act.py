@@ -71,7 +71,7 @@ def create_customer(state: State, request: Request) -> Work:
 
 def read_customer(state: State, request: Request) -> Work:
     """One customer."""
-    return Work(answer=Answer(status=200, body=_known(state, CUSTOMERS, request.name, param="id", status=404)))
+    return Work(answer=Answer(status=200, body=_known(state, CUSTOMERS, name=request.name, param="id", status=404)))
 
 
 def attach_method(state: State, request: Request) -> Work:
@@ -79,7 +79,7 @@ def attach_method(state: State, request: Request) -> Work:
     customer = request.params.get("customer")
     if not customer:
         raise invalid("Missing required param: customer.", code="parameter_missing", param="customer")
-    taken_on = _customers(state, customer, request)
+    taken_on = _customers(state, customer, request=request)
     source = _source_of(state, request.name)
     name = new_name("pm") if request.name in BEHAVIORS else request.name
     method = {
@@ -97,7 +97,7 @@ def attach_method(state: State, request: Request) -> Work:
 
 def read_method(state: State, request: Request) -> Work:
     """One payment method."""
-    return Work(answer=Answer(status=200, body=_known(state, METHODS, request.name, param="id", status=404)))
+    return Work(answer=Answer(status=200, body=_known(state, METHODS, name=request.name, param="id", status=404)))
 
 
 def create_intent(state: State, request: Request) -> Work:
@@ -106,7 +106,7 @@ def create_intent(state: State, request: Request) -> Work:
     customer, method = params.get("customer"), params.get("payment_method")
     if params.get("off_session") and not params.get("confirm"):
         raise invalid("off_session needs confirm=true", code="parameter_invalid", param="off_session")
-    taken_on = _customers(state, customer, request) if customer else ()
+    taken_on = _customers(state, customer, request=request) if customer else ()
     behavior = _behavior(state, method, customer=customer) if method else None
     intent = made(params, created=request.now)
     if not params.get("confirm"):
@@ -117,23 +117,23 @@ def create_intent(state: State, request: Request) -> Work:
     if behavior is None:
         raise invalid("A payment method is needed to confirm", code="parameter_missing", param="payment_method")
     born = _event("payment_intent.created", intent, at=request.now)
-    work = _confirmed(intent, behavior, request)
+    work = _confirmed(intent, behavior, at=request.now)
     return Work(answer=work.answer, changes=(*taken_on, born, *work.changes))
 
 
 def confirm_intent(state: State, request: Request) -> Work:
     """An intent that waited is confirmed, perhaps with another payment method."""
-    intent = _known(state, INTENTS, request.name, param="intent", status=404)
+    intent = _known(state, INTENTS, name=request.name, param="intent", status=404)
     method = request.params.get("payment_method") or intent["payment_method"]
     if not method:
         raise invalid("A payment method is needed to confirm", code="parameter_missing", param="payment_method")
     behavior = _behavior(state, method, customer=intent["customer"])
-    return _confirmed(intent | {"payment_method": method}, behavior, request)
+    return _confirmed(intent | {"payment_method": method}, behavior, at=request.now)
 
 
 def cancel_intent(state: State, request: Request) -> Work:
     """An intent that is not paid is given up."""
-    intent = _known(state, INTENTS, request.name, param="intent", status=404)
+    intent = _known(state, INTENTS, name=request.name, param="intent", status=404)
     after = canceled(intent, reason=request.params.get("cancellation_reason"), at=request.now)
     return Work(
         answer=Answer(status=200, body=after),
@@ -143,7 +143,7 @@ def cancel_intent(state: State, request: Request) -> Work:
 
 def read_intent(state: State, request: Request) -> Work:
     """One intent."""
-    intent = _known(state, INTENTS, request.name, param="intent", status=404)
+    intent = _known(state, INTENTS, name=request.name, param="intent", status=404)
     return Work(answer=Answer(status=200, body=intent))
 
 
@@ -168,7 +168,7 @@ def list_intents(state: State, request: Request) -> Work:
 
 def settle_intent(state: State, request: Request) -> Work:
     """What a bank does after days: an intent that is processing comes to its end. Not part of Stripe's API."""
-    intent = _known(state, INTENTS, request.name, param="intent", status=404)
+    intent = _known(state, INTENTS, name=request.name, param="intent", status=404)
     ends = BEHAVIORS[_source_of(state, intent["payment_method"])].ends
     if intent["status"] != "processing" or not ends:
         raise invalid("Nothing is processing", code="payment_intent_unexpected_state", param="intent")
@@ -261,23 +261,23 @@ def _is_within(created: int, bounds: Json | int | None) -> bool:
     return bounds is None or created == bounds
 
 
-def _confirmed(intent: Json, behavior: Behavior, request: Request) -> Work:
+def _confirmed(intent: Json, behavior: Behavior, *, at: int) -> Work:
     after = confirmed(intent, behavior)
-    changes = (_put(after), _event(EVENT_OF[after["status"]], after, at=request.now))
+    changes = (_put(after), _event(EVENT_OF[after["status"]], after, at=at))
     if after["status"] != "requires_payment_method":
         return Work(answer=Answer(status=200, body=after), changes=changes)
     error = after["last_payment_error"] | {"payment_intent": after}
     return Work(answer=Answer(status=402, body={"error": error}), changes=changes)
 
 
-def _known(state: State, kind: str, name: str, *, param: str, status: int = 400) -> Json:
+def _known(state: State, kind: str, *, name: str, param: str, status: int = 400) -> Json:
     found = state.get(kind, name)
     if found is None:
         raise missing(kind, name, param=param, status=status)
     return found
 
 
-def _customers(state: State, name: str, request: Request) -> tuple[Change, ...]:
+def _customers(state: State, name: str, *, request: Request) -> tuple[Change, ...]:
     """Nothing where the customer is known; the customer, where unknown ones are taken on."""
     if state.get(CUSTOMERS, name) is not None:
         return ()

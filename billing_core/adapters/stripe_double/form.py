@@ -22,11 +22,11 @@ def tree_of(pairs: Iterable[tuple[str, str]]) -> Tree:
     for key, value in pairs:
         found = _KEY.match(key)
         path = [found[1], *_PART.findall(found[2])] if found else [key]
-        _put(root, path, value)
+        _put(root, path, value=value)
     return {key: _settled(value) for key, value in root.items()}
 
 
-def _put(branch: Tree, path: list[str], value: str) -> None:
+def _put(branch: Tree, path: list[str], *, value: str) -> None:
     for step, following in zip(path, [*path[1:], None], strict=True):
         name = step or str(len(branch))
         if following is None:

@@ -72,7 +72,7 @@ class Double:
         pairs = await request.post() if endpoint.method == "POST" else request.query
         tree = tree_of((name, str(value)) for name, value in pairs.items())
         key = request.headers.get("Idempotency-Key", "") if endpoint.method == "POST" else ""
-        if self._lost(endpoint, request, FaultKind.LOSE_REQUEST):
+        if self._lost(endpoint, request, kind=FaultKind.LOSE_REQUEST):
             return _told(_BROKEN)
         digest = hashlib.sha256(msgspec.json.encode((request.path, tree), order="sorted")).hexdigest()
         replayed = self._replayed(key, digest)
@@ -86,7 +86,7 @@ class Double:
             work = self._work(endpoint, self._request(params, name=name), key=key, digest=digest)
         finally:
             self._running.discard(key)
-        self._lost(endpoint, request, FaultKind.LOSE_ANSWER)
+        self._lost(endpoint, request, kind=FaultKind.LOSE_ANSWER)
         return _told(work.answer)
 
     def _request(self, params: Json, *, name: str) -> Request:
@@ -135,7 +135,7 @@ class Double:
             else:
                 self.postman.post(event, copies=1 if fault is None else 2)
 
-    def _lost(self, endpoint: Endpoint, request: web.Request, kind: FaultKind) -> bool:
+    def _lost(self, endpoint: Endpoint, request: web.Request, *, kind: FaultKind) -> bool:
         """Whether the connection was cut, which no answer survives."""
         if self.faults.take(endpoint.act, kind) is None or request.transport is None:
             return False
