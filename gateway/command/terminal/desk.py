@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 import typer
@@ -22,7 +22,6 @@ from gateway.command.client.answer import Answer, told
 from gateway.command.client.door import Door, Planes, Told, find_door, open_planes
 
 Value = TypeVar("Value")
-Rest = ParamSpec("Rest")
 
 _WIDE = 200
 _PANEL = "Connection and output"
@@ -65,30 +64,39 @@ def fail(failure: Failure) -> NoReturn:
     raise typer.Exit(2 if isinstance(failure, ConfigurationError) else 1)
 
 
-def hang(app: typer.Typer, name: str) -> Callable[[Callable[Concatenate[Desk, Rest], None]], None]:
+def hang(app: typer.Typer, name: str, **groups: Callable[..., object]) -> Callable[[Callable[..., None]], None]:
     """Register the decorated function as the command of that name, with the shared options behind its own.
 
+    A group is a function whose parameters are options; what it makes of them is the parameter of that name.
     A failure is one line and status 1.
     """
 
-    def register(act: Callable[Concatenate[Desk, Rest], None]) -> None:
-        own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
-        shared = inspect.signature(_shared, eval_str=True).parameters
+    def register(act: Callable[..., None]) -> None:
+        own = [one for one in _parameters(act)[1:] if one.name not in groups]
+        grouped = {group: [one.name for one in _parameters(made_by)] for group, made_by in groups.items()}
+        shared = _parameters(_shared)
 
         def command(**given: Any) -> None:
-            desk = _shared(**{name: given.pop(name) for name in shared})
+            desk = _shared(**{one.name: given.pop(one.name) for one in shared})
             try:
-                act(desk, **given)  # pyright: ignore[reportCallIssue] - typer made them of this very signature
+                for group, names in grouped.items():
+                    given[group] = groups[group](**{name: given.pop(name) for name in names})
+                act(desk, **given)
             except Failure as failure:
                 fail(failure)
 
-        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
+        brought = [one for made_by in groups.values() for one in _parameters(made_by)]
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *brought, *shared)]
         command.__doc__ = act.__doc__
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         command.__annotations__ = {one.name: one.annotation for one in parameters}
         app.command(name)(command)
 
     return register
+
+
+def _parameters(made_by: Callable[..., object]) -> list[inspect.Parameter]:
+    return list(inspect.signature(made_by, eval_str=True).parameters.values())
 
 
 def _shared(

@@ -6,6 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 import typer
 
 from billing_core.errors import InvalidInput
@@ -15,7 +16,7 @@ CustomerArgument = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The c
 CustomerFilter = Annotated[str, typer.Option("--customer", help="Only this customer's.")]
 IdempotencyKey = Annotated[
     str,
-    typer.Option(help="Names this act, so that repeating it does nothing twice; made at random where left out."),
+    typer.Option(help="Names this act, so that repeating it does nothing twice; made at random if left out."),
 ]
 Since = Annotated[
     str, typer.Option("--from", metavar="TIME", help="From this instant on (ISO 8601, UTC unless told).")
@@ -23,6 +24,25 @@ Since = Annotated[
 Until = Annotated[
     str, typer.Option("--to", metavar="TIME", help="Before this instant (ISO 8601, UTC unless told).")
 ]
+
+
+class ReceiptDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was seen on the bank's statement, as the control plane takes it."""
+
+    method: str
+    reference: str
+    received_at: str | None = None
+
+
+def receipt(
+    *,
+    method: Annotated[str, typer.Option(help="ach or wire.")],
+    reference: Annotated[str, typer.Option(help="What the bank statement says.")],
+    received_at: Annotated[str, typer.Option(metavar="TIME", help="When it came; now if left out.")] = "",
+) -> ReceiptDraft:
+    """The options of a receipt. Raises: InvalidInput where a time is none."""
+    at = instant_or_none(received_at, field="received-at")
+    return ReceiptDraft(method=method, reference=reference, received_at=at)
 
 
 def key_or_new(key: str) -> str:

@@ -241,13 +241,13 @@ def _live_table(shown: LiveUsage) -> RenderableType:
         (
             (
                 one.feature,
-                one.kind if one.enabled else f"{one.kind}, off",
+                one.kind,
                 one.used_units if one.kind == "metered" else None,
                 one.held_units or None,
                 one.limit_units,
                 one.remaining_units,
                 "" if one.reset_at is None else one.reset_at.isoformat(),
-                one.value,
+                one.value if one.kind != "switch" else ("on" if one.enabled else "off"),
             )
             for one in shown.features
         ),

@@ -11,7 +11,7 @@ from gateway.command.client.bill import Invoice, Line, Part, Payment, RawEvent, 
 from gateway.command.client.page import Page, read_pages
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
-from gateway.command.terminal.option import CustomerFilter, IdempotencyKey, Limit, instant_or_none, key_or_new
+from gateway.command.terminal.option import CustomerFilter, IdempotencyKey, Limit, ReceiptDraft, key_or_new, receipt
 from gateway.command.terminal.table import day, facts_of, minor, nanos, table_of
 from gateway.command.topic.payment import payment_facts
 
@@ -75,22 +75,13 @@ def void_invoice(desk: Desk, invoice_id: InvoiceArgument, *, idempotency_key: Id
     _act(desk, route("/v1/invoices/{}/void", invoice_id), idempotency_key=idempotency_key)
 
 
-@hang(invoices, "pay")
+@hang(invoices, "pay", received=receipt)
 def pay_invoice(
-    desk: Desk,
-    invoice_id: InvoiceArgument,
-    *,
-    method: Annotated[str, typer.Option(help="ach or wire.")] = "wire",
-    reference: Annotated[str, typer.Option(help="What the bank statement says.")] = "",
-    received_at: Annotated[str, typer.Option(metavar="TIME", help="When the money came; now where left out.")] = "",
-    idempotency_key: IdempotencyKey = "",
+    desk: Desk, invoice_id: InvoiceArgument, *, received: ReceiptDraft, idempotency_key: IdempotencyKey = ""
 ) -> None:
     """Mark an invoice as paid by ACH or wire."""
-    body: dict[str, object] = {"method": method, "reference": reference}
-    received = instant_or_none(received_at, field="received-at")
-    body |= {"received_at": received} if received else {}
     path, key = route("/v1/invoices/{}/payments", invoice_id), key_or_new(idempotency_key)
-    desk.show(lambda planes: planes.control.post(path, Payment, body=body, idempotency_key=key), payment_facts)
+    desk.show(lambda planes: planes.control.post(path, Payment, body=received, idempotency_key=key), payment_facts)
 
 
 def _act(desk: Desk, path: str, *, idempotency_key: str) -> None:
@@ -197,7 +188,7 @@ def _event_table(page: Page[RawEvent]) -> RenderableType:
 
 def _replay_page(shown: Replay) -> RenderableType:
     if shown.same:
-        return f"The same bill to the byte: {shown.line_count} lines."
+        return f"The same bill to the byte, line for line ({shown.line_count})."
     return table_of(
         (">Line", "Field", "Billed", "Replayed"),
         ((one.line_no, one.field, one.billed, one.replayed) for one in shown.differences),

@@ -11,10 +11,13 @@ from gateway.command.client.bill import Payment
 from gateway.command.client.page import Page, read_pages
 from gateway.command.client.route import route
 from gateway.command.terminal.desk import Desk, hang
-from gateway.command.terminal.option import CustomerFilter, Limit
+from gateway.command.terminal.option import CustomerFilter, IdempotencyKey, Limit, ReceiptDraft, key_or_new, receipt
 from gateway.command.terminal.table import day, facts_of, minor, table_of
 
 payments = typer.Typer(name="payments", help="Attempts to move money.", no_args_is_help=True)
+
+
+PaymentArgument = Annotated[str, typer.Argument(metavar="PAYMENT", help="The payment's id.")]
 
 
 @hang(payments, "list")
@@ -34,10 +37,17 @@ def list_payments(
     )
 
 
-@hang(payments, "show")
-def show_payment(
-    desk: Desk, payment_id: Annotated[str, typer.Argument(metavar="PAYMENT", help="The payment's id.")]
+@hang(payments, "receive", received=receipt)
+def receive_payment(
+    desk: Desk, payment_id: PaymentArgument, *, received: ReceiptDraft, idempotency_key: IdempotencyKey = ""
 ) -> None:
+    """Note that an awaited ACH or wire has come: it pays its invoice, or fills the wallet."""
+    path, key = route("/v1/payments/{}/receipts", payment_id), key_or_new(idempotency_key)
+    desk.show(lambda planes: planes.control.post(path, Payment, body=received, idempotency_key=key), payment_facts)
+
+
+@hang(payments, "show")
+def show_payment(desk: Desk, payment_id: PaymentArgument) -> None:
     """One payment."""
     desk.show(lambda planes: planes.control.get(route("/v1/payments/{}", payment_id), Payment), payment_facts)
 

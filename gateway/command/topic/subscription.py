@@ -49,9 +49,7 @@ def create_subscription(
     customer_id: CustomerArgument,
     *,
     plan: Annotated[str, typer.Argument(help="The plan's code.")],
-    start_at: Annotated[
-        str, typer.Option(metavar="TIME", help="From when on (ISO 8601); now where left out.")
-    ] = "",
+    start_at: Annotated[str, typer.Option(metavar="TIME", help="From when on (ISO 8601); now if left out.")] = "",
     draft_invoice: Annotated[bool, typer.Option("--draft-invoice", help="Leave the first bill a draft.")] = False,
     idempotency_key: IdempotencyKey = "",
 ) -> None:

@@ -40,7 +40,7 @@ def list_tenants(desk: Desk, *, limit: Limit = 100) -> None:
 @hang(tenants, "create")
 def create_tenant(
     desk: Desk,
-    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id; made where left out.")] = "",
+    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id; made if left out.")] = "",
     *,
     name: Annotated[str, typer.Option(help="What people call it.")] = "",
     sandbox: Annotated[bool, typer.Option("--sandbox", help="With a clock of its own.")] = False,

@@ -21,27 +21,39 @@ _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
 
 CurrencyOption = Annotated[str, typer.Option(help="ISO 4217 code of the wallet.")]
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="In the major unit, such as 25.00.")]
-PriorityOption = Annotated[int | None, typer.Option(min=0, max=255, help="Lower is drawn down first.")]
-ExpiresOption = Annotated[str, typer.Option("--expires", metavar="TIME", help="When what is left lapses.")]
 
 
-class _TopUpDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BlockTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is said of a credit block, whether it is paid for or given."""
+
+    priority: int | None = None
+    expires_at: str | None = None
+    note: str = ""
+
+
+def block_terms(
+    *,
+    priority: Annotated[int | None, typer.Option(min=0, max=255, help="Lower is drawn down first.")] = None,
+    expires: Annotated[str, typer.Option(metavar="TIME", help="When what is left lapses.")] = "",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> BlockTerms:
+    """The options of a credit block. Raises: InvalidInput where a time is none."""
+    return BlockTerms(priority=priority, expires_at=instant_or_none(expires, field="expires"), note=note)
+
+
+class _TopUpDraft(BlockTerms, frozen=True, kw_only=True, omit_defaults=True):
     """A top-up as the control plane takes it."""
 
     amount: str
     method: str = ""
     reference: str = ""
-    priority: int | None = None
-    expires_at: str | None = None
 
 
-class _GrantDraft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _GrantDraft(BlockTerms, frozen=True, kw_only=True, omit_defaults=True):
     """A grant as the control plane takes it."""
 
     amount: str
-    priority: int | None = None
-    expires_at: str | None = None
-    note: str = ""
+    effective_at: str | None = None
 
 
 @hang(wallets, "show")
@@ -59,45 +71,42 @@ def show_wallets(
         desk.show(lambda planes: planes.control.get(path, Wallets), _wallets_page)
 
 
-@hang(wallets, "top-up")
+@hang(wallets, "top-up", terms=block_terms)
 def top_up(  # noqa: PLR0913 - the options of a command
     desk: Desk,
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
     currency: CurrencyOption = "USD",
-    method: Annotated[str, typer.Option(help="stripe, ach or wire; how the customer pays where left out.")] = "",
-    reference: Annotated[str, typer.Option(help="What the bank statement says.")] = "",
-    expires: ExpiresOption = "",
+    method: Annotated[str, typer.Option(help="stripe, ach or wire; how the customer pays if left out.")] = "",
+    reference: Annotated[
+        str, typer.Option(help="What the bank statement says: an ACH or wire that has come.")
+    ] = "",
+    terms: BlockTerms,
     idempotency_key: IdempotencyKey = "",
 ) -> None:
-    """Buy credit: by Stripe at once, by ACH or wire as received."""
-    draft = _TopUpDraft(
-        amount=amount, method=method, reference=reference, expires_at=instant_or_none(expires, field="expires")
-    )
+    """Buy credit: by Stripe at once; by ACH or wire when it has come, see `payments receive`."""
+    draft = _TopUpDraft(amount=amount, method=method, reference=reference, **msgspec.structs.asdict(terms))
     path, key = route("/v1/customers/{}/wallets/{}/top-ups", customer_id, currency), key_or_new(idempotency_key)
     desk.show(lambda planes: planes.control.post(path, TopUp, body=draft, idempotency_key=key), _top_up_facts)
 
 
-@hang(wallets, "grant")
+@hang(wallets, "grant", terms=block_terms)
 def grant(  # noqa: PLR0913 - the options of a command
     desk: Desk,
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
     currency: CurrencyOption = "USD",
-    priority: PriorityOption = None,
-    expires: ExpiresOption = "",
-    note: Annotated[str, typer.Option(help="Why.")] = "",
+    effective: Annotated[
+        str, typer.Option(metavar="TIME", help="From when on it can be used; now if left out.")
+    ] = "",
+    terms: BlockTerms,
     idempotency_key: IdempotencyKey = "",
 ) -> None:
     """Give promotional credit: nothing is paid, and nothing becomes revenue."""
-    draft = _GrantDraft(
-        amount=amount,
-        priority=priority,
-        expires_at=instant_or_none(expires, field="expires"),
-        note=note,
-    )
+    effective_at = instant_or_none(effective, field="effective")
+    draft = _GrantDraft(amount=amount, effective_at=effective_at, **msgspec.structs.asdict(terms))
     path, key = route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), key_or_new(idempotency_key)
     desk.show(lambda planes: planes.control.post(path, Grant, body=draft, idempotency_key=key), _grant_facts)
 
