@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Awaitable
-from datetime import UTC
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Final
@@ -147,6 +147,8 @@ def replay(  # noqa: PLR0913 - the options of a command
             proof_page(report.findings),
         )
         screen().print(Group(*(part for page in parts for part in ("", page))))
+        look = f"TALLYGATE_TOKEN={report.operator_token} tallygate invoices list"
+        Narrator().say(f"\nThe sandbox stays; to look into it: {look}")
     if not report.holds:
         raise typer.Exit(1)
 
@@ -192,14 +194,16 @@ async def drive(
     return traffic
 
 
-async def finish(ending: Ending, run: str, *, narrator: Narrator) -> None:
-    """From the last request to recognized revenue."""
+async def finish(ending: Ending, run: str, *, narrator: Narrator) -> datetime:
+    """From the last request to recognized revenue; the end of the period."""
     await narrator.await_so("usage is written to Postgres", ending.await_flush())
-    narrator.say(f"the clock moves on to {await ending.close_period(run):%Y-%m-%d %H:%M}, the end of the period")
+    until = await ending.close_period(run)
+    narrator.say(f"the clock moves on to {until:%Y-%m-%d %H:%M}, the end of the period")
     await narrator.await_so("the period is billed", ending.await_bills())
-    narrator.say(f"{await ending.mark_transfers(run)} invoices are paid by ACH and wire")
+    narrator.say(f"{await ending.mark_transfers(run)} invoices are marked as paid by ACH or wire")
     await narrator.await_so("the others are collected by Stripe", ending.await_collection())
-    await narrator.await_so("revenue is recognized", ending.await_revenue())
+    await narrator.await_so("revenue is recognized", ending.await_revenue(until))
+    return until
 
 
 async def perform(
@@ -209,7 +213,7 @@ async def perform(
     async with open_planes(door) as planes:
         root = PatientPlane(planes.root, Persistence(patience_s=_FIRST_PATIENCE_S))
         tenant = await found_tenant(root, script.run)
-    narrator.say(f"sandbox {tenant.tenant_id}: {len(script.cast)} customers on plan {script.price.plan}")
+    narrator.say(f"sandbox {tenant.tenant_id}, plan {script.price.plan}, customers: {len(script.cast)}")
     inside = msgspec.structs.replace(door, operator_token=tenant.operator_token)
     async with open_planes(inside) as planes:
         operator = PatientPlane(planes.control, Persistence(patience_s=_PATIENCE_S))
@@ -217,8 +221,8 @@ async def perform(
         await await_gate(planes.gateway, seats)
         traffic = await drive(inside, seats, script=script, trace=trace, pace=pace, narrator=narrator)
         ending = Ending(operator, seats, script.price, patience_s=_PATIENCE_S)
-        await finish(ending, script.run, narrator=narrator)
-        accounts = await ending.accounts(traffic.tally.charged_nanos)
+        until = await finish(ending, script.run, narrator=narrator)
+        accounts = await ending.accounts(traffic.tally.charged_nanos, until=until)
         books = await ending.books(script.run)
     tally = traffic.tally
     report = Report(

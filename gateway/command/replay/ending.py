@@ -15,10 +15,11 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from billing_core.errors import Unprocessable
-from billing_core.values.money import NANOS_PER_UNIT
+from billing_core.values.money import NANOS_PER_UNIT, to_nanos
 from gateway.command.client.account import Clock, Subscription
 from gateway.command.client.bill import (
     Invoice,
+    Line,
     Payment,
     Reconciliation,
     Revenue,
@@ -37,6 +38,7 @@ Value = TypeVar("Value")
 _PAUSE_S: Final = 0.2
 _PERIOD: Final = "period"
 _OPEN: Final = ("draft", "finalized")
+_FEE: Final = "fee"
 _USAGE_REVENUE: Final = "revenue_usage"
 _FEE_REVENUE: Final = "revenue_fees"
 
@@ -98,17 +100,21 @@ class Ending:
         """Wait until no bill is open; whether none is."""
         return await self._until(self._are_collected)
 
-    async def await_revenue(self) -> bool:
-        """Wait until the usage of the period is recognized; whether it is."""
-        return await self._until(self._is_recognized)
+    async def await_revenue(self, until: datetime) -> bool:
+        """Wait until all usage, and the fees of periods that ended by then, are recognized; whether they are."""
+        lines = [line for bill in await self._bills() for line in bill.lines]
+        served = to_nanos(sum(line.amount_minor for line in lines if _is_served(line, until)), self._price.currency)
 
-    async def accounts(self, charged_nanos: list[int]) -> tuple[Account, ...]:
+        async def is_recognized() -> bool:
+            revenue = await self._operator.get("/v1/revenue", Revenue)
+            found = sum(one.nanos for one in revenue.items if one.account in (_USAGE_REVENUE, _FEE_REVENUE))
+            return found == served + sum(exact_nanos(seat.actor, self._price) for seat in self._seats)
+
+        return await self._until(is_recognized)
+
+    async def accounts(self, charged_nanos: list[int], *, until: datetime) -> tuple[Account, ...]:
         """What the house says of each customer; `charged_nanos` is what the gate's answers added up to."""
-        bills = [
-            await self._operator.get(route("/v1/invoices/{}", bill.invoice_id), Invoice)
-            for bill in await self._operator.pages("/v1/invoices", Invoice)
-            if bill.state != "void"
-        ]
+        bills = await self._bills()
         revenue = await self._operator.get("/v1/revenue", Revenue)
         return tuple(
             [
@@ -117,6 +123,7 @@ class Ending:
                     [bill for bill in bills if bill.customer_id == seat.actor.customer_id],
                     revenue=revenue,
                     charged_nanos=charged,
+                    until=until,
                 )
                 for seat, charged in zip(self._seats, charged_nanos, strict=True)
             ]
@@ -132,7 +139,17 @@ class Ending:
             reconcile_findings=len(proof.findings),
         )
 
-    async def _account(self, seat: Seat, bills: list[Invoice], *, revenue: Revenue, charged_nanos: int) -> Account:
+    async def _bills(self) -> list[Invoice]:
+        """All bills that count, with their lines."""
+        return [
+            await self._operator.get(route("/v1/invoices/{}", bill.invoice_id), Invoice)
+            for bill in await self._operator.pages("/v1/invoices", Invoice)
+            if bill.state != "void"
+        ]
+
+    async def _account(
+        self, seat: Seat, bills: list[Invoice], *, revenue: Revenue, charged_nanos: int, until: datetime
+    ) -> Account:
         name = seat.actor.customer_id
         wallets = await self._operator.get(route("/v1/customers/{}/wallets", name), Wallets)
         lines = [line for bill in bills for line in bill.lines]
@@ -152,7 +169,8 @@ class Ending:
             input_minor=sum(line.amount_minor for line in inputs),
             output_minor=sum(line.amount_minor for line in outputs),
             usage_prepaid_minor=sum(line.prepaid_minor for line in (*inputs, *outputs)),
-            fees_minor=sum(line.amount_minor for line in lines if line.kind == "fee"),
+            fees_minor=sum(line.amount_minor for line in lines if line.kind == _FEE),
+            served_fees_minor=sum(line.amount_minor for line in lines if _is_served(line, until)),
             total_minor=sum(bill.total_minor for bill in bills),
             prepaid_minor=sum(bill.prepaid_minor for bill in bills),
             due_minor=sum(bill.due_minor for bill in bills),
@@ -184,11 +202,6 @@ class Ending:
         bills = await self._operator.pages("/v1/invoices", Invoice)
         return not any(bill.state in _OPEN for bill in bills)
 
-    async def _is_recognized(self) -> bool:
-        revenue = await self._operator.get("/v1/revenue", Revenue)
-        found = sum(one.nanos for one in revenue.items if one.account == _USAGE_REVENUE)
-        return found == sum(exact_nanos(seat.actor, self._price) for seat in self._seats)
-
     async def _until(self, holds: Callable[[], Awaitable[bool]]) -> bool:
         deadline = time.monotonic() + self._patience_s
         while not await holds():
@@ -196,3 +209,8 @@ class Ending:
                 return False
             await asyncio.sleep(_PAUSE_S)
         return True
+
+
+def _is_served(line: Line, until: datetime) -> bool:
+    """Whether the line is a fee for what was served to its end."""
+    return line.kind == _FEE and line.service_end_at is not None and line.service_end_at <= until

@@ -57,6 +57,7 @@ def perfect_account(actor: object) -> Account:
         output_minor=lines[1],
         usage_prepaid_minor=sum(lines),
         fees_minor=4_000,
+        served_fees_minor=2_000,
         total_minor=4_000 + sum(lines),
         prepaid_minor=sum(lines),
         due_minor=4_000,
@@ -91,6 +92,7 @@ def test_a_perfect_house_is_proved() -> None:
         ("due_minor", "all that is due is paid"),
         ("balance_nanos", "wallets hold it"),
         ("fees_minor", "fees are recognized or deferred"),
+        ("revenue_fees_nanos", "fee revenue is the fees of what was served"),
     ],
 )
 @pytest.mark.parametrize("by", [1, -1])
@@ -118,7 +120,7 @@ def test_what_two_customers_exchange_is_found() -> None:
         msgspec.structs.replace(accounts[1], input_units=accounts[0].input_units),
         accounts[2],
     )
-    assert broken(swapped, books) == {"each is billed for its own requests, but"}
+    assert broken(swapped, books) == {"who is billed for requests of another"}
 
 
 def test_a_request_that_was_not_served_is_found() -> None:
