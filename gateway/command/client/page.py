@@ -34,7 +34,7 @@ class _RawPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_pages(
-    plane: Plane, path: str, kind: type[Item], *, query: Mapping[str, str] | None = None, limit: int = 0
+    plane: Plane, path: str, *, kind: type[Item], query: Mapping[str, str] | None = None, limit: int = 0
 ) -> Answer[Page[Item]]:
     """The list's items, all of them or the first `limit`, as one page.
 

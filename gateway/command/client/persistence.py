@@ -122,5 +122,5 @@ class PatientPlane:
     ) -> tuple[Value, ...]:
         """All items of a list. Raises: as `persist`."""
         return (
-            await persist(lambda: read_pages(self._plane, path, kind, query=query), self._persistence)
+            await persist(lambda: read_pages(self._plane, path, kind=kind, query=query), self._persistence)
         ).value.items

@@ -60,32 +60,32 @@ class Plane:
 
         Raises: Failure as the plane tells it; Unavailable where it does not answer.
         """
-        return await self._ask("GET", path, kind, query=query)
+        return await self._ask("GET", path, kind=kind, query=query)
 
     async def put(self, path: str, kind: type[Value], *, body: object) -> Answer[Value]:
         """Replace what stands at the path. Raises: as `get`."""
-        return await self._ask("PUT", path, kind, body=Body.json(body))
+        return await self._ask("PUT", path, kind=kind, body=Body.json(body))
 
     async def post(
         self, path: str, kind: type[Value], *, body: object = None, idempotency_key: str = ""
     ) -> Answer[Value]:
         """Do something; the same key gets the first answer back. Raises: as `get`."""
-        return await self._ask("POST", path, kind, body=Body.json(body or {}), idempotency_key=idempotency_key)
+        return await self._ask("POST", path, kind=kind, body=Body.json(body or {}), idempotency_key=idempotency_key)
 
     async def send(self, path: str, kind: type[Value], *, body: Body) -> Answer[Value]:
         """Post bytes as they are. Raises: as `get`."""
-        return await self._ask("POST", path, kind, body=body)
+        return await self._ask("POST", path, kind=kind, body=body)
 
     async def delete(self, path: str, kind: type[Value]) -> Answer[Value]:
         """Take away what stands at the path. Raises: as `get`."""
-        return await self._ask("DELETE", path, kind)
+        return await self._ask("DELETE", path, kind=kind)
 
     async def _ask(
         self,
         method: str,
         path: str,
-        kind: type[Value],
         *,
+        kind: type[Value],
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
         idempotency_key: str = "",

@@ -188,7 +188,7 @@ async def drive(
     """Every request through the gate. Raises: Failure where one got no answer for as long as patience lasts."""
     async with open_planes(door, connections=pace.concurrency, timeout_s=_ANSWER_S) as planes:
         keys = tuple(seat.key for seat in seats)
-        traffic = Traffic(planes.gateway, trace, keys, run=script.run, pace=pace)
+        traffic = Traffic(planes.gateway, trace, keys=keys, run=script.run, pace=pace)
         async with narrator.watching(traffic.tally, total=len(trace.requests)):
             await traffic.drive()
     return traffic
@@ -220,7 +220,7 @@ async def perform(
         seats = await set_stage(operator, script)
         await await_gate(planes.gateway, seats)
         traffic = await drive(inside, seats, script=script, trace=trace, pace=pace, narrator=narrator)
-        ending = Ending(operator, seats, script.price, patience_s=_PATIENCE_S)
+        ending = Ending(operator, seats, price=script.price, patience_s=_PATIENCE_S)
         until = await finish(ending, script.run, narrator=narrator)
         accounts = await ending.accounts(traffic.tally.charged_nanos, until=until)
         books = await ending.books(script.run)
@@ -237,6 +237,6 @@ async def perform(
         settle=spread_of(tally.settle_ns),
         accounts=accounts,
         books=books,
-        findings=prove(trace, script.price, accounts, books=books, settled=tally.settled),
+        findings=prove(trace, accounts, price=script.price, books=books, settled=tally.settled),
     )
     return report, tally

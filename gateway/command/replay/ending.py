@@ -47,7 +47,7 @@ class Ending:
     """The rest of the story of one run. `patience_s` bounds each wait."""
 
     def __init__(
-        self, operator: PatientPlane, seats: tuple[Seat, ...], price: ListPrice, *, patience_s: float
+        self, operator: PatientPlane, seats: tuple[Seat, ...], *, price: ListPrice, patience_s: float
     ) -> None:
         self._operator = operator
         self._seats = seats

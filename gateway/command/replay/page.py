@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from rich.console import Group, RenderableType
 
 from gateway.command.replay.latency import Spread, spread_of
@@ -33,54 +36,46 @@ def _latency(spread: Spread) -> str:
     return f"p50 {spread.p50_ms:,.1f} ms, p99 {spread.p99_ms:,.1f} ms, longest {spread.longest_ms:,.1f} ms"
 
 
+_HEADINGS: Final = (
+    "Customer",
+    "Invoice",
+    ">Input",
+    ">Output",
+    ">Billed",
+    ">Prepaid",
+    ">Due",
+    "Collected by",
+    "State",
+    ">Usage revenue",
+    ">Fee revenue",
+)
+
+
 def account_page(accounts: tuple[Account, ...], price: ListPrice) -> RenderableType:
     """Bills, collection and revenue, one customer a line, and the sums."""
+    rows = [(one.actor.customer_id, one.number, *_cells((one,), price)) for one in accounts]
+    return table_of(_HEADINGS, (*rows, ("all", "", *_cells(accounts, price))))
+
+
+def _cells(accounts: tuple[Account, ...], price: ListPrice) -> tuple[str | int, ...]:
+    """What these customers add up to; how they pay, and whether they have, where they all do the same."""
     currency = price.currency
-    rows: list[tuple[str | int | None, ...]] = [
-        (
-            one.actor.customer_id,
-            one.number,
-            one.input_units,
-            one.output_units,
-            minor(one.total_minor, currency),
-            minor(one.prepaid_minor, currency),
-            minor(one.due_minor, currency),
-            one.actor.method.value,
-            one.state,
-            nanos(one.revenue_usage_nanos, currency),
-            nanos(one.revenue_fees_nanos, currency),
-        )
-        for one in accounts
-    ]
-    rows.append(
-        (
-            "all",
-            "",
-            sum(one.input_units for one in accounts),
-            sum(one.output_units for one in accounts),
-            minor(sum(one.total_minor for one in accounts), currency),
-            minor(sum(one.prepaid_minor for one in accounts), currency),
-            minor(sum(one.due_minor for one in accounts), currency),
-            "",
-            "",
-            nanos(sum(one.revenue_usage_nanos for one in accounts), currency),
-            nanos(sum(one.revenue_fees_nanos for one in accounts), currency),
-        )
+    return (
+        sum(one.input_units for one in accounts),
+        sum(one.output_units for one in accounts),
+        minor(sum(one.total_minor for one in accounts), currency),
+        minor(sum(one.prepaid_minor for one in accounts), currency),
+        minor(sum(one.due_minor for one in accounts), currency),
+        _same(one.actor.method.value for one in accounts),
+        _same(one.state for one in accounts),
+        nanos(sum(one.revenue_usage_nanos for one in accounts), currency),
+        nanos(sum(one.revenue_fees_nanos for one in accounts), currency),
     )
-    headings = (
-        "Customer",
-        "Invoice",
-        ">Input",
-        ">Output",
-        ">Billed",
-        ">Prepaid",
-        ">Due",
-        "Collected by",
-        "State",
-        ">Usage revenue",
-        ">Fee revenue",
-    )
-    return table_of(headings, rows)
+
+
+def _same(words: Iterable[str]) -> str:
+    different = set(words)
+    return different.pop() if len(different) == 1 else ""
 
 
 def books_page(books: Books, price: ListPrice) -> RenderableType:

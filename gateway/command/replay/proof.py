@@ -74,7 +74,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prove(
-    trace: Trace, price: ListPrice, accounts: tuple[Account, ...], *, books: Books, settled: int
+    trace: Trace, accounts: tuple[Account, ...], *, price: ListPrice, books: Books, settled: int
 ) -> tuple[Finding, ...]:
     """All equalities; `settled` is how many requests the gate saw through."""
     served = Finding(law="every request was served", expected=len(trace.requests), found=settled, unit="requests")

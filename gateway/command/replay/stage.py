@@ -56,7 +56,7 @@ async def found_tenant(root: PatientPlane, run: str) -> Tenant:
 async def set_stage(operator: PatientPlane, script: Script) -> tuple[Seat, ...]:
     """Publish the catalog and seat every customer, in the order of the cast."""
     await operator.put("/v1/catalog", Published, body=script.catalog)
-    return tuple(await asyncio.gather(*(_seat(operator, script, actor) for actor in script.cast)))
+    return tuple(await asyncio.gather(*(_seat(operator, script, actor=actor) for actor in script.cast)))
 
 
 async def await_gate(gateway: Plane, seats: tuple[Seat, ...]) -> None:
@@ -68,7 +68,7 @@ async def await_gate(gateway: Plane, seats: tuple[Seat, ...]) -> None:
     await asyncio.gather(*(persist(lambda seat=seat: _peek(gateway, seat), persistence) for seat in seats))
 
 
-async def _seat(operator: PatientPlane, script: Script, actor: Actor) -> Seat:
+async def _seat(operator: PatientPlane, script: Script, *, actor: Actor) -> Seat:
     run, name = script.run, actor.customer_id
     await operator.post("/v1/customers", Customer, body=_draft(actor), idempotency_key=f"{run}-{name}-customer")
     subscription = await operator.post(

@@ -62,7 +62,7 @@ class Tally:
 class Traffic:
     """The trace on its way. `keys` are the customers' API keys, in the order of the cast."""
 
-    def __init__(self, gateway: Plane, trace: Trace, keys: tuple[str, ...], *, run: str, pace: Pace) -> None:
+    def __init__(self, gateway: Plane, trace: Trace, *, keys: tuple[str, ...], run: str, pace: Pace) -> None:
         self.tally = Tally(len(keys))
         self.seconds = 0.0
         self._gateway = gateway

@@ -22,7 +22,9 @@ keys = typer.Typer(name="keys", help="API keys of a customer's callers.", no_arg
 @hang(customers, "list")
 def list_customers(desk: Desk, *, limit: Limit = 100) -> None:
     """All customers of the tenant."""
-    desk.show(lambda planes: read_pages(planes.control, "/v1/customers", Customer, limit=limit), _customer_table)
+    desk.show(
+        lambda planes: read_pages(planes.control, "/v1/customers", kind=Customer, limit=limit), _customer_table
+    )
 
 
 @hang(customers, "show")
@@ -118,7 +120,7 @@ def _customer_facts(one: Customer) -> RenderableType:
 def list_keys(desk: Desk, customer_id: CustomerArgument, *, limit: Limit = 100) -> None:
     """A customer's keys; only their last characters are known."""
     path = route("/v1/customers/{}/keys", customer_id)
-    desk.show(lambda planes: read_pages(planes.control, path, ApiKey, limit=limit), _key_table)
+    desk.show(lambda planes: read_pages(planes.control, path, kind=ApiKey, limit=limit), _key_table)
 
 
 @hang(keys, "create")

@@ -31,7 +31,7 @@ def list_invoices(
     """All invoices, or one customer's, or those in one state."""
     query = {"customer_id": customer, "state": state}
     desk.show(
-        lambda planes: read_pages(planes.control, "/v1/invoices", Invoice, query=query, limit=limit),
+        lambda planes: read_pages(planes.control, "/v1/invoices", kind=Invoice, query=query, limit=limit),
         _invoice_table,
     )
 
@@ -52,7 +52,7 @@ def show_events(
 ) -> None:
     """The raw events that a line was made of."""
     path = route("/v1/invoices/{}/lines/{}/events", invoice_id, str(line_no))
-    desk.show(lambda planes: read_pages(planes.control, path, RawEvent, limit=limit), _event_table)
+    desk.show(lambda planes: read_pages(planes.control, path, kind=RawEvent, limit=limit), _event_table)
 
 
 @hang(invoices, "replay")

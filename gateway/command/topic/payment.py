@@ -32,7 +32,7 @@ def list_payments(
     """All payments, or one customer's, one invoice's, or those in one state."""
     query = {"customer_id": customer, "invoice_id": invoice, "state": state}
     desk.show(
-        lambda planes: read_pages(planes.control, "/v1/payments", Payment, query=query, limit=limit),
+        lambda planes: read_pages(planes.control, "/v1/payments", kind=Payment, query=query, limit=limit),
         payment_table,
     )
 

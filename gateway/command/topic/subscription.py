@@ -31,7 +31,7 @@ def list_subscriptions(desk: Desk, *, customer: CustomerFilter = "", limit: Limi
     """All subscriptions, or one customer's."""
     query = {"customer_id": customer}
     desk.show(
-        lambda planes: read_pages(planes.control, "/v1/subscriptions", Subscription, query=query, limit=limit),
+        lambda planes: read_pages(planes.control, "/v1/subscriptions", kind=Subscription, query=query, limit=limit),
         _table,
     )
 

@@ -34,7 +34,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 @hang(tenants, "list")
 def list_tenants(desk: Desk, *, limit: Limit = 100) -> None:
     """All tenants."""
-    desk.show(lambda planes: read_pages(planes.root, "/v1/tenants", Tenant, limit=limit), _tenant_table)
+    desk.show(lambda planes: read_pages(planes.root, "/v1/tenants", kind=Tenant, limit=limit), _tenant_table)
 
 
 @hang(tenants, "create")
@@ -82,7 +82,7 @@ def _tenant_facts(one: Tenant) -> RenderableType:
 def list_tokens(desk: Desk, tenant_id: TenantArgument, *, limit: Limit = 100) -> None:
     """A tenant's operator tokens; only their last characters are known."""
     path = route("/v1/tenants/{}/tokens", tenant_id)
-    desk.show(lambda planes: read_pages(planes.root, path, Token, limit=limit), _token_table)
+    desk.show(lambda planes: read_pages(planes.root, path, kind=Token, limit=limit), _token_table)
 
 
 @hang(tokens, "create")

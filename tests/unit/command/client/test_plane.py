@@ -161,7 +161,7 @@ async def test_pages_are_read_to_the_end_or_the_limit(plane: Ask, limit: int, na
         found, cursor = pages[request.query.get("cursor", "")]
         return web.json_response({"items": [{"name": name, "more": 1} for name in found], "next_cursor": cursor})
 
-    page = await read_pages(await plane(answer), "/v1/things", Thing, limit=limit)
+    page = await read_pages(await plane(answer), "/v1/things", kind=Thing, limit=limit)
     assert [thing.name for thing in page.value.items] == names
     assert msgspec.json.decode(page.raw)["items"] == [{"name": name, "more": 1} for name in names]
 

@@ -71,7 +71,7 @@ def perfect_account(actor: object) -> Account:
 
 
 def broken(accounts: tuple[Account, ...], books: Books, *, settled: int = 300) -> set[str]:
-    findings = prove(TRACE, PRICE, accounts, books=books, settled=settled)
+    findings = prove(TRACE, accounts, price=PRICE, books=books, settled=settled)
     return {finding.law for finding in findings if not finding.holds}
 
 
