@@ -182,10 +182,11 @@ def _lock_folder(plan: Plan) -> int:
 
 @contextmanager
 def _signals_interrupt() -> Generator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does."""
-
-    told = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in told}
+    """Let SIGTERM and SIGHUP do what Ctrl-C does; what `nohup` told to be ignored stays ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
