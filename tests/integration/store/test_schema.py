@@ -86,7 +86,8 @@ async def test_usage_of_a_month_lands_in_the_partition_of_that_month(postgres_ur
         for _ in range(2):
             await connection.execute("SELECT ensure_usage_month('2026-02-28T23:59:59Z')")
         names = await connection.fetch(
-            "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'usage_event'::regclass ORDER BY 1"
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+            " WHERE inhparent = 'usage_event'::regclass ORDER BY 1"
         )
         assert [row["name"] for row in names] == ["usage_event_202602", "usage_event_elsewhen"]
     finally:
