@@ -41,7 +41,10 @@ CREATE INDEX outbox_by_subject ON outbox (tenant_id, kind, subject) WHERE subjec
 
 CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NOTIFY tallygate_outbox;
+    IF EXISTS (SELECT FROM fresh) THEN  -- a statement that inserted nothing fires too
+        NOTIFY tallygate_outbox;
+    END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER tell_outbox AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();
+CREATE TRIGGER tell_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION tell_outbox();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -77,6 +79,23 @@ async def _book(connection: asyncpg.Connection, debit: int, credit: int) -> None
             await connection.execute(
                 "INSERT INTO ledger_entry VALUES ('t', 'tra_1', $1, $2, 'c', 'USD', $3)", number, account, nanos
             )
+
+
+async def test_the_outbox_speaks_only_when_there_is_something_in_it(postgres_url: str) -> None:
+    """A statement that inserts no row wakes nobody: a relay that woke itself would never rest."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        for channel in ("tallygate_outbox", "fence"):
+            await connection.add_listener(channel, lambda _, __, name, ___: heard.put_nowait(name))
+        insert = "INSERT INTO outbox (kind, tenant_id) SELECT 'meters', 't' FROM generate_series(1, $1::integer)"
+        await connection.execute(insert, 0)
+        await connection.execute("NOTIFY fence")
+        assert await heard.get() == "fence"
+        await connection.execute(insert, 3)
+        assert await heard.get() == "tallygate_outbox"
+    finally:
+        await connection.close()
 
 
 async def test_usage_of_a_month_lands_in_the_partition_of_that_month(postgres_url: str) -> None:
