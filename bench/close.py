@@ -32,9 +32,9 @@ import msgspec
 from bench.apparatus.ground import cpu_seconds, middle, spread, tell
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument
-from billing_core.flows.close import close_due
-from billing_core.flows.enroll import TenantDraft, found_tenant
-from billing_core.flows.publish import publish
+from billing_core.flows.billing.close import close_due
+from billing_core.flows.setup.enroll import TenantDraft, found_tenant
+from billing_core.flows.setup.publish import publish
 from billing_core.store.database import Database
 from billing_core.store.migration import migrate
 from gateway.command.embedded.postgres import start_postgres

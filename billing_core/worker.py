@@ -43,14 +43,14 @@ from billing_core.contract.configuration import load
 from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.errors import ConfigurationError, Failure, InvariantBroken, Unavailable
-from billing_core.flows.close import close_due
-from billing_core.flows.collect import collect_due
-from billing_core.flows.forget import forget_due
+from billing_core.flows.billing.close import close_due
+from billing_core.flows.billing.recognize import recognize_due
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
-from billing_core.flows.lapse import lapse_due
+from billing_core.flows.money.collect import collect_due
+from billing_core.flows.money.lapse import lapse_due
 from billing_core.flows.project import Relay, RelayTally
 from billing_core.flows.rebuild import Builder
-from billing_core.flows.recognize import recognize_due
+from billing_core.flows.setup.forget import forget_due
 from billing_core.flows.sweep import sweep
 from billing_core.payments.processor import Processor
 from billing_core.settings import BillingSettings

@@ -23,7 +23,7 @@ from billing_core.api.routes import books, catalog, customer, invoice, payment, 
 from billing_core.api.wire import check_path, decode_body, decode_query
 from billing_core.errors import InvalidInput
 from billing_core.store.database import Transaction
-from billing_core.store.tenant import Claim
+from billing_core.store.setup.tenant import Claim
 from billing_core.values.ids import IdempotencyKey, new_secret
 
 ROUTES: tuple[AnyRoute, ...] = (

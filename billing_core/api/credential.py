@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from billing_core.contract.keys import digest_of
 from billing_core.errors import Forbidden, Unauthenticated
 from billing_core.store.database import Database
-from billing_core.store.tenant import tenant_of_token
+from billing_core.store.setup.tenant import tenant_of_token
 
 MEMORY = timedelta(seconds=2)
 MEMORY_COUNT = 4096

@@ -27,7 +27,7 @@ import msgspec
 
 from billing_core.errors import IdempotencyConflict, StillRunning
 from billing_core.store.database import Database, Transaction
-from billing_core.store.tenant import Claim, KeptAnswer, claim_answer, keep_answer, release_answer
+from billing_core.store.setup.tenant import Claim, KeptAnswer, claim_answer, keep_answer, release_answer
 from billing_core.values.invariant import invariant
 
 GIVEN_UP_AFTER = timedelta(minutes=1)

@@ -22,7 +22,7 @@ from billing_core.api.constraint import POSTGRES_FAULTS
 from billing_core.api.route import HOUSE, House
 from billing_core.contract.telemetry import EXPOSITION_TYPE, Distribution, Telemetry
 from billing_core.errors import Unavailable
-from billing_core.store.tenant import tenant_of_token
+from billing_core.store.setup.tenant import tenant_of_token
 
 PROBE_S = 1.0
 

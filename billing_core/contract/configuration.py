@@ -38,7 +38,7 @@ def load(section: str, kind: type[Settings], *, file: Path | None, environ: Mapp
         if variable in environ:
             values[name], origin[name] = environ[variable], f"environment: {variable}"
     for name, value in values.items():
-        _check_one(kind, name, value, origin[name])
+        _check_one(kind, name, value=value, origin=origin[name])
     return msgspec.convert(values, kind, strict=False)
 
 
@@ -71,7 +71,7 @@ def _section_of(file: Path, section: str) -> dict[str, object]:
         raise ConfigurationError(f"{file}: [{section}]: must be a table", field=section) from None
 
 
-def _check_one(kind: type[msgspec.Struct], name: str, value: object, origin: str) -> None:
+def _check_one(kind: type[msgspec.Struct], name: str, *, value: object, origin: str) -> None:
     """Convert one key alone, so that the message can name it and where it came from."""
     field = next(field for field in msgspec.structs.fields(kind) if field.name == name)
     try:

@@ -39,11 +39,11 @@ def window_of(anchor_at: datetime, interval: Interval, *, zone: ZoneInfo, now: d
     if interval in _ALWAYS_EQUAL or (interval in _STEP_MS and zone.key in _UTC_NAMES):
         return Window(kind=WindowKind.STEPS, anchor_ms=to_ms(anchor_at), every_ms=_STEP_MS[interval])
     horizon_at = now + reach_of(interval)
-    n = index_of(anchor_at, interval, now, zone=zone) - 1
-    edges = [edge(anchor_at, interval, n, zone=zone)]
+    n = index_of(anchor_at, interval, instant=now, zone=zone) - 1
+    edges = [edge(anchor_at, interval, n=n, zone=zone)]
     while edges[-1] <= horizon_at:
         n += 1
-        edges.append(edge(anchor_at, interval, n, zone=zone))
+        edges.append(edge(anchor_at, interval, n=n, zone=zone))
     return Window(kind=WindowKind.EDGES, edges_ms=tuple(to_ms(one) for one in edges))
 
 

@@ -28,17 +28,17 @@ from billing_core.contract.keys import SHARD_COUNT, lane_of
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.errors import Conflict
 from billing_core.flows.transcribe import GrantKey, Transcript, transcribe
-from billing_core.store import grant as grants
 from billing_core.store import shard as shards
 from billing_core.store import usage
 from billing_core.store.database import Database
-from billing_core.store.grant import GrantName
+from billing_core.store.money import grant as grants
+from billing_core.store.money.grant import GrantName
 from billing_core.store.shard import BatchMark, Lease
 from billing_core.values.clock import to_ms
 from billing_core.values.invariant import invariant
 
-REFUSALS_OF_CONTENT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, OverflowError)
-"""What Postgres, or the encoding on the way to it, says about a row that it will never take."""
+REFUSALS_OF_CONTENT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What Postgres says about a row that it will never take."""
 
 _RENEWALS_PER_LEASE = 4
 _IDLE_MARK_S = 0.25
@@ -172,13 +172,13 @@ class _Flusher:
         await self._ensure_months(transcript)
         moves = transcript.moves()
         async with self._db.transaction() as tx:
-            recorded_at = await shards.open_batch(tx, self.lease, self._mark(harvest))
+            recorded_at = await shards.open_batch(tx, self.lease, mark=self._mark(harvest))
             if moves:
                 moved = await grants.move(tx, moves)
                 invariant(len(moved) == len(moves), "a grant that exists is moved")
-            await usage.append(tx, "usage_event", transcript.usage, recorded_at=recorded_at)
-            await usage.append(tx, "movement", transcript.movements, recorded_at=recorded_at)
-            await usage.append(tx, "parked_entry", transcript.parked, recorded_at=recorded_at)
+            await usage.append_usage(tx, transcript.usage, recorded_at=recorded_at)
+            await usage.append_movements(tx, transcript.movements, recorded_at=recorded_at)
+            await usage.park(tx, transcript.parked, recorded_at=recorded_at)
         self._drained_s = asyncio.get_running_loop().time()
         self._tally.batches += 1
         self._tally.usage_rows += len(transcript.usage)
@@ -212,7 +212,7 @@ class _Flusher:
             return
         mark = BatchMark(lanes=self._lanes, read_from={}, written_to={}, drained_at=asked_at)
         async with self._db.transaction() as tx:
-            await shards.mark_drained(tx, self.lease, mark)
+            await shards.mark_drained(tx, self.lease, mark=mark)
         self._drained_s = now_s
 
     async def _strangers_in(self, transcript: Transcript) -> set[GrantKey]:

@@ -23,10 +23,10 @@ from billing_core.adapters.projection import (
 )
 from billing_core.catalog.catalog import PlanTerms, PlanVersion
 from billing_core.entitlements.resolution import CustomerFacts, Resolution, Subscribed, resolve
-from billing_core.store import grant as grants
 from billing_core.store import outbox, projection
 from billing_core.store.database import Database, Transaction
-from billing_core.store.grant import GrantName, GrantRow
+from billing_core.store.money import grant as grants
+from billing_core.store.money.grant import GrantName, GrantRow
 from billing_core.store.outbox import OutboxKind, OutboxRow
 from billing_core.store.projection import Owner, PlanName, SnapshotFacts
 from billing_core.values.clock import to_ms

@@ -34,11 +34,11 @@ from billing_core.contract.keys import LANE_COUNT, lane_of
 from billing_core.contract.snapshot import Entitlement, Snapshot, Window, WindowKind
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.flows.project import PlanMemory, grant_facts, resolution_of
-from billing_core.store import grant as grants
 from billing_core.store import projection
 from billing_core.store import shard as shards
 from billing_core.store.database import Database
-from billing_core.store.grant import GrantName, GrantRow
+from billing_core.store.money import grant as grants
+from billing_core.store.money.grant import GrantName, GrantRow
 from billing_core.store.projection import Owner, SnapshotFacts, UnitsAsked
 from billing_core.store.shard import ShardState
 from billing_core.values.clock import EPOCH, from_ms, to_ms
@@ -234,7 +234,7 @@ def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterat
     """The counters that decisions of this customer will ask for."""
     instant_ms = to_ms(now) + facts.clock_offset_ms
     for feature, entitlement in snapshot.features.items():
-        for name, window, since in _counted(feature, entitlement, facts):
+        for name, window, since in _counted(feature, entitlement, facts=facts):
             start_ms = window_start_ms(window, instant_ms)
             if start_ms is not None:
                 asked = UnitsAsked(
@@ -247,7 +247,7 @@ def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterat
 
 
 def _counted(
-    feature: str, entitlement: Entitlement, facts: SnapshotFacts
+    feature: str, entitlement: Entitlement, *, facts: SnapshotFacts
 ) -> Iterator[tuple[str, Window, datetime]]:
     if entitlement.limit_units >= 0:
         yield feature, entitlement.window, EPOCH

@@ -66,7 +66,7 @@ def shares_of(
     Example: anchored on day 7, served from 31 January to 10 March 2011: 7/31, then 1, then 3/31.
     """
     shares: list[Share] = []
-    edges = edges_from(anchor_at, interval, served.start_at, zone=zone)
+    edges = edges_from(anchor_at, interval, instant=served.start_at, zone=zone)
     start = next(edges)
     for end in edges:
         full = Period(start_at=start, end_at=end)

@@ -90,7 +90,7 @@ def _months(period: Period, zone: ZoneInfo) -> dict[str, Period]:
     """The calendar months that the period touches, whole."""
     found: dict[str, Period] = {}
     anchor = calendar_anchor(Interval.MONTH, period.start_at, zone=zone)
-    edges = edges_from(anchor, Interval.MONTH, period.start_at, zone=zone)
+    edges = edges_from(anchor, Interval.MONTH, instant=period.start_at, zone=zone)
     start = next(edges)
     for end in edges:
         found[start.astimezone(zone).strftime("%Y-%m")] = Period(start_at=start, end_at=end)

@@ -1,12 +1,13 @@
 """Postgres, typed: a named query goes in, structs come out.
 
-The only module that touches asyncpg's connections. JSON columns cross as built-in values that the struct's own types
-convert; numeric crosses as Decimal; timestamps are aware and in UTC. A transaction is an object that is passed on, so
-that a function's signature says whether it writes within one.
+The only module that touches asyncpg's connections. JSON columns cross as built-in values that the struct's own
+types convert; numeric crosses as Decimal; timestamps are aware and in UTC. A transaction is an object that is
+passed on, so that a function's signature says whether it writes within one.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -78,9 +79,13 @@ class Transaction:
         async for row in self._connection.cursor(query.sql, *values, prefetch=prefetch):
             yield msgspec.convert(dict(row), kind)
 
-    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> None:
+    async def copy(self, table: str, columns: Sequence[str], *, records: Iterable[Sequence[object]]) -> None:
         """Append records with the COPY protocol."""
         await self._connection.copy_records_to_table(table, columns=columns, records=records)
+
+    async def copy_binary(self, table: str, columns: Sequence[str], *, data: bytes) -> None:
+        """Append rows that are in COPY's binary format already; see `binary_copy`."""
+        await self._connection.copy_to_table(table, columns=columns, source=io.BytesIO(data), format="binary")
 
 
 class Database:

@@ -12,7 +12,7 @@ from billing_core.catalog.document import Aggregation
 from billing_core.contract.keys import KeyRecord, Role
 from billing_core.contract.snapshot import Status
 from billing_core.store.database import Transaction
-from billing_core.store.grant import GrantRow
+from billing_core.store.money.grant import GrantRow
 from billing_core.store.query import Q
 
 TEXT_OR_NUMBER = -1

@@ -105,7 +105,7 @@ async def watermarks(tx: Transaction, shards: Sequence[int]) -> dict[int, Stream
     return {row.shard: StreamPosition(row.watermark_ms, row.watermark_seq) for row in rows}
 
 
-async def open_batch(tx: Transaction, lease: Lease, mark: BatchMark) -> datetime:
+async def open_batch(tx: Transaction, lease: Lease, *, mark: BatchMark) -> datetime:
     """Move the watermarks, renew the leases, and give the instant that the batch's rows carry as `recorded_at`.
 
     Raises: Conflict where a lane is leased to somebody else or a watermark is not where it was read.
@@ -131,7 +131,7 @@ async def open_batch(tx: Transaction, lease: Lease, mark: BatchMark) -> datetime
     return opened.recorded_at
 
 
-async def mark_drained(tx: Transaction, lease: Lease, mark: BatchMark) -> None:
+async def mark_drained(tx: Transaction, lease: Lease, *, mark: BatchMark) -> None:
     """Note that nothing is left to read, where there is nothing to write.
 
     Raises: Conflict where a lane is leased to somebody else.

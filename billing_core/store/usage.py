@@ -1,7 +1,7 @@
 """Usage at rest: rows of events, movements and parked entries, appended with COPY.
 
-The rows are plain tuples in the order of the columns named here, because a flusher makes fifty thousand of them
-a second. `recorded_at` is the last column: it is known only when the batch's transaction is open.
+The rows come as COPY's own bytes, in the order of the columns named here, because a flusher makes some hundred
+thousand of them a second. `recorded_at` is the last column: it is known only when the batch's transaction is open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from billing_core.store.binary_copy import copy_data, instant
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
 
@@ -51,8 +52,6 @@ MOVEMENT_COLUMNS = (
 )
 PARKED_COLUMNS = ("shard", "stream_ms", "stream_seq", "tenant_id", "reason", "fields", "recorded_at")
 
-Rows = Sequence[tuple[object, ...]]
-
 
 class _Count(msgspec.Struct, frozen=True, kw_only=True):
     count: int
@@ -73,12 +72,28 @@ async def ensure_month(tx: Transaction, instant: datetime) -> None:
     await tx.run(Q["usage_month"], instant)
 
 
-async def append(tx: Transaction, table: str, rows: Rows, *, recorded_at: datetime) -> None:
-    """Append rows that lack only their last column."""
-    columns = {"usage_event": USAGE_COLUMNS, "movement": MOVEMENT_COLUMNS, "parked_entry": PARKED_COLUMNS}[table]
+async def append_usage(tx: Transaction, rows: Sequence[bytes], *, recorded_at: datetime) -> None:
+    """Append rows of USAGE_COLUMNS in COPY's binary format, which lack only their last column."""
+    await _append(tx, "usage_event", columns=USAGE_COLUMNS, told=(rows, recorded_at))
+
+
+async def append_movements(tx: Transaction, rows: Sequence[bytes], *, recorded_at: datetime) -> None:
+    """Append rows of MOVEMENT_COLUMNS in COPY's binary format, which lack only their last column."""
+    await _append(tx, "movement", columns=MOVEMENT_COLUMNS, told=(rows, recorded_at))
+
+
+async def _append(
+    tx: Transaction, table: str, *, columns: Sequence[str], told: tuple[Sequence[bytes], datetime]
+) -> None:
+    rows, recorded_at = told
     if rows:
-        last = (recorded_at,)
-        await tx.copy(table, columns, (row + last for row in rows))
+        await tx.copy_binary(table, columns, data=copy_data(rows, last=instant(recorded_at)))
+
+
+async def park(tx: Transaction, rows: Sequence[tuple[object, ...]], *, recorded_at: datetime) -> None:
+    """Append rows of PARKED_COLUMNS, which lack only their last column."""
+    if rows:
+        await tx.copy("parked_entry", PARKED_COLUMNS, records=((*row, recorded_at) for row in rows))
 
 
 async def parked_count(tx: Transaction) -> int:

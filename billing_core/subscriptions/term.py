@@ -31,7 +31,7 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
 
     def full_period(self, instant: datetime) -> Period:
         """The whole period of this calendar that holds the instant."""
-        return period_at(self.anchor_at, self.interval, instant, zone=zone_of(self.time_zone))
+        return period_at(self.anchor_at, self.interval, instant=instant, zone=zone_of(self.time_zone))
 
     def period_from(self, start_at: datetime) -> Period:
         """The billing period that starts at the instant and ends at the next edge."""

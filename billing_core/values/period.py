@@ -73,7 +73,7 @@ def zone_of(name: str, *, field: str = "time_zone") -> ZoneInfo:
         raise InvalidInput(f"{name!r} is not an IANA time zone", field=field) from None
 
 
-def edge(anchor_at: datetime, interval: Interval, n: int, *, zone: ZoneInfo) -> datetime:
+def edge(anchor_at: datetime, interval: Interval, *, n: int, zone: ZoneInfo) -> datetime:
     """The n-th edge counted from the anchor (n may be negative), in UTC."""
     if interval in _EXACT:
         return anchor_at.astimezone(UTC) + n * _EXACT[interval]
@@ -87,17 +87,17 @@ def edge(anchor_at: datetime, interval: Interval, n: int, *, zone: ZoneInfo) -> 
     return local.replace(year=year, month=month + 1, day=day, fold=0).astimezone(UTC)
 
 
-def index_of(anchor_at: datetime, interval: Interval, instant: datetime, *, zone: ZoneInfo) -> int:
+def index_of(anchor_at: datetime, interval: Interval, *, instant: datetime, zone: ZoneInfo) -> int:
     """The n with edge(n) <= instant < edge(n + 1)."""
-    n = _estimate(anchor_at, interval, instant)
-    while edge(anchor_at, interval, n, zone=zone) > instant:
+    n = _estimate(anchor_at, interval, instant=instant)
+    while edge(anchor_at, interval, n=n, zone=zone) > instant:
         n -= 1
-    while edge(anchor_at, interval, n + 1, zone=zone) <= instant:
+    while edge(anchor_at, interval, n=n + 1, zone=zone) <= instant:
         n += 1
     return n
 
 
-def _estimate(anchor_at: datetime, interval: Interval, instant: datetime) -> int:
+def _estimate(anchor_at: datetime, interval: Interval, *, instant: datetime) -> int:
     """An index that is at most a few steps off."""
     span = instant - anchor_at
     if interval in _EXACT:
@@ -108,19 +108,19 @@ def _estimate(anchor_at: datetime, interval: Interval, instant: datetime) -> int
     return months // _MONTHS[interval]
 
 
-def period_at(anchor_at: datetime, interval: Interval, instant: datetime, *, zone: ZoneInfo) -> Period:
+def period_at(anchor_at: datetime, interval: Interval, *, instant: datetime, zone: ZoneInfo) -> Period:
     """The period of this calendar that holds the instant."""
-    n = index_of(anchor_at, interval, instant, zone=zone)
+    n = index_of(anchor_at, interval, instant=instant, zone=zone)
     return Period(
-        start_at=edge(anchor_at, interval, n, zone=zone), end_at=edge(anchor_at, interval, n + 1, zone=zone)
+        start_at=edge(anchor_at, interval, n=n, zone=zone), end_at=edge(anchor_at, interval, n=n + 1, zone=zone)
     )
 
 
-def edges_from(anchor_at: datetime, interval: Interval, instant: datetime, *, zone: ZoneInfo) -> Iterator[datetime]:
+def edges_from(anchor_at: datetime, interval: Interval, *, instant: datetime, zone: ZoneInfo) -> Iterator[datetime]:
     """Edges without end, from the start of the period that holds the instant."""
-    n = index_of(anchor_at, interval, instant, zone=zone)
+    n = index_of(anchor_at, interval, instant=instant, zone=zone)
     while True:
-        yield edge(anchor_at, interval, n, zone=zone)
+        yield edge(anchor_at, interval, n=n, zone=zone)
         n += 1
 
 

@@ -86,7 +86,7 @@ def plan(order: Order, caller: Caller, *, window_ms: int) -> Act:
     if order.mode is Mode.PEEK:
         return Act(script="peek", keys=keys, args=tuple(pairs), decision_id=decision_id)
     memory: tuple[Word, ...] = (_digest(order), window_ms) if key else ("", 0)
-    head = (*memory, _body(order, caller, decision_id))
+    head = (*memory, _body(order, caller, decision_id=decision_id))
     if order.mode is Mode.CONSUME:
         return Act(script="consume", keys=keys, args=(*head, *pairs), decision_id=decision_id)
     hold_id = new_hold_id(names.shard)
@@ -115,7 +115,7 @@ def _decision_id(caller: Caller, key: str) -> str:
     return f"dec_{hashlib.blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()}"
 
 
-def _body(order: Order, caller: Caller, decision_id: str) -> bytes:
+def _body(order: Order, caller: Caller, *, decision_id: str) -> bytes:
     return encode_body(
         EventBody(
             event_id=decision_id,

@@ -11,8 +11,8 @@ from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput, Unavailable
 from billing_core.flows.reconcile import ReconcileReport, reconcile
 from billing_core.ledger.account import REVENUE, Account
-from billing_core.store import ledger
 from billing_core.store.database import Transaction
+from billing_core.store.money import ledger
 from billing_core.values.text import FIRST_INSTANT, LAST_INSTANT, Instant
 
 

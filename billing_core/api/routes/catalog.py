@@ -8,9 +8,9 @@ from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument, Feature, Meter, Plan
-from billing_core.flows.publish import PublishedPlan, publish
-from billing_core.store.catalog import applied_catalog, latest_versions
+from billing_core.flows.setup.publish import PublishedPlan, publish
 from billing_core.store.database import Transaction
+from billing_core.store.setup.catalog import applied_catalog, latest_versions
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

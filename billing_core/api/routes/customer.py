@@ -10,10 +10,10 @@ from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.contract.snapshot import Status
-from billing_core.flows import enroll
-from billing_core.flows.enroll import KEY_PREFIX, CustomerDraft, KeyDraft, KeyOwner
-from billing_core.store.customer import Customer, customer_of, customers_after, keys_after
+from billing_core.flows.setup import enroll
+from billing_core.flows.setup.enroll import KEY_PREFIX, CustomerDraft, KeyDraft, KeyOwner
 from billing_core.store.database import Transaction
+from billing_core.store.setup.customer import Customer, customer_of, customers_after, keys_after
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):

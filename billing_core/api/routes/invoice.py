@@ -10,15 +10,15 @@ from billing_core.api.page import Page, PageQuery, cursor_of, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput, NotFound
-from billing_core.flows import bill, replay
+from billing_core.flows.billing import bill, replay
 from billing_core.invoices.invoice import Invoice, InvoiceReason, InvoiceState
 from billing_core.invoices.line import Earlier, LineKind
 from billing_core.invoices.replay import Difference
 from billing_core.metering.reading import MeteredEvent
 from billing_core.pricing.record import PartRecord
-from billing_core.store import invoice as invoices
+from billing_core.store.billing import invoice as invoices
+from billing_core.store.billing.invoice import NumberedLine
 from billing_core.store.database import Transaction
-from billing_core.store.invoice import NumberedLine
 from billing_core.store.meter import Place
 from billing_core.values.clock import EPOCH
 from billing_core.values.ids import Code

@@ -10,12 +10,12 @@ from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Access, Call, FlowRoute, Retry, Route
 from billing_core.api.wire import Nothing
 from billing_core.errors import NotFound
-from billing_core.flows import receive
-from billing_core.flows.collect import Webhook, apply_webhook
+from billing_core.flows.money import receive
+from billing_core.flows.money.collect import Webhook, apply_webhook
 from billing_core.payments.payment import Method, Payment, PaymentState, Purpose, Receipt
-from billing_core.store import payment as payments
 from billing_core.store.database import Transaction
-from billing_core.store.payment import Filter
+from billing_core.store.money import payment as payments
+from billing_core.store.money.payment import Filter
 from billing_core.values.ids import Code
 from billing_core.values.text import Instant, Label
 

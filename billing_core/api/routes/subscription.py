@@ -11,8 +11,8 @@ import msgspec
 from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
-from billing_core.flows.subscribe import SubscriptionOrder, activate, cancel_at_end
-from billing_core.store import subscription as subscriptions
+from billing_core.flows.billing.subscribe import SubscriptionOrder, activate, cancel_at_end
+from billing_core.store.billing import subscription as subscriptions
 from billing_core.store.database import Transaction
 from billing_core.subscriptions.subscription import Subscription, SubscriptionState
 from billing_core.values.ids import Code

@@ -9,11 +9,11 @@ import msgspec
 from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Access, Call, Route
 from billing_core.api.wire import Nothing
-from billing_core.flows import enroll, publish
-from billing_core.flows.enroll import TOKEN_PREFIX, TenantDraft, TokenDraft
-from billing_core.flows.publish import TenantClock
+from billing_core.flows.setup import enroll, publish
+from billing_core.flows.setup.enroll import TOKEN_PREFIX, TenantDraft, TokenDraft
+from billing_core.flows.setup.publish import TenantClock
 from billing_core.store.database import Transaction
-from billing_core.store.tenant import Tenant, tenant_of, tenants_after, tokens_after
+from billing_core.store.setup.tenant import Tenant, tenant_of, tenants_after, tokens_after
 from billing_core.values.text import Instant
 
 

@@ -11,13 +11,13 @@ from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.catalog.document import Meter
 from billing_core.errors import InvalidInput
-from billing_core.flows.publish import clock_of
+from billing_core.flows.setup.publish import clock_of
 from billing_core.metering.reading import MeterReading, Span
-from billing_core.store.catalog import meter_of, meters_of
-from billing_core.store.customer import customer_of
 from billing_core.store.database import Transaction
 from billing_core.store.meter import read
-from billing_core.store.tenant import tenant_of
+from billing_core.store.setup.catalog import meter_of, meters_of
+from billing_core.store.setup.customer import customer_of
+from billing_core.store.setup.tenant import tenant_of
 from billing_core.values.ids import Code, is_code
 from billing_core.values.period import Interval, calendar_anchor, zone_of
 from billing_core.values.text import LAST_INSTANT, Instant, Label

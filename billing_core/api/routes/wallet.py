@@ -12,16 +12,16 @@ from billing_core.api.route import Call, FlowRoute, Retry, Route
 from billing_core.api.routes.payment import PaymentView, payment_view
 from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput
-from billing_core.flows import top_up as top_ups
-from billing_core.flows.grant import issue
-from billing_core.flows.publish import clock_of
-from billing_core.flows.top_up import TopUpOrder
+from billing_core.flows.money import top_up as top_ups
+from billing_core.flows.money.grant import issue
+from billing_core.flows.money.top_up import TopUpOrder
+from billing_core.flows.setup.publish import clock_of
 from billing_core.payments.payment import Method, TopUp
-from billing_core.store import grant as grants
-from billing_core.store.customer import Collection, customer_of
 from billing_core.store.database import Transaction
-from billing_core.store.grant import GrantRow
-from billing_core.store.tenant import tenant_of
+from billing_core.store.money import grant as grants
+from billing_core.store.money.grant import GrantRow
+from billing_core.store.setup.customer import Collection, customer_of
+from billing_core.store.setup.tenant import tenant_of
 from billing_core.values.invariant import invariant
 from billing_core.values.text import Amount, Instant, Label, Note, grant_nanos, payment_minor
 from billing_core.wallets.grant import MAX_PRIORITY, GrantKind, GrantOrder

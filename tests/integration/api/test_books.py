@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_core.flows.recognize import recognize_due
+from billing_core.flows.billing.recognize import recognize_due
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane

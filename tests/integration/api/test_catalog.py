@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_core.errors import NotFound
-from billing_core.store.catalog import meters_of, offered_version, plan_version
+from billing_core.store.setup.catalog import meters_of, offered_version, plan_version
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from billing_core.api.idempotency import GIVEN_UP_AFTER, Attempt, once_across
 from billing_core.errors import StillRunning, Unavailable
-from billing_core.flows.forget import forget_due
-from billing_core.store.tenant import Claim
+from billing_core.flows.setup.forget import forget_due
+from billing_core.store.setup.tenant import Claim
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_core.flows.close import close_due
+from billing_core.flows.billing.close import close_due
 
 if TYPE_CHECKING:
     from tests.integration.api.conftest import Plane

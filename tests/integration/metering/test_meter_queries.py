@@ -93,7 +93,7 @@ async def test_sql_and_values_agree_on_every_aggregation(tx: Transaction, aggreg
         rows.append(event(n, at, size=str(size)))
         samples.append(Sample(at=at, number=Decimal(size), text=str(size), order=n))
     chance.shuffle(rows)
-    await tx.copy("usage_event", COLUMNS, rows)
+    await tx.copy("usage_event", COLUMNS, records=rows)
     (reading,) = await read(tx, aggregation)
     assert reading.quantity == aggregate(aggregation, samples)
     assert (reading.event_count, reading.unreadable_count) == (200, 0)
@@ -101,7 +101,7 @@ async def test_sql_and_values_agree_on_every_aggregation(tx: Transaction, aggreg
 
 async def test_the_digest_is_the_sum_of_the_events_own_digests(tx: Transaction) -> None:
     """The first 60 bits of md5 over tenant, event, part and value, added up in any order."""
-    await tx.copy("usage_event", COLUMNS, [event(1, START, size="5"), event(2, START, size="7.50")])
+    await tx.copy("usage_event", COLUMNS, records=[event(1, START, size="5"), event(2, START, size="7.50")])
     (reading,) = await read(tx, "sum", scale=2)
     words = ("acme:evt_1:0:5", "acme:evt_2:0:7.5")
     expected = sum(int(hashlib.md5(word.encode()).hexdigest()[:15], 16) for word in words)
@@ -114,7 +114,7 @@ async def test_a_period_is_half_open_and_bounded_by_what_was_recorded(tx: Transa
     await tx.copy(
         "usage_event",
         COLUMNS,
-        [
+        records=[
             event(1, START, size="1"),
             event(2, END - timedelta(microseconds=1), size="2"),
             event(3, END, size="4"),
@@ -130,8 +130,8 @@ async def test_a_period_is_half_open_and_bounded_by_what_was_recorded(tx: Transa
 async def test_values_that_the_meter_cannot_read_are_counted_apart(tx: Transaction) -> None:
     """Words, negatives, exponents, absent fields and too many digits neither count nor break the close."""
     values = ("3", "3.0", "x", "-1", "1e3", "0.5", "NaN", "9999999999999999")
-    await tx.copy("usage_event", COLUMNS, [event(n, START, size=value) for n, value in enumerate(values)])
-    await tx.copy("usage_event", COLUMNS, [event(99, START)])
+    await tx.copy("usage_event", COLUMNS, records=[event(n, START, size=value) for n, value in enumerate(values)])
+    await tx.copy("usage_event", COLUMNS, records=[event(99, START)])
     (whole,) = await read(tx, "sum")
     assert (whole.quantity, whole.event_count, whole.unreadable_count) == (6, 2, 7)
     (decimal,) = await read(tx, "sum", scale=1)
@@ -143,7 +143,7 @@ async def test_values_that_the_meter_cannot_read_are_counted_apart(tx: Transacti
 async def test_groups_are_told_apart_and_add_up(tx: Transaction) -> None:
     """A reading per combination of the properties; an event without one is in the group of the empty word."""
     rows = [event(n, START, size="1", region="eu" if n % 3 else "us") for n in range(9)]
-    await tx.copy("usage_event", COLUMNS, [*rows, event(10, START, size="5")])
+    await tx.copy("usage_event", COLUMNS, records=[*rows, event(10, START, size="5")])
     readings = await read(tx, "sum", groups=("region",))
     assert {reading.group_key["region"]: reading.quantity for reading in readings} == {"": 5, "eu": 6, "us": 3}
     (whole,) = await read(tx, "sum")
@@ -154,7 +154,7 @@ async def test_many_customers_are_read_in_one_pass_each_in_its_own_period(tx: Tr
     """The close asks for all at once; customers without events have no row."""
     half = START + timedelta(days=15)
     rows = [event(n, START + timedelta(days=n), customer="ada" if n % 2 else "bob") for n in range(30)]
-    await tx.copy("usage_event", COLUMNS, rows)
+    await tx.copy("usage_event", COLUMNS, records=rows)
     spans = (["ada", "bob", "cyd"], [START, half, START], [END, END, END])
     head = ("acme", "call", *spans, CLOSE)
     readings = await tx.many(Q["meter_tally"], MeterReading, *head, "count", "", 0, [])
@@ -167,7 +167,7 @@ async def test_many_customers_are_read_in_one_pass_each_in_its_own_period(tx: Tr
 async def test_the_gate_quantity_and_its_money_are_summed(tx: Transaction) -> None:
     """The field `quantity` is the event's own; what was charged and not collected comes along."""
     rows = [event(n, START, quantity="374", nanos=(935_000, 10)) for n in range(3)]
-    await tx.copy("usage_event", COLUMNS, rows)
+    await tx.copy("usage_event", COLUMNS, records=rows)
     (reading,) = await read(tx, "sum", field="quantity")
     assert (reading.quantity, reading.charged_nanos, reading.uncollected_nanos) == (1122, 2_805_000, 30)
 
@@ -177,7 +177,7 @@ async def test_a_line_drills_down_to_its_events_page_by_page(tx: Transaction) ->
     rows = [
         event(n, START + timedelta(seconds=n // 3), size="1", region="eu" if n % 2 else "us") for n in range(25)
     ]
-    await tx.copy("usage_event", COLUMNS, rows)
+    await tx.copy("usage_event", COLUMNS, records=rows)
     place: tuple[object, ...] = (datetime.min.replace(tzinfo=UTC), 0, 0, 0, 0)
     found: list[MeteredEvent] = []
     head = ("acme", "ada", "call", START, END, CLOSE, {"region": "eu"})

@@ -30,8 +30,8 @@ from billing_core.contract.keys import (
 )
 from billing_core.contract.shipped import shipped
 from billing_core.contract.usage_event import EventBody, encode_body
-from billing_core.flows.grant import issue
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
+from billing_core.flows.money.grant import issue
 from billing_core.flows.project import Relay, RelayTally
 from billing_core.flows.rebuild import Builder, Built
 from billing_core.store.database import Database

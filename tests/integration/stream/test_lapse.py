@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from billing_core.contract.keys import customer_keys
-from billing_core.flows.grant import void
-from billing_core.flows.lapse import lapse_due
+from billing_core.flows.money.grant import void
+from billing_core.flows.money.lapse import lapse_due
 from billing_core.flows.reconcile import reconcile
 from billing_core.flows.sweep import sweep
 from billing_core.values.clock import system_now

@@ -12,7 +12,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from billing_core.flows import close
+from billing_core.flows.billing import close
 from billing_core.store.database import Database
 
 _real = close._close

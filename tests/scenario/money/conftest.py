@@ -24,24 +24,24 @@ from billing_core.adapters.stripe_processor import StripeAccess, StripeProcessor
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument
 from billing_core.contract.keys import shard_of_customer
-from billing_core.flows import bill, subscribe
-from billing_core.flows.close import close_due
-from billing_core.flows.collect import Webhook, apply_webhook, collect_due
-from billing_core.flows.enroll import CustomerDraft, TenantDraft, enroll_customer, found_tenant
-from billing_core.flows.publish import publish
-from billing_core.flows.receive import mark_invoice_received
-from billing_core.flows.recognize import recognize_due
-from billing_core.flows.subscribe import SubscriptionOrder
-from billing_core.flows.top_up import ToppedUp, TopUpOrder, top_up
+from billing_core.flows.billing import bill, subscribe
+from billing_core.flows.billing.close import close_due
+from billing_core.flows.billing.recognize import recognize_due
+from billing_core.flows.billing.subscribe import SubscriptionOrder
+from billing_core.flows.money.collect import Webhook, apply_webhook, collect_due
+from billing_core.flows.money.receive import mark_invoice_received
+from billing_core.flows.money.top_up import ToppedUp, TopUpOrder, top_up
+from billing_core.flows.setup.enroll import CustomerDraft, TenantDraft, enroll_customer, found_tenant
+from billing_core.flows.setup.publish import publish
 from billing_core.invoices.invoice import Invoice
 from billing_core.invoices.line import Line
 from billing_core.payments.payment import Method, Payment, Receipt
-from billing_core.store import invoice as invoices
-from billing_core.store import ledger
-from billing_core.store import payment as payments
-from billing_core.store.customer import Collection
+from billing_core.store.billing import invoice as invoices
 from billing_core.store.database import Database
+from billing_core.store.money import ledger
+from billing_core.store.money import payment as payments
 from billing_core.store.query import INVARIANTS
+from billing_core.store.setup.customer import Collection
 from billing_core.store.usage import MOVEMENT_COLUMNS, USAGE_COLUMNS
 from billing_core.subscriptions.subscription import Subscription
 
@@ -180,7 +180,7 @@ class World:
         row = (*place, TENANT, customer, name, event, "gate", at, at, Decimal(quantity), properties, *charge)
         async with self.db.transaction() as tx:
             recorded_at = await self._recording(tx)
-            await tx.copy("usage_event", USAGE_COLUMNS, [(*row, recorded_at)])
+            await tx.copy("usage_event", USAGE_COLUMNS, records=[(*row, recorded_at)])
         if nanos:
             await self._move(place, (TENANT, customer, grant, "USD", kind, nanos, name, at))
 
@@ -198,7 +198,7 @@ class World:
         grant, kind, nanos = moved[2], moved[4], moved[5]
         async with self.db.transaction() as tx:
             recorded_at = await self._recording(tx)
-            await tx.copy("movement", MOVEMENT_COLUMNS, [(*place, *moved, recorded_at)])
+            await tx.copy("movement", MOVEMENT_COLUMNS, records=[(*place, *moved, recorded_at)])
             column = "lapsed_nanos" if kind == "lapse" else "spent_nanos"
             await tx._connection.execute(
                 f"UPDATE credit_grant SET {column} = {column} + $1 WHERE grant_id = $2", nanos, grant

@@ -9,7 +9,7 @@ import sys
 from datetime import datetime
 
 from billing_core.adapters.stripe_processor import StripeAccess, StripeProcessor, open_stripe
-from billing_core.flows.collect import collect_due
+from billing_core.flows.money.collect import collect_due
 from billing_core.payments.processor import ChargeOrder, ChargeResult
 from billing_core.store.database import Database
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from billing_core.flows.close import close_due
+from billing_core.flows.billing.close import close_due
 
 if TYPE_CHECKING:
     from tests.scenario.money.conftest import World

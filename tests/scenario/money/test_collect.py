@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_core.errors import Conflict, IdempotencyConflict, InvalidInput, Unauthenticated, Unprocessable
-from billing_core.flows.collect import KEY_LIFETIME, LEASE, Webhook, apply_webhook
+from billing_core.flows.money.collect import KEY_LIFETIME, LEASE, Webhook, apply_webhook
 from billing_core.invoices.invoice import InvoiceState
 from billing_core.payments.payment import PaymentState, TopUp
 

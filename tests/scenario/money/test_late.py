@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_core.errors import NotFound, Unprocessable
-from billing_core.flows.replay import events_of_line, replay
+from billing_core.flows.billing.replay import events_of_line, replay
 from billing_core.invoices.replay import Replay
 from billing_core.store.meter import Place
 

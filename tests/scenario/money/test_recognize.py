@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_core.errors import InvariantBroken
-from billing_core.flows import recognize
-from billing_core.store import schedule as schedules
+from billing_core.flows.billing import recognize
+from billing_core.store.billing import schedule as schedules
 
 if TYPE_CHECKING:
     from tests.scenario.money.conftest import World

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from billing_core.api.idempotency import derived_secret, request_digest
-from billing_core.store.tenant import Claim
+from billing_core.store.setup.tenant import Claim
 
 CLAIM = Claim(tenant_id="t", key="k", route="POST /x", digest="d")
 AT = datetime(2026, 3, 1, tzinfo=UTC)

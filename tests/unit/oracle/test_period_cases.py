@@ -40,7 +40,7 @@ def left(full: Period, change: str, by: ProrateBy = ProrateBy.SECONDS) -> Fracti
 )
 def test_the_anchor_day_is_kept_and_clamped(name: str, n: int, says: str, agrees: Agrees) -> None:
     """31 January, 28 February, 31 March."""
-    assert edge(at("2026-01-31"), Interval.MONTH, n, zone=ZONE) == at(says[:10])
+    assert edge(at("2026-01-31"), Interval.MONTH, n=n, zone=ZONE) == at(says[:10])
     assert agrees(name, says)
 
 
@@ -55,16 +55,16 @@ def test_whole_intervals_are_counted(
     name: str, interval: Interval, ends: dict[str, int], says: str, agrees: Agrees
 ) -> None:
     """From 16 July 2012."""
-    assert {end: index_of(at("2012-07-16"), interval, at(end), zone=ZONE) for end in ends} == ends
+    assert {end: index_of(at("2012-07-16"), interval, instant=at(end), zone=ZONE) for end in ends} == ends
     assert agrees(name, says)
 
 
 def test_ca_07_months_step_forward_and_back(agrees: Agrees) -> None:
     """Seven months from 8 April 2016, and the same seven back."""
     days = ["05-08", "06-08", "07-08", "08-08", "09-08", "10-08", "11-08"]
-    forward = [edge(at("2016-04-08"), Interval.MONTH, n, zone=ZONE) for n in range(1, 8)]
+    forward = [edge(at("2016-04-08"), Interval.MONTH, n=n, zone=ZONE) for n in range(1, 8)]
     assert forward == [at(f"2016-{day}") for day in days]
-    back = [edge(forward[-1], Interval.MONTH, -n, zone=ZONE) for n in range(1, 8)]
+    back = [edge(forward[-1], Interval.MONTH, n=-n, zone=ZONE) for n in range(1, 8)]
     assert back == [*forward[-2::-1], at("2016-04-08")]
     assert agrees("CA-07", f"{', '.join(days)}; receding from 11-08 is the exact inverse")
 

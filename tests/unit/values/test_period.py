@@ -72,12 +72,12 @@ def test_a_period_ends_after_it_starts(end: datetime) -> None:
 def test_the_anchor_makes_every_edge(n: int, expected: datetime) -> None:
     """31 January in Berlin, monthly: clamped in February, back on the 31st in March, on summer time."""
     anchor_at = datetime(2026, 1, 31, tzinfo=BERLIN)
-    assert edge(anchor_at, Interval.MONTH, n, zone=BERLIN) == expected
+    assert edge(anchor_at, Interval.MONTH, n=n, zone=BERLIN) == expected
 
 
 def test_a_leap_day_returns_in_leap_years() -> None:
     """29 February 2024, yearly."""
-    years = [edge(at(2024, 2, 29), Interval.YEAR, n, zone=ZONE) for n in range(5)]
+    years = [edge(at(2024, 2, 29), Interval.YEAR, n=n, zone=ZONE) for n in range(5)]
     assert [(one.month, one.day) for one in years] == [(2, 29), (2, 28), (2, 28), (2, 28), (2, 29)]
 
 
@@ -88,11 +88,11 @@ def test_every_instant_is_in_just_one_period(interval: Interval, zone: ZoneInfo)
     anchor_at = at(2026, 1, 31, 12, 34, 56)
     for days in (-800, -1, 0, 1, 57, 58, 365, 800):
         instant = anchor_at + timedelta(days=days, hours=7)
-        n = index_of(anchor_at, interval, instant, zone=zone)
-        found = period_at(anchor_at, interval, instant, zone=zone)
+        n = index_of(anchor_at, interval, instant=instant, zone=zone)
+        found = period_at(anchor_at, interval, instant=instant, zone=zone)
         assert found.holds(instant)
-        assert found.start_at == edge(anchor_at, interval, n, zone=zone)
-        assert next(edges_from(anchor_at, interval, instant, zone=zone)) == found.start_at
+        assert found.start_at == edge(anchor_at, interval, n=n, zone=zone)
+        assert next(edges_from(anchor_at, interval, instant=instant, zone=zone)) == found.start_at
 
 
 @pytest.mark.parametrize(

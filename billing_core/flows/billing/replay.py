@@ -9,20 +9,20 @@ from __future__ import annotations
 from datetime import datetime
 
 from billing_core.errors import NotFound, Unprocessable
-from billing_core.flows.rate import calendar_for, rate
-from billing_core.flows.subscribe import fee_share
+from billing_core.flows.billing.rate import calendar_for, rate
+from billing_core.flows.billing.subscribe import fee_share
 from billing_core.invoices.correction import place_of
 from billing_core.invoices.invoice import Invoice
 from billing_core.invoices.line import Line, LineKind, fee_line
 from billing_core.invoices.replay import Difference, Replay, compared, corrected_again
 from billing_core.metering.reading import MeteredEvent, Span
-from billing_core.store import invoice as invoices
 from billing_core.store import meter as meters
-from billing_core.store import subscription as subscriptions
-from billing_core.store.catalog import plan_version
+from billing_core.store.billing import invoice as invoices
+from billing_core.store.billing import subscription as subscriptions
+from billing_core.store.billing.subscription import PeriodKey
 from billing_core.store.database import Transaction
 from billing_core.store.meter import Place, Source
-from billing_core.store.subscription import PeriodKey
+from billing_core.store.setup.catalog import plan_version
 
 
 async def replay(tx: Transaction, *, tenant_id: str, invoice_id: str) -> Replay:

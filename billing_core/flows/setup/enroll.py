@@ -16,13 +16,13 @@ import msgspec
 from billing_core.contract.keys import digest_of
 from billing_core.contract.snapshot import Status
 from billing_core.errors import Unprocessable
-from billing_core.flows.publish import offset_to
-from billing_core.store import customer as customer_store
-from billing_core.store import tenant as tenant_store
-from billing_core.store.customer import ApiKey, Collection, Customer, customer_of
+from billing_core.flows.setup.publish import offset_to
 from billing_core.store.database import Transaction
 from billing_core.store.outbox import OutboxKind, push
-from billing_core.store.tenant import OperatorToken, Tenant, tenant_of
+from billing_core.store.setup import customer as customer_store
+from billing_core.store.setup import tenant as tenant_store
+from billing_core.store.setup.customer import ApiKey, Collection, Customer, customer_of
+from billing_core.store.setup.tenant import OperatorToken, Tenant, tenant_of
 from billing_core.values.ids import Code, new_id
 from billing_core.values.period import zone_of
 from billing_core.values.text import Instant, Label

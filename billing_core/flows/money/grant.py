@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from billing_core.errors import NotFound
-from billing_core.store import grant as grants
 from billing_core.store import outbox
 from billing_core.store.database import Transaction
+from billing_core.store.money import grant as grants
 from billing_core.store.outbox import OutboxKind
 from billing_core.values.ids import new_id
 from billing_core.wallets.grant import GrantOrder, check_order, check_room

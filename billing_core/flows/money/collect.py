@@ -18,11 +18,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from billing_core.errors import NotFound, Unavailable
-from billing_core.flows.receive import News, hear
+from billing_core.flows.money.receive import News, hear
 from billing_core.payments.processor import ChargeResult, Outcome, Processor
-from billing_core.store import payment as payments
 from billing_core.store.database import Database
-from billing_core.store.payment import Claim
+from billing_core.store.money import payment as payments
+from billing_core.store.money.payment import Claim
 
 LEASE = timedelta(minutes=2)
 """How long one process may take for an attempt before another resumes it."""

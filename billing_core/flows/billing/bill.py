@@ -30,15 +30,15 @@ from billing_core.ledger.transfer import Entry
 from billing_core.payments.payment import Method, Payment, PaymentState, asked_for, payment_after
 from billing_core.payments.processor import ChargeResult, Outcome
 from billing_core.revenue.schedule import schedules_of
-from billing_core.store import invoice as invoices
-from billing_core.store import ledger
-from billing_core.store import payment as payments
-from billing_core.store import schedule as schedules
-from billing_core.store import subscription as subscriptions
-from billing_core.store.customer import Collection
+from billing_core.store.billing import invoice as invoices
+from billing_core.store.billing import schedule as schedules
+from billing_core.store.billing import subscription as subscriptions
+from billing_core.store.billing.invoice import NumberedLine
 from billing_core.store.database import Transaction
-from billing_core.store.invoice import NumberedLine
-from billing_core.store.tenant import tenant_of
+from billing_core.store.money import ledger
+from billing_core.store.money import payment as payments
+from billing_core.store.setup.customer import Collection
+from billing_core.store.setup.tenant import tenant_of
 from billing_core.values.ids import new_id
 from billing_core.values.invariant import invariant
 from billing_core.values.period import Period

@@ -13,9 +13,9 @@ from datetime import datetime
 import msgspec
 
 from billing_core.errors import NotFound
-from billing_core.store.customer import Collection
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
+from billing_core.store.setup.customer import Collection
 from billing_core.subscriptions.subscription import Subscription, SubscriptionState
 from billing_core.values.period import Period
 

@@ -54,7 +54,7 @@ class Burn(msgspec.Struct, frozen=True, kw_only=True):
 async def insert_all(tx: Transaction, schedules: Sequence[Schedule]) -> None:
     """New schedules."""
     if schedules:
-        await tx.copy("revenue_schedule", COLUMNS, (msgspec.structs.astuple(one) for one in schedules))
+        await tx.copy("revenue_schedule", COLUMNS, records=(msgspec.structs.astuple(one) for one in schedules))
 
 
 async def earning_tenants(tx: Transaction, *, now: datetime) -> list[EarningTenant]:

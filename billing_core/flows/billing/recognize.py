@@ -19,12 +19,12 @@ from billing_core.ledger.account import REVENUE, Account
 from billing_core.ledger.booking import Cause, breakage, burn
 from billing_core.ledger.transfer import Transfer
 from billing_core.revenue.schedule import earned
-from billing_core.store import ledger
-from billing_core.store import schedule as schedules
+from billing_core.store.billing import schedule as schedules
+from billing_core.store.billing.schedule import Burn, EarningTenant, Stretch
 from billing_core.store.database import Database, Transaction
-from billing_core.store.ledger import Balance
 from billing_core.store.meter import plan_afresh
-from billing_core.store.schedule import Burn, EarningTenant, Stretch
+from billing_core.store.money import ledger
+from billing_core.store.money.ledger import Balance
 from billing_core.values.clock import to_ms
 from billing_core.values.invariant import invariant
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from billing_core.store.database import Database
-from billing_core.store.tenant import forget_answers
+from billing_core.store.setup.tenant import forget_answers
 
 KEPT_FOR = timedelta(days=7)
 """How long a retry gets the first answer back."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from billing_core.store import grant as grants
 from billing_core.store import outbox
 from billing_core.store.database import Database
+from billing_core.store.money import grant as grants
 from billing_core.store.outbox import OutboxKind
 
 _ASK_AGAIN_MS = 5_000

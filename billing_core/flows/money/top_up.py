@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from billing_core.errors import IdempotencyConflict, InvalidInput, Unavailable, Unprocessable
-from billing_core.flows.collect import LEASE, attempt
-from billing_core.flows.receive import grant_order, take_effect
+from billing_core.flows.money.collect import LEASE, attempt
+from billing_core.flows.money.receive import grant_order, take_effect
 from billing_core.payments.payment import (
     Method,
     Payment,
@@ -25,10 +25,10 @@ from billing_core.payments.payment import (
     received,
 )
 from billing_core.payments.processor import Processor
-from billing_core.store import grant as grants
-from billing_core.store import payment as payments
 from billing_core.store.database import Database, Transaction
-from billing_core.store.payment import Claim, Instrument
+from billing_core.store.money import grant as grants
+from billing_core.store.money import payment as payments
+from billing_core.store.money.payment import Claim, Instrument
 from billing_core.values.ids import new_id
 from billing_core.values.invariant import invariant
 from billing_core.wallets.grant import check_order, check_room

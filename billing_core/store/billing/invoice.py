@@ -79,12 +79,12 @@ async def insert_all(
     if not invoices:
         return
     tenant_id = invoices[0].tenant_id
-    await tx.copy("invoice", INVOICE_COLUMNS, (msgspec.structs.astuple(invoice) for invoice in invoices))
+    await tx.copy("invoice", INVOICE_COLUMNS, records=(msgspec.structs.astuple(invoice) for invoice in invoices))
     columns = ("tenant_id", "invoice_id", "line_no", *LINE_COLUMNS)
     await tx.copy(
         "invoice_line",
         columns,
-        ((tenant_id, invoice_id, one.line_no, *_values(one.line)) for invoice_id, one in lines),
+        records=((tenant_id, invoice_id, one.line_no, *_values(one.line)) for invoice_id, one in lines),
     )
 
 

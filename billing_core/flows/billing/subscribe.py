@@ -14,16 +14,16 @@ import msgspec
 
 from billing_core.catalog.catalog import PlanVersion
 from billing_core.errors import Conflict
-from billing_core.flows import bill
+from billing_core.flows.billing import bill
 from billing_core.invoices.invoice import InvoiceReason
 from billing_core.invoices.line import fee_line
 from billing_core.pricing.proration import ProrateBy, share_of
 from billing_core.store import outbox
-from billing_core.store import subscription as subscriptions
-from billing_core.store.catalog import offered_version
+from billing_core.store.billing import subscription as subscriptions
+from billing_core.store.billing.subscription import BillingCustomer, NextPeriod
 from billing_core.store.database import Transaction
 from billing_core.store.outbox import OutboxKind
-from billing_core.store.subscription import BillingCustomer, NextPeriod
+from billing_core.store.setup.catalog import offered_version
 from billing_core.subscriptions.subscription import Act, Phase, Subscription, SubscriptionState, phase_after
 from billing_core.subscriptions.term import Calendar, calendar_of, check_start, contract_zone
 from billing_core.values.ids import new_id

@@ -17,10 +17,10 @@ import msgspec
 
 from billing_core.catalog.catalog import Catalog, PlanVersion, terms_digest
 from billing_core.errors import InvalidInput, Unprocessable
-from billing_core.store.catalog import LatestVersion, add_version, latest_versions, replace_catalog
 from billing_core.store.database import Transaction
 from billing_core.store.outbox import OutboxKind, push, push_snapshots
-from billing_core.store.tenant import Tenant, set_clock, tenant_of
+from billing_core.store.setup.catalog import LatestVersion, add_version, latest_versions, replace_catalog
+from billing_core.store.setup.tenant import Tenant, set_clock, tenant_of
 from billing_core.values.text import check_instant
 
 _MILLISECOND = timedelta(milliseconds=1)

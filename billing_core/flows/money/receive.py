@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from billing_core.flows.grant import issue
+from billing_core.flows.money.grant import issue
 from billing_core.invoices.invoice import InvoiceAct, state_after
 from billing_core.ledger.booking import Cause, payment_received, top_up_paid
 from billing_core.payments.payment import (
@@ -26,11 +26,11 @@ from billing_core.payments.payment import (
     received,
 )
 from billing_core.payments.processor import ChargeResult
-from billing_core.store import invoice as invoices
-from billing_core.store import ledger
-from billing_core.store import payment as payments
+from billing_core.store.billing import invoice as invoices
 from billing_core.store.database import Transaction
-from billing_core.store.tenant import tenant_of
+from billing_core.store.money import ledger
+from billing_core.store.money import payment as payments
+from billing_core.store.setup.tenant import tenant_of
 from billing_core.values.ids import new_id
 from billing_core.values.invariant import invariant
 from billing_core.values.money import to_nanos

@@ -71,7 +71,7 @@ class _GrantId(msgspec.Struct, frozen=True, kw_only=True):
 async def insert_all(tx: Transaction, payments: Sequence[Payment]) -> None:
     """New payments."""
     if payments:
-        await tx.copy("payment", COLUMNS, (msgspec.structs.astuple(payment) for payment in payments))
+        await tx.copy("payment", COLUMNS, records=(msgspec.structs.astuple(payment) for payment in payments))
 
 
 async def by_id(tx: Transaction, *, tenant_id: str, payment_id: str, lock: bool = False) -> Payment:

@@ -21,18 +21,18 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from billing_core.flows import bill
-from billing_core.flows.rate import PeriodName, RatedPeriod, calendar_for, rate
-from billing_core.flows.subscribe import fee_share
+from billing_core.flows.billing import bill
+from billing_core.flows.billing.rate import PeriodName, RatedPeriod, calendar_for, rate
+from billing_core.flows.billing.subscribe import fee_share
 from billing_core.invoices.correction import differences_of, fitted
 from billing_core.invoices.invoice import InvoiceReason, totals_of
 from billing_core.invoices.line import Line, fee_line
-from billing_core.store import invoice as invoices
-from billing_core.store import subscription as subscriptions
+from billing_core.store.billing import invoice as invoices
+from billing_core.store.billing import subscription as subscriptions
+from billing_core.store.billing.invoice import BilledPeriod
+from billing_core.store.billing.subscription import ClosingPeriod, DueTenant, LatePeriod, NextPeriod, PeriodKey
 from billing_core.store.database import Database, Transaction
-from billing_core.store.invoice import BilledPeriod
 from billing_core.store.meter import plan_afresh
-from billing_core.store.subscription import ClosingPeriod, DueTenant, LatePeriod, NextPeriod, PeriodKey
 from billing_core.subscriptions.subscription import Act, Phase, phase_after
 
 PERIODS_METERED_TOGETHER = 20_000

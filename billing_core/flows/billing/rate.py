@@ -17,9 +17,9 @@ from billing_core.catalog.catalog import PlanVersion
 from billing_core.invoices.line import Line, Rated, period_lines
 from billing_core.metering.reading import MeterReading, Span
 from billing_core.store import meter as meters
-from billing_core.store.catalog import plan_version
+from billing_core.store.billing.subscription import PeriodKey
 from billing_core.store.database import Transaction
-from billing_core.store.subscription import PeriodKey
+from billing_core.store.setup.catalog import plan_version
 from billing_core.subscriptions.term import Calendar
 
 PeriodName = tuple[str, datetime]

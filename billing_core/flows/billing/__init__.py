@@ -1,0 +1,1 @@
+"""Periods become invoices, and service becomes revenue."""

@@ -1,0 +1,1 @@
+"""Money and credit come in, are spent and lapse."""

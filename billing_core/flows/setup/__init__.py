@@ -1,0 +1,1 @@
+"""What an operator sets up: tenants, catalogs, customers, keys."""

@@ -1,0 +1,1 @@
+"""Rows of subscriptions, periods, invoices and schedules."""

@@ -1,0 +1,1 @@
+"""Rows of tenants, catalogs and customers."""
