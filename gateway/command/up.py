@@ -51,7 +51,7 @@ def _show(console: Console, plan: Plan, *, demo: Demo | None) -> None:
     table.add_row(
         "gateway", f"{plan.gateway.url}  ({plan.up.gateway_workers} processes; /v1/check, /v1/events, /metrics)"
     )
-    table.add_row("billing", f"{plan.billing.url}  (control plane; /openapi.json, /metrics)")
+    table.add_row("billing", f"{plan.billing.url}  (control plane; /healthz, /metrics)")
     if plan.stripe is not None:
         table.add_row("stripe", f"{plan.stripe.url}  (a double: no real money moves)")
     table.add_row("redis", plan.up.redis_url or "embedded Valkey")

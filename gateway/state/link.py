@@ -64,8 +64,10 @@ class Link:
         self._keeper = asyncio.create_task(self._keep())
 
     async def up(self) -> None:
-        """Wait until a connection stands."""
-        await self._up.wait()
+        """Wait until a connection stands; one that was lost this very turn does not, though its keeper sleeps."""
+        while not self.is_up:
+            self._up.clear()
+            await self._up.wait()
 
     async def stop(self) -> None:
         """Close the connection; whoever still waits gets Unavailable."""

@@ -76,9 +76,9 @@ async def test_two_flushers_share_the_lanes_and_write_each_decision_once(works: 
     """Each gets eight lanes; when one leaves, the other takes them all."""
     for number in range(20):
         await works.customer(f"c{number}", nanos=[10**9])
-    async with works.flusher("a", lease_ms=2_000) as first:
+    async with works.flusher("a", lease_ms=8_000) as first:
         await eventually(lambda: says(first.lanes == 16))
-        async with works.flusher("b", lease_ms=2_000) as second:
+        async with works.flusher("b", lease_ms=8_000) as second:
             await eventually(lambda: says((first.lanes, second.lanes) == (8, 8)))
             for number in range(200):
                 await works.consume(f"c{number % 20}", 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -32,12 +31,10 @@ from billing_core.wallets.grant import GrantKind
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
 
-async def test_a_thousand_empty_shards_are_opened_in_less_than_a_second(works: Works) -> None:
+async def test_empty_shards_are_opened_at_once_and_not_rebuilt(works: Works) -> None:
     """A first start is no rebuild."""
     await works.valkey.flushall()
-    began = time.perf_counter()
     built = await works.build()
-    assert time.perf_counter() - began < 1
     assert built.opened_shards == SHARD_COUNT
     assert built.rebuilt_shards == built.waiting_shards == 0
     assert (await works.build()).opened_shards == 0
