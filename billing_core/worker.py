@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -78,6 +79,7 @@ _ROWS_AT_ONCE: Final = 500
 _LOOK_S: Final = 1.0
 _STOP_S: Final = 10.0
 _CANCEL_AGAIN_S: Final = 1.0
+_CONTAINERS_PER_LOOK: Final = 200_000
 
 Role = Callable[[], Awaitable[None]]
 
@@ -331,6 +333,8 @@ async def _run_until(stop: asyncio.Event, worker: Worker, *, names: tuple[str, .
 def main() -> int:
     """Run one process; its settings come from the file that TALLYGATE_CONFIG names, and the environment."""
     file = os.environ.get("TALLYGATE_CONFIG")
+    gc.freeze()
+    gc.set_threshold(_CONTAINERS_PER_LOOK)  # looking for cycles that batches never make took a fifth of a flusher
     try:
         settings = load("billing", BillingSettings, file=Path(file) if file else None, environ=os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
