@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,8 @@ def _show(console: Console, plan: Plan, *, demo: Demo | None) -> None:
     if demo is not None:
         console.print("\nTry it:\n", style="bold")
         console.print(_curl(plan, demo), markup=False, soft_wrap=True, highlight=False)
+        console.print("\nThe whole job, from requests to revenue:\n", style="bold")
+        console.print(f"{_own_name()} replay", markup=False, soft_wrap=True, highlight=False)
     console.print("\nReady. Ctrl-C stops everything.")
 
 
@@ -71,3 +74,10 @@ def _curl(plan: Plan, demo: Demo) -> str:
         f"curl -s {plan.gateway.url}/v1/check -H 'content-type: application/json' \\\n"
         f'  -d \'{{"key": "{demo.key}", "feature": "{demo.feature}", "quantity": 1000}}\''
     )
+
+
+def _own_name() -> str:
+    """How the person at the terminal calls this command again."""
+    program = Path(sys.argv[0]).absolute()
+    here = Path.cwd()
+    return os.fspath(program.relative_to(here)) if program.is_relative_to(here) else "tallygate"

@@ -108,8 +108,11 @@ def test_a_spoilt_keyring_is_one_line(tmp_path):
         open_keyring(tmp_path)
 
 
-def test_the_data_folder_is_the_users_own_unless_told(tmp_path):
-    """XDG Base Directory, or what the settings say."""
+def test_the_data_folder_is_the_one_here_or_the_users_own_unless_told(tmp_path, monkeypatch):
+    """A checkout has its own folder; elsewhere XDG's place for data is used."""
+    monkeypatch.chdir(tmp_path)
     assert data_folder(UpSettings(), {"XDG_DATA_HOME": str(tmp_path)}) == tmp_path / "tallygate"
     assert data_folder(UpSettings(), {}) == Path.home() / ".local" / "share" / "tallygate"
+    (tmp_path / ".tallygate").mkdir()
+    assert data_folder(UpSettings(), {}) == tmp_path / ".tallygate"
     assert data_folder(UpSettings(data_dir=str(tmp_path)), {}) == tmp_path

@@ -159,6 +159,21 @@ async def test_a_grant_that_was_told_but_not_noted_is_not_given_twice(works: Wor
     assert (await works.consume("c", 1))[0] == b"insufficient_balance"
 
 
+async def test_a_grant_that_was_used_up_is_not_given_again_by_a_late_row(works: Works) -> None:
+    """A rebuild leaves it out of the wallet, so the wallet alone would not know it."""
+    (grant,) = await works.customer("c", nanos=[NANOS_PER_TOKEN])
+    await works.consume("c", 1)
+    await works.flush()
+    await works.valkey.flushall()
+    await works.build()
+    assert f"r:{grant}" not in await works.wallet("c")
+    await works.raw.execute(
+        "INSERT INTO outbox (kind, tenant_id, customer_id, subject) VALUES ('grant', 't', 'c', $1)", grant
+    )
+    await works.project()
+    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+
+
 async def test_credentials_and_meters_come_back_too(works: Works) -> None:
     """They belong to no shard and have a mark of their own."""
     await works.customer("c")

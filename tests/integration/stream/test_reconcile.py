@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
+from billing_core.adapters.usage_stream import Capture, UsageStream
 from billing_core.contract.keys import customer_keys, epoch_key, shard_of_customer, stream_key
 from billing_core.flows.reconcile import PARKED_LAW, WALLET_LAW, Finding, reconcile
 from billing_core.values.clock import system_now
@@ -176,3 +178,34 @@ async def test_it_is_zero_at_every_moment_while_all_goes_on_at_once(works: Works
     assert (report.findings, report.unflushed_nanos, report.pending_nanos) == ((), 0, 0)
     assert report.spent_nanos > 0
     assert report.lapsed_nanos > 0
+
+
+class Hurried(UsageStream):
+    """A stream in which, right after each capture, more happens and reaches Postgres before anybody reads on."""
+
+    def __init__(self, works: Works) -> None:
+        super().__init__(works.valkey)
+        self._works = works
+
+    async def capture(self, shard: int, owners: Sequence[tuple[str, str]]) -> Capture:
+        captured = await super().capture(shard, owners)
+        await self._works.consume("c", 3)
+        await self._works.raw.execute("UPDATE credit_grant SET voided_at = now() WHERE amount_nanos = 777")
+        await self._works.raw.execute(
+            "INSERT INTO outbox (kind, tenant_id, subject)"
+            " SELECT 'lapse', 't', grant_id FROM credit_grant WHERE amount_nanos = 777"
+        )
+        await self._works.project()
+        await self._works.flush()
+        return captured
+
+
+async def test_what_reaches_postgres_between_the_two_looks_is_taken_off_again(works: Works) -> None:
+    """Spent and lapsed are told as they were at the capture."""
+    await works.customer("c", nanos=[10**9, 777])
+    await works.consume("c", 4)
+    report = await reconcile(works.db, Hurried(works))
+    assert (report.findings, report.difference_nanos) == ((), 0)
+    assert (report.spent_nanos, report.unflushed_nanos) == (4 * NANOS_PER_TOKEN, 0)
+    assert report.lapsed_nanos == 0
+    assert report.remaining_nanos == 10**9 + 777 - 4 * NANOS_PER_TOKEN
