@@ -29,8 +29,10 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def data_folder(settings: UpSettings, environ: Mapping[str, str]) -> Path:
-    """The folder that holds everything: as told; else `.tallygate` here, if there is one, as in a checkout; else the
-    user's own place for data (XDG Base Directory)."""
+    """The folder that holds everything: as told, else `.tallygate` here, else the user's own place for data.
+
+    Source: XDG Base Directory Specification.
+    """
     if settings.data_dir:
         return Path(settings.data_dir).expanduser().absolute()
     here = Path(".tallygate").absolute()
