@@ -57,7 +57,7 @@ class Machine:
 
     def curl(self) -> str:
         """The command that it told to try."""
-        return self.read_until("Ready.").split("Try it:")[1].split("Ready.")[0].strip()
+        return self.read_until("Ready.").split("Try it:")[1].split("The whole job")[0].strip()
 
     def check(self) -> dict[str, Any]:
         """Do what the printed curl does, again where it says that nothing was charged and to come again soon."""
