@@ -18,6 +18,7 @@ parked with all its fields.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime
 
 import asyncpg
@@ -30,7 +31,7 @@ from billing_core.errors import Conflict
 from billing_core.flows.transcribe import GrantKey, Transcript, transcribe
 from billing_core.store import shard as shards
 from billing_core.store import usage
-from billing_core.store.database import Database
+from billing_core.store.database import CONNECTION_FAILURES, Database
 from billing_core.store.money import grant as grants
 from billing_core.store.money.grant import GrantName
 from billing_core.store.shard import BatchMark, Lease
@@ -40,7 +41,7 @@ from billing_core.values.invariant import invariant
 REFUSALS_OF_CONTENT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 """What Postgres says about a row that it will never take."""
 
-_RENEWALS_PER_LEASE = 4
+_RENEWALS_PER_LEASE = 10
 _IDLE_MARK_S = 0.25
 _SHORT_OF_LANES_S = 0.2
 _KNOWN_GRANTS = 1_000_000
@@ -71,7 +72,8 @@ class FlushTally:
 async def ingest(db: Database, stream: UsageStream, *, plan: FlushPlan, tally: FlushTally) -> None:
     """Flush until cancelled; then the lanes are given back.
 
-    Raises: whatever a server that is away makes its client raise. Starting again continues where Postgres stands.
+    Raises: whatever a server that is away makes its client raise. Starting again under the same owner continues
+    where Postgres stands, with the same lanes.
     """
     flusher = _Flusher(db, stream, plan=plan, tally=tally)
     try:
@@ -80,10 +82,13 @@ async def ingest(db: Database, stream: UsageStream, *, plan: FlushPlan, tally: F
                 await flusher.work_one_lease()
             except Conflict:
                 tally.conflicts += 1
+    except asyncio.CancelledError:
+        with contextlib.suppress(*CONNECTION_FAILURES):  # then the leases run out by themselves
+            async with db.transaction() as tx:
+                await shards.leave(tx, flusher.lease)
+        raise
     finally:
         tally.lanes = 0
-        async with db.transaction() as tx:
-            await shards.leave(tx, flusher.lease)
 
 
 class _Flusher:

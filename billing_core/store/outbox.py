@@ -55,12 +55,16 @@ async def push(
 
 
 async def push_snapshots(tx: Transaction, *, tenant_id: str) -> int:
-    """Say that every customer of the tenant must be projected anew; how many there are."""
+    """Say that every customer of the tenant must be projected anew, in their turn; how many there are."""
     return await tx.run(Q["outbox_push_snapshots"], tenant_id)
 
 
 async def take(tx: Transaction, *, most: int) -> list[OutboxRow]:
-    """Rows that are due, oldest first, locked until the transaction ends; other relays skip them."""
+    """Rows that are due, locked until the transaction ends; other relays skip them.
+
+    What was pushed alone comes before what was pushed for all, so that a top-up never waits for a new catalog to
+    reach a hundred thousand customers; else the oldest come first.
+    """
     return await tx.many(Q["outbox_take"], OutboxRow, most)
 
 

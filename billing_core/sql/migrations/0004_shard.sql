@@ -37,7 +37,7 @@ CREATE TABLE outbox (
     created_at   timestamptz NOT NULL DEFAULT now(),
     retry_at     timestamptz NOT NULL DEFAULT '-infinity'
 );
-CREATE INDEX outbox_by_subject ON outbox (tenant_id, kind, subject) WHERE subject <> '';
+CREATE INDEX outbox_by_turn ON outbox (retry_at, outbox_id);
 
 CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -6,8 +6,9 @@ INSERT INTO outbox (kind, tenant_id, customer_id, subject) VALUES ($1, $2, $3, $
 -- name: outbox_push_snapshots
 -- rows: none
 -- params: tenant_id text
-INSERT INTO outbox (kind, tenant_id, customer_id)
-SELECT 'snapshot', tenant_id, customer_id FROM customer WHERE tenant_id = $1 ORDER BY customer_id;
+-- In their turn, behind what is told of single customers: those are pushed with no turn at all.
+INSERT INTO outbox (kind, tenant_id, customer_id, retry_at)
+SELECT 'snapshot', tenant_id, customer_id, clock_timestamp() FROM customer WHERE tenant_id = $1 ORDER BY customer_id;
 
 -- name: outbox_take
 -- rows: many
@@ -15,7 +16,7 @@ SELECT 'snapshot', tenant_id, customer_id FROM customer WHERE tenant_id = $1 ORD
 SELECT outbox_id, kind, tenant_id, customer_id, subject
 FROM outbox
 WHERE retry_at <= clock_timestamp()
-ORDER BY outbox_id
+ORDER BY retry_at, outbox_id
 LIMIT $1
 FOR UPDATE SKIP LOCKED;
 

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from billing_core.adapters.usage_stream import Harvest, Positions, UsageStream
-from billing_core.contract.keys import shard_of_customer, stream_key
-from billing_core.contract.usage_event import EventBody, encode_body
+from billing_core.contract.keys import SHARD_COUNT, shard_of_customer, stream_key
+from billing_core.contract.usage_event import EventBody, StreamPosition, encode_body
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
 from billing_core.store import shard as shards
 from billing_core.store.database import CONNECTION_FAILURES
@@ -196,3 +196,23 @@ async def cancel_after(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
     """Cancel the task when the event comes."""
     await stop.wait()
     task.cancel()
+
+
+async def test_a_lane_is_drained_only_when_a_read_found_everything(works: Works) -> None:
+    """A first batch of sixteen out of two hundred says nothing about the rest."""
+    await works.customer("c", nanos=[10**9])
+    for _ in range(200):
+        await works.consume("c", 1)
+    first = await works.stream.read({shard_of_customer("t", "c"): StreamPosition(0, 0)}, most=16)
+    assert (first.entry_count, first.is_complete) == (16, False)
+    whole = await works.stream.read(dict.fromkeys(range(SHARD_COUNT), StreamPosition(0, 0)), most=10_000)
+    assert (whole.entry_count, whole.is_complete) == (200, True)
+    paused = Gated(works.valkey, at="before trim")
+    async with works.flusher(stream=paused, batch_entries=16):
+        await paused.reached.wait()
+        assert 0 < await works.count("usage_event") < 200
+        async with works.db.transaction() as tx:
+            assert await shards.drained_at(tx) is None
+        paused.go_on.set()
+        await eventually(works.drained)
+    assert await works.count("usage_event") == 200

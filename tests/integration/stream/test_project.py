@@ -17,7 +17,7 @@ from billing_core.contract.keys import (
     meters_key,
     shard_of_customer,
 )
-from billing_core.store.outbox import OutboxKind, push, take
+from billing_core.store.outbox import OutboxKind, push, push_snapshots, take
 from billing_core.values.clock import system_now
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
@@ -145,6 +145,18 @@ async def test_a_snapshot_is_told_again_before_its_future_ends(works: Works) -> 
     assert await works.relay.push_stale(now=stale_at, most=10) == 0
     assert await works.project() == 1
     assert await works.raw.fetchval("SELECT snapshot_stale_at FROM customer") is not None
+
+
+async def test_a_top_up_does_not_wait_for_a_new_catalog_to_reach_everybody(works: Works) -> None:
+    """What was pushed for one customer is told before what was pushed for all."""
+    for number in range(5):
+        await works.customer(f"c{number}")
+    async with works.db.transaction() as tx:
+        assert await push_snapshots(tx, tenant_id="t") == 5
+    await works.grant("c3", NANOS_PER_TOKEN)
+    assert await works.relay.project(now=system_now(), most=1) == 1
+    assert (await works.consume("c3", 1))[0] == b"allowed"
+    assert await works.project() == 5
 
 
 async def test_a_subscription_that_starts_later_entitles_to_nothing_until_then(works: Works) -> None:
