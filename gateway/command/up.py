@@ -27,7 +27,7 @@ def up(
     ] = "",
 ) -> None:
     """Start Valkey, Postgres, billing and gateways on this machine, and keep them alive until Ctrl-C."""
-    console = Console()
+    console = Console(highlight=False)
     environ = dict(os.environ) | ({"TALLYGATE_UP_DATA_DIR": data_dir} if data_dir else {})
     plan = make_plan(config, environ)
     if plan.up.demo:
