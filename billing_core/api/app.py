@@ -24,7 +24,8 @@ from billing_core.api.wire import check_path, decode_body, decode_query
 from billing_core.errors import InvalidInput
 from billing_core.store.database import Transaction
 from billing_core.store.setup.tenant import Claim
-from billing_core.values.ids import IdempotencyKey, new_secret
+from billing_core.values.ids import IDEMPOTENCY_KEY_PATTERN, IdempotencyKey, new_secret
+from billing_core.values.text import RULES
 
 ROUTES: tuple[AnyRoute, ...] = (
     *tenant.ROUTES,
@@ -129,8 +130,7 @@ def _idempotency_key(request: web.Request, route: AnyRoute) -> str:
     try:
         return msgspec.convert(keys[0], IdempotencyKey)
     except msgspec.ValidationError:
-        rule = "must be 1 to 255 printable ASCII characters without spaces"
-        raise InvalidInput(rule, field=IDEMPOTENCY_HEADER) from None
+        raise InvalidInput(RULES[IDEMPOTENCY_KEY_PATTERN], field=IDEMPOTENCY_HEADER) from None
 
 
 async def _answer(call: AnyCall, route: AnyRoute, *, bearer: str, path: str) -> Told:

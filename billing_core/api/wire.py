@@ -18,12 +18,11 @@ from multidict import MultiMapping
 from billing_core.contract.problem import decode_json
 from billing_core.errors import InvalidInput, NotFound
 from billing_core.values.ids import is_code
-from billing_core.values.text import RULES, check_instant
+from billing_core.values.text import check_instant
 
 Value = TypeVar("Value", bound=msgspec.Struct)
 
 MAX_TEXT_CHARACTERS = 1000
-_REGEX = "expected `str` matching regex "
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,10 +34,7 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Value]) -> Value:
 
     Raises: InvalidInput naming field and rule.
     """
-    try:
-        body = decode_json(raw or b"{}", decoder)
-    except InvalidInput as failure:
-        raise _worded(failure) from None
+    body = decode_json(raw or b"{}", decoder)
     check_values(body)
     return body
 
@@ -79,13 +75,3 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
             yield from _leaves(part, f"{path}[{index}]")
     else:
         yield path, value
-
-
-def _worded(failure: InvalidInput) -> InvalidInput:
-    """The same failure with the pattern's rule in words."""
-    if not failure.detail.startswith(_REGEX):
-        return failure
-    for pattern, rule in RULES.items():
-        if failure.detail == f"{_REGEX}{pattern!r}":
-            return type(failure)(rule, field=failure.field)
-    return failure

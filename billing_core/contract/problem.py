@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from billing_core.errors import Failure, InvalidInput, UnknownField
+from billing_core.values.text import RULES
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -22,6 +23,13 @@ Body = TypeVar("Body")
 _PATH = re.compile(r" - at `(?P<path>[^`]+)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+
+_WORDS = (
+    (re.compile(r"^Expected `int( \| null)?`, got "), "must be a whole number"),
+    (re.compile(r"^Expected `int` >= (-?\d+)"), "must be at least {0}"),
+    (re.compile(r"^Expected `int` <= (-?\d+)"), "must be at most {0}"),
+    *((re.compile(re.escape(f"matching regex {pattern!r}")), rule) for pattern, rule in RULES.items()),
+)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,4 +80,13 @@ def _named(message: str) -> InvalidInput:
         if named:
             field = ".".join(part for part in (path, named["name"]) if part)
             return kind(text, field=field)
-    return InvalidInput(rule[:1].lower() + rule[1:], field=path or "body")
+    return InvalidInput(_in_words(rule), field=path or "body")
+
+
+def _in_words(rule: str) -> str:
+    """The rule as one would say it; what has no words of its own stays as it is."""
+    for pattern, words in _WORDS:
+        found = pattern.search(rule)
+        if found:
+            return words.format(*found.groups())
+    return rule[:1].lower() + rule[1:]

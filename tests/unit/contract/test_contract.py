@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import pytest
 
@@ -9,6 +11,7 @@ from billing_core.contract import keys
 from billing_core.contract.problem import decode_json
 from billing_core.contract.usage_event import Charge, EventBody, Movement, StreamPosition, decode_entry, encode_body
 from billing_core.errors import InvalidInput, InvariantBroken, UnknownField
+from billing_core.values.ids import Code
 
 
 def test_a_customer_keeps_its_shard_for_good() -> None:
@@ -94,12 +97,12 @@ def test_stream_positions_sort_as_redis_sorts_them() -> None:
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
-    quantity: int
+    quantity: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
     charges: list[Inner]
-    name: str = ""
+    name: Code = "x"
 
 
 DECODER = msgspec.json.Decoder(Outer)
@@ -127,3 +130,20 @@ def test_a_body_that_breaks_a_rule_names_field_and_rule(raw: bytes, kind: type[I
         decode_json(raw, DECODER)
     assert (type(caught.value), caught.value.field) == (kind, field)
     assert caught.value.detail != ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        (b'{"charges": [{"quantity": 1.5}]}', "must be a whole number"),
+        (b'{"charges": [{"quantity": -1}]}', "must be at least 0"),
+        (b'{"charges": [{"quantity": 9007199254740992}]}', "must be at most 9007199254740991"),
+        (b'{"charges": [], "name": "a b"}', "must be 1 to 64 letters, digits"),
+        (b'{"charges": [], "colour": 1}', "unknown field"),
+        (b"{}", "is required"),
+    ],
+)
+def test_a_rule_is_told_in_words(raw: bytes, rule: str) -> None:
+    """Not as the pattern or the type that found it broken."""
+    with pytest.raises(InvalidInput, match=f"^{rule}"):
+        decode_json(raw, DECODER)
