@@ -36,5 +36,7 @@ def main() -> None:
     try:
         app()
     except Failure as failure:
-        Console(stderr=True, highlight=False).print(f"tallygate: {failure.detail}", style="red", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(
+            f"tallygate: {failure.detail}", style="red", markup=False, soft_wrap=True
+        )
         sys.exit(2)
