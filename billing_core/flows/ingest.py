@@ -79,7 +79,7 @@ async def ingest(db: Database, stream: UsageStream, *, plan: FlushPlan, tally: F
     try:
         while True:
             try:
-                await flusher.work_one_lease()
+                await flusher.work()
             except Conflict:
                 tally.conflicts += 1
     except asyncio.CancelledError:
@@ -100,49 +100,58 @@ class _Flusher:
         self._plan = plan
         self._tally = tally
         self.lease = Lease(owner=plan.owner, lease_ms=plan.lease_ms)
+        self._share = 0
         self._lanes: list[int] = []
         self._after: dict[int, StreamPosition] = {}
+        self._committed: dict[int, StreamPosition] = {}
         self._known_grants: set[GrantKey] = set()
         self._known_months: set[tuple[int, int]] = set()
         self._drained_s = 0.0
 
-    async def work_one_lease(self) -> None:
-        """Renew the lanes, read where they stand, and flush them until it is time to renew again."""
-        loop = asyncio.get_running_loop()
+    async def work(self) -> None:
+        """Take lanes, read where they stand, and flush them for as long as they stay the same."""
         async with self._db.transaction() as tx:
-            share, lanes = await shards.lease_lanes(tx, self.lease)
+            self._share, lanes = await shards.lease_lanes(tx, self.lease)
             self._after = await shards.watermarks(tx, [n for n in range(SHARD_COUNT) if lane_of(n) in lanes])
-        new = {shard: at for shard, at in self._after.items() if lane_of(shard) not in self._lanes}
+        self._committed |= {shard: at for shard, at in self._after.items() if lane_of(shard) not in self._lanes}
         self._lanes, self._tally.lanes = lanes, len(lanes)
-        await self._stream.trim(new)
-        renew_s = self._plan.lease_ms / 1000 / _RENEWALS_PER_LEASE
-        until_s = loop.time() + (renew_s if len(lanes) >= share else min(renew_s, _SHORT_OF_LANES_S))
         if lanes:
-            await self._flush_until(until_s)
+            await self._flush()
         else:
-            await asyncio.sleep(until_s - loop.time())
+            await asyncio.sleep(self._renewal_s())
 
-    async def _flush_until(self, until_s: float) -> None:
+    async def _flush(self) -> None:
+        """Read and write until the lanes change; what is read ahead by then is dropped."""
         loop = asyncio.get_running_loop()
+        renew_at_s = loop.time() + self._renewal_s()
         batch = await self._prepare()
         while True:
-            harvest = batch[0]
-            following = None
-            if harvest.is_complete or loop.time() >= until_s:
+            if loop.time() >= renew_at_s:
+                if not await self._renew():
+                    return
+                renew_at_s = loop.time() + self._renewal_s()
+            if batch[0].is_complete:
                 await self._write(*batch)
-            else:
-                following = await self._write_and_prepare(*batch)
-            if following is not None:
-                batch = following
-                continue
-            if loop.time() >= until_s:
-                return
-            if harvest.is_complete:
                 await asyncio.sleep(self._plan.interval_ms / 1000)
-            batch = await self._prepare()
+                batch = await self._prepare()
+            else:
+                batch = await self._write_and_prepare(*batch)
+
+    def _renewal_s(self) -> float:
+        """How soon to ask for lanes again: sooner while there are fewer than the fair share."""
+        usual_s = self._plan.lease_ms / 1000 / _RENEWALS_PER_LEASE
+        return usual_s if len(self._lanes) >= self._share else min(usual_s, _SHORT_OF_LANES_S)
+
+    async def _renew(self) -> bool:
+        """Renew the leases; whether the lanes are still the same."""
+        async with self._db.transaction() as tx:
+            self._share, lanes = await shards.lease_lanes(tx, self.lease)
+        return lanes == self._lanes
 
     async def _prepare(self) -> tuple[Harvest, Transcript]:
-        """Read behind everything that was read, and transcribe it."""
+        """Trim what is committed, read behind everything that was read, and transcribe it."""
+        committed, self._committed = self._committed, {}
+        await self._stream.trim(committed)
         harvest = await self._stream.read(self._after, most=self._plan.batch_entries)
         for reading in harvest.readings:
             self._after[reading.shard] = reading.last
@@ -169,7 +178,7 @@ class _Flusher:
             await self._commit(harvest, transcript)
         except REFUSALS_OF_CONTENT as refusal:
             await self._commit_apart(harvest, refusal)
-        await self._stream.trim({reading.shard: reading.last for reading in harvest.readings})
+        self._committed |= {reading.shard: reading.last for reading in harvest.readings}
         first_ms = min(StreamPosition.parse(one.entries[0][0].decode()).ms for one in harvest.readings)
         self._tally.lag_ms = max(0, to_ms(harvest.asked_at) - first_ms)
 

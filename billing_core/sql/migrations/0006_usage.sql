@@ -33,7 +33,8 @@ DECLARE
 BEGIN
     IF to_regclass(partition_name) IS NOT NULL THEN RETURN; END IF;
     PERFORM pg_advisory_xact_lock(hashtext('ensure_usage_month'));
-    IF to_regclass(partition_name) IS NOT NULL THEN RETURN; END IF;
+    -- Not to_regclass again: its cache may not have heard yet of what was committed while we waited.
+    IF EXISTS (SELECT FROM pg_class WHERE relname = partition_name) THEN RETURN; END IF;
     IF EXISTS (SELECT FROM usage_event_elsewhen WHERE event_at >= first_at AND event_at < next_at) THEN RETURN; END IF;
     EXECUTE format('CREATE TABLE %I PARTITION OF usage_event FOR VALUES FROM (%L) TO (%L)', partition_name, first_at, next_at);
 END $$;

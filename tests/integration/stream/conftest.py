@@ -187,11 +187,11 @@ class Works:
         task = asyncio.create_task(ingest(db or self.db, stream or self.stream, plan=told, tally=tally))
         try:
             yield tally
-            if task.done():
-                task.result()
         finally:
             task.cancel()
             await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()  # it broke before it was told to stop, which explains what went wrong here
 
     async def drained(self) -> bool:
         """Whether all that the streams gave out is in Postgres."""

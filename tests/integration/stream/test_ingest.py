@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
-import pytest
+import asyncpg
 
 from billing_core.adapters.usage_stream import Harvest, Positions, UsageStream
 from billing_core.contract.keys import SHARD_COUNT, shard_of_customer, stream_key
 from billing_core.contract.usage_event import EventBody, StreamPosition, encode_body
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
 from billing_core.store import shard as shards
-from billing_core.store.database import CONNECTION_FAILURES
+from billing_core.store.database import CONNECTION_FAILURES, Database, Transaction
 from tests.integration.stream.conftest import NANOS_PER_TOKEN, Works, eventually, says
 
 
@@ -91,57 +94,110 @@ async def test_two_flushers_share_the_lanes_and_write_each_decision_once(works: 
 
 
 class Gated(UsageStream):
-    """A flusher's stream that stops where a test wants it to stop, and says so."""
+    """A flusher's stream that stops before it trims what was committed, and says so."""
 
-    def __init__(self, client: object, *, at: str) -> None:
+    def __init__(self, client: object) -> None:
         super().__init__(client)
-        self._at = at
         self.reached = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def _pause(self) -> None:
-        self.reached.set()
-        await self.go_on.wait()
-
-    async def read(self, after: Positions, *, most: int) -> Harvest:
-        harvest = await super().read(after, most=most)
-        if self._at == "after read" and harvest.readings:
-            await self._pause()
-        return harvest
-
     async def trim(self, written_to: Positions) -> None:
-        if self._at == "before trim" and any(position.ms for position in written_to.values()):
-            await self._pause()
+        if any(position.ms for position in written_to.values()):
+            self.reached.set()
+            await self.go_on.wait()
         await super().trim(written_to)
 
 
-@pytest.mark.parametrize("at", ["after read", "before trim"])
-async def test_a_flusher_that_sleeps_past_its_lease_writes_nothing_twice(works: Works, at: str) -> None:
-    """Another one takes its lanes and does the work; when it wakes, it finds that out."""
+class PausedDatabase(Database):
+    """A flusher's database that lets nothing begin while it is paused."""
+
+    def __init__(self, other: Database) -> None:
+        super().__init__(other._pool)
+        self.open = asyncio.Event()
+        self.open.set()
+        self.reached = asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self, *, isolation: str = "read_committed") -> AsyncGenerator[Transaction]:
+        if not self.open.is_set():
+            self.reached.set()
+            await self.open.wait()
+        async with super().transaction(isolation=isolation) as tx:
+            yield tx
+
+
+class Pausing(UsageStream):
+    """A flusher's stream that pauses its database as soon as something was read."""
+
+    def __init__(self, client: object, db: PausedDatabase) -> None:
+        super().__init__(client)
+        self._db = db
+        self._is_armed = True
+
+    async def read(self, after: Positions, *, most: int) -> Harvest:
+        harvest = await super().read(after, most=most)
+        if harvest.readings and self._is_armed:
+            self._is_armed = False
+            self._db.open.clear()
+        return harvest
+
+
+async def test_a_flusher_that_sleeps_past_its_lease_writes_nothing_twice(works: Works) -> None:
+    """Another one takes its lanes and does the work; when it wakes to write what it has read, it finds that out."""
     (grant,) = await works.customer("c", nanos=[10**9])
-    sleeper = Gated(works.valkey, at=at)
-    async with works.flusher("sleeper", stream=sleeper, lease_ms=60) as slept:
+    paused = PausedDatabase(works.db)
+    stream = Pausing(works.valkey, paused)
+    async with works.flusher("sleeper", db=paused, stream=stream, lease_ms=8_000) as slept:
         await works.consume("c", 7)
-        await sleeper.reached.wait()
-        async with works.flusher("waker", lease_ms=2_000) as woke:
+        await paused.reached.wait()
+        await works.raw.execute("UPDATE flush_lane SET lease_until = now(); DELETE FROM flusher")
+        async with works.flusher("waker", lease_ms=8_000) as woke:
             await eventually(works.drained)
             await works.consume("c", 5)
             await eventually(works.drained)
-            await eventually(lambda: says(woke.usage_rows == (2 if at == "after read" else 1)))
-            sleeper.go_on.set()
-            if at == "after read":
-                await eventually(lambda: says(slept.conflicts == 1))
+            await eventually(lambda: says(woke.usage_rows == 2))
+            paused.open.set()
+            await eventually(lambda: says(slept.conflicts == 1 or slept.lanes < 16))
             await works.consume("c", 3)
+            await eventually(works.drained)
+            await eventually(lambda: says(slept.usage_rows + woke.usage_rows == 3))
+    assert await works.count("usage_event") == 3
+    assert await works.spent(grant) == 15 * NANOS_PER_TOKEN
+
+
+async def test_a_flusher_that_sleeps_before_it_trims_takes_nothing_from_its_successor(works: Works) -> None:
+    """What it trims late is behind the watermark anyway."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    sleeper = Gated(works.valkey)
+    async with works.flusher("sleeper", stream=sleeper, lease_ms=8_000):
+        await works.consume("c", 7)
+        await sleeper.reached.wait()
+        await works.raw.execute("UPDATE flush_lane SET lease_until = now(); DELETE FROM flusher")
+        async with works.flusher("waker", lease_ms=8_000):
+            await works.consume("c", 5)
+            await eventually(works.drained)
+            await works.consume("c", 3)
+            sleeper.go_on.set()
             await eventually(works.drained)
     assert await works.count("usage_event") == 3
     assert await works.spent(grant) == 15 * NANOS_PER_TOKEN
     await works.flush()
 
 
+async def test_a_new_month_is_made_once_by_many_at_once(postgres_url: str) -> None:
+    """Flushers that meet the same month wait for the first, and see what it made."""
+    connections = [await asyncpg.connect(postgres_url) for _ in range(8)]
+    for month in range(1, 7):
+        at = datetime(2031, month, 15, tzinfo=UTC)
+        await asyncio.gather(*(one.execute("SELECT ensure_usage_month($1)", at) for one in connections))
+    for one in connections:
+        await one.close()
+
+
 async def test_a_flusher_that_died_between_commit_and_trim_leaves_nothing_behind(works: Works) -> None:
     """Who takes the lanes after it trims what is written, and writes it no second time."""
     await works.customer("c", nanos=[10**9])
-    dying = Gated(works.valkey, at="before trim")
+    dying = Gated(works.valkey)
     async with works.flusher("dying", stream=dying):
         await works.consume("c", 7)
         await dying.reached.wait()
@@ -207,7 +263,7 @@ async def test_a_lane_is_drained_only_when_a_read_found_everything(works: Works)
     assert (first.entry_count, first.is_complete) == (16, False)
     whole = await works.stream.read(dict.fromkeys(range(SHARD_COUNT), StreamPosition(0, 0)), most=10_000)
     assert (whole.entry_count, whole.is_complete) == (200, True)
-    paused = Gated(works.valkey, at="before trim")
+    paused = Gated(works.valkey)
     async with works.flusher(stream=paused, batch_entries=16):
         await paused.reached.wait()
         assert 0 < await works.count("usage_event") < 200
