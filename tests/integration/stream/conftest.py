@@ -21,7 +21,6 @@ from billing_core.adapters.redis_client import connect
 from billing_core.adapters.usage_stream import UsageStream
 from billing_core.catalog.catalog import canonical_json, catalog_of, document_of_toml
 from billing_core.contract.keys import (
-    SHARD_COUNT,
     customer_keys,
     hold_key,
     new_hold_id,
@@ -36,6 +35,7 @@ from billing_core.flows.project import Relay, RelayTally
 from billing_core.flows.rebuild import Builder, Built
 from billing_core.store.database import Database
 from billing_core.store.outbox import OutboxKind, push
+from billing_core.store.shard import watermarks
 from billing_core.values.clock import system_now
 from billing_core.wallets.grant import GrantKind, GrantOrder
 from lua.loader import SCRIPTS
@@ -57,6 +57,7 @@ class Works:
         self.relay = Relay(db, self.redis, tally=self.relay_tally)
         self.builder = Builder(db, self.redis, stream=self.stream, plans=self.relay.plans)
         self.tally = FlushTally()
+        self.shards: set[int] = set()
         self._numbers = itertools.count(1)
 
     async def found(self) -> None:
@@ -71,6 +72,7 @@ class Works:
 
     async def customer(self, customer: str, *, nanos: Sequence[int] = ()) -> list[str]:
         """A customer on the plan `team`, projected, with grants of these amounts; the ids of the grants."""
+        self.shards.add(shard_of_customer("t", customer))
         async with self.raw.transaction():
             await self.raw.execute(
                 "INSERT INTO customer (tenant_id, customer_id, name, shard, created_at)"
@@ -194,20 +196,21 @@ class Works:
                 task.result()  # it broke before it was told to stop, which explains what went wrong here
 
     async def drained(self) -> bool:
-        """Whether all that the streams gave out is in Postgres."""
-        lasts = await self.stream.last_ids(range(SHARD_COUNT))
-        rows = await self.raw.fetch("SELECT shard, watermark_ms, watermark_seq FROM shard ORDER BY shard")
-        return all((row[1], row[2]) >= (last.ms, last.seq) for row, last in zip(rows, lasts, strict=True))
+        """Whether all that the customers' streams gave out is in Postgres."""
+        lasts = await self.stream.last_ids(sorted(self.shards))
+        async with self.db.transaction() as tx:
+            marks = await watermarks(tx, sorted(self.shards))
+        return all(marks[shard] >= last for shard, last in zip(sorted(self.shards), lasts, strict=True))
+
+    async def trimmed(self) -> bool:
+        """Whether nothing is left in the customers' streams."""
+        return sum([await self.valkey.xlen(stream_key(shard)) for shard in self.shards]) == 0
 
     async def flush(self) -> FlushTally:
         """Flush and trim everything."""
-
-        async def is_trimmed() -> bool:
-            return sum([await self.valkey.xlen(stream_key(shard)) for shard in range(SHARD_COUNT)]) == 0
-
         async with self.flusher() as tally:
             await eventually(self.drained)
-            await eventually(is_trimmed)
+            await eventually(self.trimmed)
         return tally
 
     async def wallet(self, customer: str) -> dict[str, int | bytes]:
