@@ -1,4 +1,4 @@
-"""Claim: the flusher writes events to Postgres at some four tenths of the speed of a raw COPY of the same rows.
+"""Claim: the flusher writes events to Postgres at about half the speed of a raw COPY of the same rows.
 
 Both write the same rows of usage and movements into the same tables in the same run, in turn, on an embedded
 Postgres that writes its log through (fsync on). The raw side sends prepared binary COPY data over one connection in
