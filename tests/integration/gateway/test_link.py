@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 
 from billing_core.errors import Unavailable
+from gateway.command.embedded.address import socket_folder
 from gateway.command.embedded.valkey import Valkey, start_valkey
 from gateway.state.endpoint import endpoint_of
 from gateway.state.link import Link, LinkSettings
@@ -107,13 +108,11 @@ async def test_nobody_there_is_refused_at_once_and_found_when_it_comes(
 ) -> None:
     """The process starts without Redis, and serves once it is there."""
     folder = tmp_path / "v"
-    link = Link(LinkSettings(endpoint=endpoint_of(f"unix://{folder}/run/valkey.sock")), SCRIPTS)
+    link = Link(LinkSettings(endpoint=endpoint_of(f"unix://{socket_folder(folder)}/valkey.sock")), SCRIPTS)
     link.start()
     with pytest.raises(Unavailable):
         link.send(("PING",), deadline_ms=60_000)
-    server = started(start_valkey(folder))
-    if server.url != f"unix://{folder}/run/valkey.sock":
-        pytest.skip("the temporary folder lies too deep for a socket")
+    started(start_valkey(folder))
     await until_up(link)
     assert await link.send(("PING",), deadline_ms=60_000) == b"PONG"
     await link.stop()
