@@ -9,8 +9,10 @@ A snapshot knows only so much of the future (edges of windows); `push_stale` has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+
+import msgspec
 
 from billing_core.adapters.projection import (
     Act,
@@ -73,23 +75,40 @@ def plan_of(facts: SnapshotFacts) -> PlanName | None:
     return PlanName(tenant_id=facts.tenant_id, code=facts.plan_code, version=facts.plan_version)
 
 
-def resolution_of(facts: SnapshotFacts, plans: dict[PlanName, PlanTerms], *, now: datetime) -> Resolution:
-    """The customer's snapshot. `now` is real time; a subscription that starts later entitles to nothing yet."""
-    tenant_now = now + timedelta(milliseconds=facts.clock_offset_ms)
-    customer = CustomerFacts(version=facts.version, status=facts.status, clock_offset_ms=facts.clock_offset_ms)
-    name, started_at = plan_of(facts), facts.started_at
-    if name is None or facts.anchor_at is None or facts.time_zone is None or started_at is None:
-        return resolve(customer, None, now=tenant_now)
-    if started_at > tenant_now:
-        bare = resolve(customer, None, now=tenant_now)
-        return Resolution(snapshot=bare.snapshot, stale_at=started_at)
-    subscribed = Subscribed(
-        plan=PlanVersion(version=name.version, terms=plans[name]),
-        started_at=started_at,
-        anchor_at=facts.anchor_at,
-        time_zone=facts.time_zone,
-    )
-    return resolve(customer, subscribed, now=tenant_now)
+class Resolver:
+    """Snapshots of many customers at one instant: those of one plan that began together are resolved once."""
+
+    def __init__(self, plans: Mapping[PlanName, PlanTerms], *, now: datetime) -> None:
+        self._plans = plans
+        self._now = now
+        self._known: dict[tuple[object, ...], Resolution] = {}
+
+    def resolution_of(self, facts: SnapshotFacts) -> Resolution:
+        """The customer's snapshot; a subscription that starts later entitles to nothing yet."""
+        calendar = facts.started_at, facts.anchor_at, facts.time_zone, facts.clock_offset_ms
+        likeness = (plan_of(facts), *calendar)
+        known = self._known.get(likeness)
+        if known is None:
+            known = self._known[likeness] = self._resolve(facts)
+        own = msgspec.structs.replace(known.snapshot, version=facts.version, status=facts.status)
+        return Resolution(snapshot=own, stale_at=known.stale_at)
+
+    def _resolve(self, facts: SnapshotFacts) -> Resolution:
+        tenant_now = self._now + timedelta(milliseconds=facts.clock_offset_ms)
+        customer = CustomerFacts(version=facts.version, status=facts.status, clock_offset_ms=facts.clock_offset_ms)
+        name, started_at = plan_of(facts), facts.started_at
+        if name is None or facts.anchor_at is None or facts.time_zone is None or started_at is None:
+            return resolve(customer, None, now=tenant_now)
+        if started_at > tenant_now:
+            bare = resolve(customer, None, now=tenant_now)
+            return Resolution(snapshot=bare.snapshot, stale_at=started_at)
+        subscribed = Subscribed(
+            plan=PlanVersion(version=name.version, terms=self._plans[name]),
+            started_at=started_at,
+            anchor_at=facts.anchor_at,
+            time_zone=facts.time_zone,
+        )
+        return resolve(customer, subscribed, now=tenant_now)
 
 
 def grant_facts(row: GrantRow) -> GrantFacts:
@@ -194,11 +213,11 @@ class Relay:
         if not owners:
             return {}
         facts = await projection.facts_of(tx, sorted(owners))
-        plans = await self.plans.recall(tx, facts)
+        resolver = Resolver(await self.plans.recall(tx, facts), now=now)
         acts: dict[tuple[str, str, str], Act] = {}
         stale: list[tuple[Owner, datetime | None]] = []
         for one in facts:
-            resolved = resolution_of(one, plans, now=now)
+            resolved = resolver.resolution_of(one)
             stale.append((Owner(tenant_id=one.tenant_id, customer_id=one.customer_id), resolved.stale_at))
             acts[OutboxKind.SNAPSHOT, one.tenant_id, one.customer_id] = project_snapshot(
                 one.tenant_id, one.customer_id, snapshot=resolved.snapshot

@@ -33,7 +33,8 @@ from billing_core.adapters.usage_stream import UsageStream
 from billing_core.contract.keys import LANE_COUNT, lane_of
 from billing_core.contract.snapshot import Entitlement, Snapshot, Window, WindowKind
 from billing_core.contract.usage_event import StreamPosition
-from billing_core.flows.project import PlanMemory, grant_facts, resolution_of
+from billing_core.entitlements.resolution import Resolution
+from billing_core.flows.project import PlanMemory, Resolver, grant_facts
 from billing_core.store import projection
 from billing_core.store import shard as shards
 from billing_core.store.database import Database
@@ -155,8 +156,11 @@ class Builder:
         now = await self._stream.now()
         async with self._db.transaction() as tx:
             facts = await projection.facts_of(tx, await projection.customers_of(tx, drained))
-            plans = await self._plans.recall(tx, facts)
-            resolved = {_owner(one): resolution_of(one, plans, now=now) for one in facts}
+            resolver = Resolver(await self._plans.recall(tx, facts), now=now)
+            resolved: dict[Owner, Resolution] = {}
+            for one in facts:
+                resolved[_owner(one)] = resolver.resolution_of(one)
+                await asyncio.sleep(0)  # a lane of strangers takes seconds; others serve meanwhile
             stale = [(owner, one.stale_at) for owner, one in resolved.items()]
             await projection.note_staleness(tx, stale)
             rows = await projection.grants_of(tx, drained)

@@ -32,6 +32,14 @@ CONNECTION_FAILURES = (
 """What a lost or absent server looks like; a worker waits and tries again."""
 
 
+_SESSION = {
+    "timezone": "UTC",
+    "application_name": "tallygate",
+    # A plan for arrays of any length takes them for short: a thousand customers cost a thousand scans.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
 class Transaction:
     """One open transaction on one connection."""
 
@@ -106,7 +114,7 @@ class Database:
                 min_size=1,
                 max_size=size,
                 init=prepare_connection,
-                server_settings={"timezone": "UTC", "application_name": "tallygate"},
+                server_settings=_SESSION,
             )
         except CONNECTION_FAILURES as error:
             raise Unavailable(f"Postgres does not answer: {error}") from error

@@ -24,7 +24,9 @@ SELECT c.tenant_id, c.customer_id, c.shard, c.snapshot_version AS version, c.sta
 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, customer_id)
 JOIN customer c USING (tenant_id, customer_id)
 JOIN tenant t USING (tenant_id)
-LEFT JOIN subscription s ON s.tenant_id = c.tenant_id AND s.customer_id = c.customer_id AND s.state = 'active'
+LEFT JOIN LATERAL (
+    SELECT * FROM subscription WHERE tenant_id = c.tenant_id AND customer_id = c.customer_id AND state = 'active' LIMIT 1
+) AS s ON true
 ORDER BY c.tenant_id, c.customer_id;
 
 -- name: snapshot_stale_at

@@ -218,7 +218,10 @@ async def open_gateway() -> AsyncIterator[Open]:
 
 @pytest.fixture
 async def gateway(world: World, settings: GatewaySettings, open_gateway: Open) -> tuple[Worker, Call]:
-    return await open_gateway(settings)
+    """Its push stands: what it remembers is not forgotten in the middle of a test because the push came late."""
+    worker, call = await open_gateway(settings)
+    await until(lambda: worker.listener.is_up)
+    return worker, call
 
 
 @pytest.fixture
