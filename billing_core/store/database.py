@@ -37,6 +37,8 @@ _SESSION = {
     "application_name": "tallygate",
     # A plan for arrays of any length takes them for short: a thousand customers cost a thousand scans.
     "plan_cache_mode": "force_custom_plan",
+    # A process that stands still within a transaction keeps its rows from the others no longer than this.
+    "idle_in_transaction_session_timeout": "30s",
 }
 
 

@@ -66,6 +66,7 @@ SELECT shard, watermark_ms, watermark_seq FROM shard WHERE shard = ANY ($1) ORDE
 -- rows: one
 -- params: owner text, lanes integer[], lease_ms bigint, drained_at timestamptz, shards integer[], from_ms bigint[], from_seq bigint[], to_ms bigint[], to_seq bigint[]
 -- The first words of a batch: the lanes are still ours, the marks move from where we read, and the instant of the rows.
+-- Who falls asleep within the transaction keeps its rows locked no longer than its lease.
 WITH lanes AS (
     UPDATE flush_lane SET lease_until = clock_timestamp() + $3 * interval '1 millisecond',
                           drained_at = greatest(drained_at, $4)
@@ -78,7 +79,7 @@ WITH lanes AS (
     RETURNING s.shard
 )
 SELECT (SELECT count(*) FROM lanes) AS lane_count, (SELECT count(*) FROM marks) AS shard_count,
-       recording_instant() AS recorded_at;
+       recording_instant() AS recorded_at, set_config('idle_in_transaction_session_timeout', $3::text, true) AS asleep_ms;
 
 -- name: shards
 -- rows: many
