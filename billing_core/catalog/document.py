@@ -96,6 +96,13 @@ class PeriodMeasure(StrEnum):
     SECONDS = "seconds_of_period"
 
 
+class Unit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A credit unit of the tenant's own, such as AIC: wallets and prepaid prices may be in it."""
+
+    code: str
+    name: str = ""
+
+
 class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Events of one name become a quantity.
 
@@ -154,6 +161,9 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `package`). A quantity is divided by `package_units` before anything else looks at it; `package_rounding` says
     what a begun package counts. `free_units` are taken off before that. `flat_amount` is due once the quantity is
     above zero, at zero too with `first_flat_always_due`. The minimum and maximum bound what a period costs.
+
+    A prepaid price may be in another `currency` than the plan's, or in a credit unit: it is paid out of that wallet
+    and never out of another, and nothing of it is ever due on an invoice.
     """
 
     code: Code
@@ -172,6 +182,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     maximum_amount: str = ""
     pay: Pay = Pay.ARREARS
     feature: str = ""
+    currency: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -191,6 +202,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class CatalogDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A whole catalog as it is written; not yet known to hold together."""
 
+    units: tuple[Unit, ...] = ()
     meters: tuple[Meter, ...] = ()
     features: tuple[Feature, ...] = ()
     plans: tuple[Plan, ...] = ()

@@ -7,7 +7,7 @@ refused, because one of the two would be read by nobody.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 
 import msgspec
@@ -18,7 +18,7 @@ from billing_core.catalog.rate import bound_of
 from billing_core.catalog.tariff import tariff_of
 from billing_core.contract.snapshot import Window, WindowKind
 from billing_core.errors import InvalidInput
-from billing_core.values.money import MAX_EXACT, minor_exponent, nanos_of
+from billing_core.values.money import MAX_EXACT, is_currency, minor_exponent, nanos_of
 
 _AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,18})?\Z")
 _BOUND = re.compile(r"[0-9]{1,16}(\.[0-9]{1,12})?\Z")
@@ -42,8 +42,8 @@ _SHAPES = {
 }
 
 
-def price_faults(price: Price, path: str, *, meter: Meter | None) -> Iterator[Fault]:
-    """Every fault of one price; `meter` is the one it names, where that exists."""
+def price_faults(price: Price, path: str, *, meter: Meter | None, units: Collection[str] = ()) -> Iterator[Fault]:
+    """Every fault of one price; `meter` is the one it names, where that exists; `units` are the tenant's own."""
     own = [
         *_shape_faults(price, path),
         *_number_faults(price, path),
@@ -52,6 +52,7 @@ def price_faults(price: Price, path: str, *, meter: Meter | None) -> Iterator[Fa
     ]
     yield from own
     yield from _pay_faults(price, path, meter=meter)
+    yield from _currency_faults(price, path, units=units)
     if price.pay is Pay.PREPAID and price.model is not Model.VOLUME and not own and not _is_timed(price):
         yield from _tariff_faults(price, path)
 
@@ -175,6 +176,16 @@ def _pay_faults(price: Price, path: str, *, meter: Meter | None) -> Iterator[Fau
         yield Fault(f"{path}.per", "a prepaid rate cannot wait for the length of its period")
     if meter is not None and meter.group_by:
         yield Fault(f"{path}.meter", "a prepaid price counts all units together, and this meter groups them")
+
+
+def _currency_faults(price: Price, path: str, *, units: Collection[str]) -> Iterator[Fault]:
+    """A price in another currency than its plan's is paid out of a wallet: no invoice could have it."""
+    if not price.currency:
+        return
+    if price.pay is not Pay.PREPAID:
+        yield Fault(f"{path}.currency", "only a prepaid price has a currency of its own")
+    if price.currency not in units and not is_currency(price.currency):
+        yield Fault(f"{path}.currency", f"{price.currency!r} is neither a currency nor one of the units")
 
 
 def _tariff_faults(price: Price, path: str) -> Iterator[Fault]:

@@ -30,7 +30,7 @@ from billing_core.catalog.fault import Fault, raise_first
 from billing_core.catalog.price_rule import amount_faults, price_faults
 from billing_core.errors import InvalidInput
 from billing_core.values.ids import is_code
-from billing_core.values.money import MAX_EXACT, minor_exponent
+from billing_core.values.money import MAX_EXACT, is_unit, minor_exponent
 from billing_core.values.period import Interval, zone_of
 
 MAX_SCALE = 12
@@ -39,10 +39,11 @@ SHORT_INTERVALS = frozenset({Interval.MINUTE, Interval.HOUR})
 
 
 class _Shelf(msgspec.Struct, frozen=True, kw_only=True):
-    """The document's meters and features by code."""
+    """The document's meters and features by code, and its units."""
 
     meters: dict[str, Meter]
     features: dict[str, Feature]
+    units: frozenset[str]
 
 
 def check_document(document: CatalogDocument) -> None:
@@ -52,13 +53,21 @@ def check_document(document: CatalogDocument) -> None:
 
 def document_faults(document: CatalogDocument) -> Iterator[Fault]:
     """Every fault, in the order of the document."""
+    yield from _duplicates("units", (unit.code for unit in document.units))
     yield from _duplicates("meters", (meter.code for meter in document.meters))
     yield from _duplicates("features", (feature.code for feature in document.features))
     yield from _duplicates("plans", (plan.code for plan in document.plans))
     shelf = _Shelf(
         meters={meter.code: meter for meter in document.meters},
         features={feature.code: feature for feature in document.features},
+        units=frozenset(unit.code for unit in document.units),
     )
+    for index, unit in enumerate(document.units):
+        if not is_unit(unit.code):
+            rule = (
+                f"{unit.code!r} must be 2 to 16 capital letters and digits, a letter first, and no currency's code"
+            )
+            yield Fault(f"units[{index}].code", rule)
     for index, meter in enumerate(document.meters):
         yield from _meter_faults(meter, f"meters[{index}]")
     for index, feature in enumerate(document.features):
@@ -135,7 +144,7 @@ def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
         meter = shelf.meters.get(price.meter)
         if meter is None:
             yield Fault(f"{where}.meter", f"there is no meter {price.meter!r}")
-        yield from price_faults(price, where, meter=meter)
+        yield from price_faults(price, where, meter=meter, units=shelf.units)
     yield from _prepaid_faults(plan, path, shelf=shelf)
 
 
@@ -164,9 +173,9 @@ def _entitlement_faults(one: PlanEntitlement, path: str, *, shelf: _Shelf) -> It
 
 
 def _prepaid_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
-    """A prepaid price is charged at the gate, so the gate must know its feature, and only one price of it."""
+    """A prepaid price is charged at the gate, so the gate knows its feature, and one price of it in each wallet."""
     entitled = {one.feature for one in plan.entitlements}
-    charged: dict[str, str] = {}
+    charged: dict[tuple[str, str], str] = {}
     for index, price in enumerate(plan.prices):
         if not price.feature:
             continue
@@ -181,8 +190,7 @@ def _prepaid_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
             yield Fault(
                 f"{where}.feature", f"the plan has no entitlement of {price.feature!r}, so nobody could pay"
             )
-        if price.feature in charged:
-            yield Fault(
-                f"{where}.feature", f"{price.feature!r} is already charged by price {charged[price.feature]!r}"
-            )
-        charged.setdefault(price.feature, price.code)
+        place = price.feature, price.currency or plan.currency
+        if place in charged:
+            yield Fault(f"{where}.feature", f"{price.feature!r} is already charged by price {charged[place]!r}")
+        charged.setdefault(place, price.code)

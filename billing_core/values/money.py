@@ -4,6 +4,9 @@ Inside, money is integer nanos: 1e-9 of a currency's major unit. A price is an e
 a total and a payment it is integer minor units at the ISO 4217 exponent (cents for USD, none for JPY, three
 digits for KWD). `to_minor` is the only crossing; it rounds half away from zero.
 
+A wallet may also be in a unit of the tenant's own, such as AIC for credits: a code of 2 to 16 capital letters and
+digits that ISO 4217 does not know. Its amounts are nanos like money's, but it has no minor unit and is never due.
+
 Worked example: 374 tokens at 2.50 USD a million are 374 * 2_500_000_000 / 1_000_000 = 935_000 nanos;
 22_361_870 tokens are 55_904_675_000 nanos, which an invoice line shows as 5_590 cents.
 
@@ -12,6 +15,7 @@ Source: ISO 4217 exponents through Babel's CLDR tables.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import cache
@@ -25,6 +29,18 @@ NANOS_PER_UNIT = 1_000_000_000
 MAX_EXACT = 2**53 - 1
 """The largest integer that Lua's doubles carry exactly; no amount or quantity near Redis is larger."""
 
+_UNIT = re.compile(r"[A-Z][A-Z0-9]{1,15}\Z")
+
+
+def is_currency(code: str) -> bool:
+    """Whether ISO 4217 knows the code."""
+    return code in get_global("all_currencies")
+
+
+def is_unit(code: str) -> bool:
+    """Whether the code may name a credit unit: it looks like one and is no currency's."""
+    return bool(_UNIT.match(code)) and not is_currency(code)
+
 
 @cache
 def minor_exponent(currency: str) -> int:
@@ -32,8 +48,7 @@ def minor_exponent(currency: str) -> int:
 
     Raises: InvalidInput for a code that ISO 4217 does not know.
     """
-    known = get_global("all_currencies")
-    if currency not in known:
+    if not is_currency(currency):
         raise InvalidInput(f"{currency!r} is not an ISO 4217 currency code", field="currency")
     return get_currency_precision(currency)
 
@@ -77,9 +92,9 @@ def show_minor(minor: int, currency: str) -> str:
 
 
 def show_nanos(nanos: int, currency: str) -> str:
-    """Nanos for people, every digit that is not a trailing zero, at least the minor unit's."""
+    """Nanos for people: every digit that is not a trailing zero, and at least the minor unit's if there is one."""
     sign, (whole, part) = ("-" if nanos < 0 else ""), divmod(abs(nanos), NANOS_PER_UNIT)
-    exponent = minor_exponent(currency)
+    exponent = 0 if is_unit(currency) else minor_exponent(currency)
     digits = f"{part:09d}"
     digits = digits[:exponent] + digits[exponent:].rstrip("0")
     return f"{sign}{whole}{'.' + digits if digits else ''} {currency}"

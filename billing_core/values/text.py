@@ -15,7 +15,7 @@ import msgspec
 
 from billing_core.errors import InvalidInput
 from billing_core.values.ids import CODE_PATTERN, IDEMPOTENCY_KEY_PATTERN
-from billing_core.values.money import MAX_EXACT, minor_exponent, nanos_of
+from billing_core.values.money import MAX_EXACT, is_unit, minor_exponent, nanos_of
 
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f]{0,200}\Z"
 AMOUNT_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?\Z"
@@ -53,9 +53,12 @@ def check_instant(instant: datetime, *, field: str) -> None:
 def grant_nanos(text: str, currency: str, *, field: str) -> int:
     """An amount of credit in nanos: above zero and below 2^53 nanos.
 
-    Raises: InvalidInput naming field and rule, also for a currency that nobody knows.
+    `currency` may be a credit unit. Whether the tenant has such a unit is not looked at here.
+
+    Raises: InvalidInput naming field and rule, also for a code that can be neither.
     """
-    minor_exponent(currency)
+    if not is_unit(currency):
+        minor_exponent(currency)
     nanos = nanos_of(text, field=field)
     if nanos.denominator != 1 or nanos <= 0:
         raise InvalidInput("must be above zero, with at most 9 digits after the point", field=field)
