@@ -30,6 +30,8 @@ from billing_core.contract.keys import (
     meters_key,
     shard_holds_key,
     stream_key,
+    vouched_digest,
+    vouched_script,
 )
 from billing_core.contract.snapshot import Snapshot, snapshot_fields
 from billing_core.contract.usage_event import EventBody, encode_body
@@ -209,6 +211,19 @@ class Projection:
         pipe = self.client.pipeline(transaction=False)
         pipe.info("server")
         return str((await execute(pipe))[0]["run_id"])
+
+    async def vouch(self, run_id: str) -> None:
+        """Let gateways decide on the server process of that run id; one that took its place learns nothing."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.execute_command("SCRIPT LOAD", vouched_script(run_id))
+        await execute(pipe)
+
+    async def is_as_it_was(self, run_id: str, epochs: Sequence[int | None]) -> bool:
+        """Whether the process of that run id still stands and is vouched for, with these epochs and a directory."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.execute_command("SCRIPT EXISTS", vouched_digest(run_id))
+        (known,), found = (await execute(pipe))[0], await self.epochs()
+        return bool(known) and found == epochs and await self.has_directory()
 
 
 def _outcome(reply: Any) -> int | Refused:

@@ -91,6 +91,21 @@ def meters_key(tenant_id: str) -> str:
     return f"tg:meters:{tenant_id}"
 
 
+def vouched_script(run_id: str) -> str:
+    """A script that does nothing, known to the server process of that run id once a builder has looked at it.
+
+    Scripts are neither stored nor replicated. So a server that has just started, perhaps from an old copy, and a
+    replica that has just been promoted do not know it, and no gateway asks them for decisions before somebody has
+    compared their streams with what Postgres has.
+    """
+    return f"return 'tallygate has looked at {run_id}'"
+
+
+def vouched_digest(run_id: str) -> str:
+    """What the server calls that script."""
+    return hashlib.sha1(vouched_script(run_id).encode(), usedforsecurity=False).hexdigest()
+
+
 def epoch_key(shard: int) -> str:
     """The shard's epoch; absent while the shard is not built."""
     return f"{tag(shard)}:epoch"

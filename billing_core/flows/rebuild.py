@@ -15,7 +15,8 @@ opened at once. Units of features that have neither a limit nor a prepaid price 
 for them.
 
 Redis can also be behind without having lost an epoch: restored from an old copy, or failed over to a replica that
-lagged. Whenever the server is another process than before, a stream that ends before its watermark says so.
+lagged. Whenever the server is another process than before, a stream that ends before its watermark says so. One new
+entry would hide that for ever, so until a builder has looked no gateway decides on that server (`vouch`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from billing_core.wallets.burn import Block
 _BUILDER_LOCK = 7_265_109
 _DRAIN_WAIT_S = 5.0
 _DRAIN_LOOK_S = 0.05
+_TRUST_S = 5.0
 _CREDENTIALS_AT_ONCE = 5_000
 _LONG_AGO_MS = 1
 _START = StreamPosition(0, 0)
@@ -78,9 +80,14 @@ class Builder:
         self._stream = stream
         self._plans = plans
         self._seen_run_id = ""
+        self._epochs: list[int | None] = []
+        self._whole_until_s = 0.0
 
     async def build(self) -> Built:
         """Make whatever is missing. One builder at a time: where another is at work, only what waits is counted."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._whole_until_s and await self._redis.is_as_it_was(self._seen_run_id, self._epochs):
+            return Built(opened_shards=0, rebuilt_shards=0, waiting_shards=0)
         async with self._db.session() as session:
             if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _BUILDER_LOCK):
                 missing = sum(epoch is None for epoch in await self._redis.epochs())
@@ -108,22 +115,24 @@ class Builder:
         await self._redis.open_fresh({one.shard: one.epoch for one in fresh})
         behind = {shard for shard, last in lasts.items() if last < states[shard].watermark}
         lost = ({one.shard for one in missing} | behind) - {one.shard for one in fresh}
+        images = ShardImages(self._redis.client, token=secrets.token_hex(16))
+        if lost:
+            await images.fence(sorted(lost))
+        await self._redis.vouch(run_id)
         rebuilt = 0
         for lane in range(LANE_COUNT):
-            rebuilt += await self._rebuild([shard for shard in sorted(lost) if lane_of(shard) == lane])
+            rebuilt += await self._rebuild([shard for shard in sorted(lost) if lane_of(shard) == lane], images)
         if not await self._redis.has_directory():
             await self._write_directory()
         if rebuilt == len(lost):
-            self._seen_run_id = run_id
+            self._seen_run_id, self._epochs = run_id, await self._redis.epochs()
+            is_whole = None not in self._epochs
+            self._whole_until_s = asyncio.get_running_loop().time() + _TRUST_S if is_whole else 0.0
         return Built(opened_shards=len(fresh), rebuilt_shards=rebuilt, waiting_shards=len(lost) - rebuilt)
 
-    async def _rebuild(self, lost: Sequence[int]) -> int:
-        """Rebuild these shards; how many are served again."""
-        if not lost:
-            return 0
-        images = ShardImages(self._redis.client, token=secrets.token_hex(16))
-        await images.fence(lost)
-        drained = await self._wait_drained(lost)
+    async def _rebuild(self, lost: Sequence[int], images: ShardImages) -> int:
+        """Rebuild these fenced shards; how many are served again."""
+        drained = await self._wait_drained(lost) if lost else {}
         if not drained:
             return 0
         async with self._db.transaction() as tx:

@@ -138,7 +138,10 @@ def _link(settings: GatewaySettings, name: str) -> Link:
     )
     endpoint = endpoint_of(settings.redis_url)
     name = f"tallygate-gateway-{settings.worker_index}-{name}"
-    return Link(LinkSettings(endpoint=endpoint, name=name, limits=limits, retry_ms=settings.link_retry_ms), SCRIPTS)
+    told = LinkSettings(
+        endpoint=endpoint, name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
+    )
+    return Link(told, SCRIPTS)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

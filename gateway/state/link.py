@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from billing_core.contract.keys import vouched_digest
 from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
@@ -24,6 +26,7 @@ from gateway.state.pipe import Pipe, PipeLimits, PipeTally
 from gateway.state.resp import ErrorReply, Reply, Word
 
 _CHANCE = random.SystemRandom()
+_RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 
 class Script(Protocol):
@@ -37,10 +40,14 @@ class Script(Protocol):
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a link behaves. `name` is what the server calls this client."""
+    """How a link behaves. `name` is what the server calls this client.
+
+    `only_vouched`: a server that nobody of the billing side has looked at since it started is as good as away.
+    """
 
     endpoint: Endpoint
     name: str = "tallygate"
+    only_vouched: bool = False
     limits: PipeLimits = PipeLimits()
     connect_ms: int = 1_000
     retry_ms: int = 250
@@ -160,4 +167,16 @@ class Link:
             if isinstance(reply, BaseException):
                 raise reply
         known = [reply.decode() for reply in replies[len(commands) :] if isinstance(reply, bytes)]
+        if self._settings.only_vouched:
+            await _check_vouched(pipe, deadline_ms=deadline_ms)
         invariant(known == [script.sha for script in self._scripts.values()], "Redis knows scripts by their digest")
+
+
+async def _check_vouched(pipe: Pipe, *, deadline_ms: int) -> None:
+    """Raises: Unavailable where the server may have things again that are long spent; see `vouched_script`."""
+    about = await pipe.send(("INFO", "server"), deadline_ms=deadline_ms)
+    found = _RUN_ID.search(about) if isinstance(about, bytes) else None
+    run_id = found[1].decode() if found else ""
+    known = await pipe.send(("SCRIPT", "EXISTS", vouched_digest(run_id)), deadline_ms=deadline_ms)
+    if known != [1]:
+        raise Unavailable("Redis has started anew, and nobody has compared it with Postgres yet")

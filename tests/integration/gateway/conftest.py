@@ -33,6 +33,7 @@ from billing_core.contract.keys import (
     customer_keys,
     digest_of,
     epoch_key,
+    vouched_script,
 )
 from billing_core.contract.snapshot import (
     Entitlement,
@@ -85,7 +86,13 @@ class World:
         self.valkey = valkey
         self.version = 0
 
+    async def vouch(self) -> None:
+        """What a builder says of a server that it has looked at."""
+        about = await self.valkey.info("server")
+        await self.valkey.script_load(vouched_script(about["run_id"]))
+
     async def build(self) -> None:
+        await self.vouch()
         await self.valkey.mset({epoch_key(shard): 1 for shard in range(SHARD_COUNT)})
         await self.project()
         await self.credential(self.key, KeyRecord(tenant_id="t1", role=Role.CALLER, customer_id="acme", hint="er"))
