@@ -39,4 +39,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_ms: Positive = 10_000
     run_dir: str = ""
     worker_index: Index = 0
+    receipt_key_file: str = ""
     otlp_endpoint: str = ""

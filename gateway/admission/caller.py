@@ -14,6 +14,7 @@ import msgspec
 
 from billing_core.contract.keys import CustomerKeys, Role, customer_keys
 from billing_core.errors import Forbidden, Unauthenticated
+from gateway.admission.deadline import Deadline
 from gateway.state.directory import Credential, Directory
 
 _BEARER = "bearer "
@@ -34,24 +35,24 @@ def caller_of_customer(tenant_id: str, customer_id: str) -> Caller:
     return Caller(tenant_id=tenant_id, customer_id=customer_id, keys=customer_keys(tenant_id, customer_id))
 
 
-async def caller_of_key(directory: Directory, key: str) -> Caller | None:
+async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -> Caller | None:
     """The caller behind a key; None where nobody knows it or it opens no customer's account.
 
     Raises: Unavailable.
     """
-    known = await directory.credential(key)
+    known = await directory.credential(key, deadline_ms=deadline.left_ms())
     if known is None or known.keys is None or known.record.role is not Role.CALLER:
         return None
     record = known.record
     return Caller(tenant_id=record.tenant_id, customer_id=record.customer_id, keys=known.keys, key_hint=record.hint)
 
 
-async def tenant_of_operator(directory: Directory, authorization: str) -> str:
+async def tenant_of_operator(directory: Directory, authorization: str, *, deadline: Deadline | None = None) -> str:
     """The tenant whose operator's token the Authorization header carries.
 
     Raises: Unauthenticated, Forbidden, Unavailable.
     """
-    known = await _known(directory, authorization)
+    known = await _known(directory, authorization, deadline_ms=deadline.left_ms() if deadline else 0)
     if known.record.role is not Role.OPERATOR:
         raise Forbidden("this needs an operator's token", field="authorization")
     return known.record.tenant_id
@@ -74,11 +75,11 @@ def bearer_of(authorization: str) -> str:
     return authorization[len(_BEARER) :].strip() if scheme.lower() == _BEARER else ""
 
 
-async def _known(directory: Directory, authorization: str) -> Credential:
+async def _known(directory: Directory, authorization: str, *, deadline_ms: int = 0) -> Credential:
     secret = bearer_of(authorization)
     if not secret:
         raise Unauthenticated("send `Authorization: Bearer <token>`", field="authorization")
-    known = await directory.credential(secret)
+    known = await directory.credential(secret, deadline_ms=deadline_ms)
     if known is None:
         raise Unauthenticated("the token is not known", field="authorization")
     return known

@@ -9,13 +9,13 @@ finds out.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from billing_core.contract.keys import epoch_key, hold_key, shard_holds_key, shard_of_hold, stream_key
 from billing_core.contract.telemetry import Distribution
 from billing_core.errors import Failure, NotFound
 from gateway.admission.caller import Caller
+from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of
 from gateway.admission.order import Act, Charge, Order, digest_of_charges, plan
 from gateway.admission.outcome import HoldEnd, Outcome, outcome_of
@@ -36,12 +36,9 @@ class Gate:
         self._bulk = bulk
         self._settings = settings
         self._latency = latency
-        self._now_s = time.perf_counter  # the loop's own time has whole milliseconds only
 
-    async def decide(self, caller: Caller | None, order: Order, *, since_s: float) -> Decision:
+    async def decide(self, caller: Caller | None, order: Order, *, deadline: Deadline) -> Decision:
         """The decision on one order; nobody behind the key is a decision too, made here: no shard could be asked.
-
-        `since_s` is when the request came (`time.perf_counter`): finding its key has used some of the deadline.
 
         Raises: Unavailable within the decision's deadline; NotFound for a customer without a snapshot;
         IdempotencyConflict; Unprocessable.
@@ -50,39 +47,39 @@ class Gate:
             self._latency.record(_UNKNOWN_KEY.reason.value, 0.0)
             return _UNKNOWN_KEY
         act = plan(order, caller, window_ms=self._settings.idempotency_window_ms)
-        spent_ms = int((self._now_s() - since_s) * 1_000)
-        deadline_ms = max(1, self._settings.decision_deadline_ms - spent_ms)
         try:
-            reply = await self._send(self._link, act, deadline_ms=deadline_ms)
+            reply = await self._send(self._link, act, deadline_ms=deadline.left_ms())
         except ErrorReply as error:
             failure = failure_of(error)
-            self._latency.record(failure.code, self._now_s() - since_s)
+            self._latency.record(failure.code, deadline.spent_s())
             raise failure from None
         except Failure as failure:
-            self._latency.record(failure.code, self._now_s() - since_s)
+            self._latency.record(failure.code, deadline.spent_s())
             raise
         decision = decision_of(reply, order, decision_id=act.decision_id)
-        self._latency.record(decision.reason.value, self._now_s() - since_s)
+        self._latency.record(decision.reason.value, deadline.spent_s())
         return decision
 
-    async def decide_all(self, orders: Sequence[tuple[Caller | None, Order]]) -> list[Decision | Failure]:
+    async def decide_all(
+        self, orders: Sequence[tuple[Caller | None, Order]], *, deadline: Deadline
+    ) -> list[Decision | Failure]:
         """The decisions on many orders, in their order, sent in one turn; a failure stands for its order only."""
-        started_s, window_ms = self._now_s(), self._settings.idempotency_window_ms
+        window_ms, left_ms = self._settings.idempotency_window_ms, deadline.left_ms()
         acts = [plan(order, caller, window_ms=window_ms) for caller, order in orders if caller is not None]
         replies = await asyncio.gather(
-            *(self._send(self._bulk, act, deadline_ms=self._settings.bulk_deadline_ms) for act in acts),
+            *(self._send(self._bulk, act, deadline_ms=left_ms) for act in acts),
             return_exceptions=True,
         )
         coming = iter(zip(acts, replies, strict=True))
         answers = [
             _UNKNOWN_KEY if caller is None else _answer(*next(coming), order=order) for caller, order in orders
         ]
-        spent_s = self._now_s() - started_s
+        spent_s = deadline.spent_s()
         for answer in answers:
             self._latency.record(answer.reason.value if isinstance(answer, Decision) else answer.code, spent_s)
         return answers
 
-    async def settle(self, hold_id: str, charges: tuple[Charge, ...]) -> Outcome:
+    async def settle(self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline) -> Outcome:
         """End a hold by what was really used; features that are not named settle as held.
 
         Raises: NotFound, Conflict, IdempotencyConflict, Unavailable.
@@ -92,9 +89,9 @@ class Gate:
         args: list[Word] = [digest_of_charges(charges), self._settings.idempotency_window_ms, len(charges)]
         for charge in charges:
             args += (charge.feature, charge.quantity)
-        return await self._end("settle", keys, args=args, wanted=HoldEnd.SETTLED)
+        return outcome_of(await self._ended("settle", keys, args=args, deadline=deadline), wanted=HoldEnd.SETTLED)
 
-    async def release(self, hold_id: str) -> Outcome:
+    async def release(self, hold_id: str, *, deadline: Deadline) -> Outcome:
         """End a hold without a charge.
 
         Raises: NotFound, Conflict, Unavailable.
@@ -102,14 +99,13 @@ class Gate:
         shard = _shard(hold_id)
         keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard))
         args: list[Word] = [self._settings.idempotency_window_ms]
-        return await self._end("release", keys, args=args, wanted=HoldEnd.RELEASED)
+        return outcome_of(await self._ended("release", keys, args=args, deadline=deadline), wanted=HoldEnd.RELEASED)
 
-    async def _end(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], wanted: HoldEnd) -> Outcome:
+    async def _ended(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline: Deadline) -> Reply:
         try:
-            reply = await self._link.run(name, keys, args=args, deadline_ms=self._settings.decision_deadline_ms)
+            return await self._link.run(name, keys, args=args, deadline_ms=deadline.left_ms())
         except ErrorReply as error:
             raise failure_of(error) from None
-        return outcome_of(reply, wanted=wanted)
 
     async def _send(self, link: Link, act: Act, *, deadline_ms: int) -> Reply:
         return await link.run(act.script, act.keys, args=act.args, deadline_ms=deadline_ms)

@@ -1,7 +1,7 @@
 """What travels over HTTP: the bodies of requests and answers, as types.
 
 Requests refuse unknown fields. Answers always have the same shape; what does not apply is null, except `value`,
-`hold`, `refused_feature` and `retry_after_ms`, which stand only where they mean something.
+`hold`, `refused_feature`, `retry_after_ms` and `receipt`, which stand only where they mean something.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from gateway.usage.intake import Receipt
 MAX_CHARGES = 16
 MAX_BATCH = 1_000
 MAX_TTL_MS = 604_800_000
+MAX_DEADLINE_MS = 60_000
 
 Quantity = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXACT)]
 Credential = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+DeadlineMs = Annotated[int, msgspec.Meta(ge=1, le=MAX_DEADLINE_MS)]
 Ttl = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)]
 
 
@@ -51,12 +53,15 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ttl_ms: Ttl | None = None
     on_expiry: OnExpiry | None = None
     idempotency_key: IdempotencyKey | None = None
+    deadline_ms: DeadlineMs | None = None
+    receipt: bool = False
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/check/batch`: 1 to 1,000 bodies of `/v1/check`."""
+    """`POST /v1/check/batch`: 1 to 1,000 bodies of `/v1/check`, and one deadline for them all."""
 
     checks: list[msgspec.Raw]
+    deadline_ms: DeadlineMs | None = None
 
 
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,10 +70,13 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     feature: Code | None = None
     quantity: Quantity | None = None
     charges: Charges | None = None
+    deadline_ms: DeadlineMs | None = None
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/holds/{id}/release`: an empty object, or no body at all."""
+    """`POST /v1/holds/{id}/release`: what may be left out, so that no body at all will do."""
+
+    deadline_ms: DeadlineMs | None = None
 
 
 class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +116,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     hold: HoldAnswer | UnsetType = UNSET
     refused_feature: str | UnsetType = UNSET
     retry_after_ms: int | UnsetType = UNSET
+    receipt: str | UnsetType = UNSET
 
 
 class FailedAnswer(msgspec.Struct, frozen=True, kw_only=True):

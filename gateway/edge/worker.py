@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from billing_core.contract.cluster import is_cluster
+from billing_core.contract.receipt import JWKS_PATH, NO_KEYS, open_signer
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
@@ -21,8 +23,9 @@ from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
 from gateway.edge.scrape.instrument import observe_directory, observe_links
 from gateway.settings import GatewaySettings
+from gateway.state.cluster import ClusterLink
 from gateway.state.directory import Directory
-from gateway.state.endpoint import endpoint_of
+from gateway.state.endpoint import endpoints_of
 from gateway.state.invalidation import InvalidationListener
 from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
@@ -35,6 +38,7 @@ class Worker:
 
     def __init__(self, settings: GatewaySettings, clock: Clock = system_now) -> None:
         self.settings = settings
+        self.signer = open_signer(settings.receipt_key_file)
         self.telemetry = Telemetry(
             TelemetrySettings(
                 service="tallygate-gateway",
@@ -45,7 +49,7 @@ class Worker:
         self.links = {name: _link(settings, name) for name in ("decision", "bulk")}
         link, bulk = self.links["decision"], self.links["bulk"]
         self.directory = Directory(link, settings)
-        self.listener = InvalidationListener(settings.redis_url, self.directory)
+        self.listener = InvalidationListener(bulk, self.directory)
         latency = self.telemetry.distribution(
             "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
         )
@@ -101,8 +105,8 @@ class Worker:
     def routes(self) -> list[Route]:
         """Everything that can be asked of a gateway."""
         settings, directory = self.settings, self.directory
-        check = CheckRoute(self.gate, directory)
-        hold = HoldRoute(self.gate)
+        check = CheckRoute(self.gate, directory, settings=settings, signer=self.signer)
+        hold = HoldRoute(self.gate, deadline_ms=settings.decision_deadline_ms)
         event = EventRoute(self.intake, directory)
         authorize = AuthorizeRoute(self.gate, directory, settings=settings)
         reader = AccountReader(self.links["bulk"], deadline_ms=settings.bulk_deadline_ms)
@@ -118,6 +122,7 @@ class Worker:
             Route(method="*", path="/v1/authorize/nginx", handler=authorize.nginx),
             Route(method="GET", path="/v1/customers/{subject}/usage", handler=account.usage),
             Route(method="GET", path="/v1/customers/{subject}/wallets", handler=account.wallets),
+            Route(method="GET", path=JWKS_PATH, handler=probe.keys),
             Route(method="GET", path="/healthz", handler=probe.health),
             Route(method="GET", path="/readyz", handler=probe.ready),
             Route(method="GET", path="/metrics", handler=probe.metrics),
@@ -129,19 +134,20 @@ class Worker:
 
     def probe(self) -> ProbeRoute:
         """The health probes of this process."""
-        return ProbeRoute(self.links["bulk"], self.telemetry, settings=self.settings)
+        jwks = self.signer.jwks if self.signer else NO_KEYS
+        return ProbeRoute(self.links["bulk"], self.telemetry, settings=self.settings, jwks=jwks)
 
 
 def _link(settings: GatewaySettings, name: str) -> Link:
     limits = PipeLimits(
         max_in_flight=settings.max_in_flight, stall_ms=settings.link_stall_ms, hang_ms=settings.link_hang_ms
     )
-    endpoint = endpoint_of(settings.redis_url)
+    endpoints = endpoints_of(settings.redis_url)
     name = f"tallygate-gateway-{settings.worker_index}-{name}"
     told = LinkSettings(
-        endpoint=endpoint, name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
+        endpoint=endpoints[0], name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
     )
-    return Link(told, SCRIPTS)
+    return ClusterLink(told, SCRIPTS, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, SCRIPTS)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -72,8 +72,8 @@ class Directory:
         self.customers: Cache[tuple[str, str], CustomerNote] = Cache(settings.customer_cache_count)
         self.meters: Cache[str, Meters] = Cache(settings.customer_cache_count)
 
-    async def credential(self, secret: str) -> Credential | None:
-        """What stands behind a credential; None for one that nobody knows.
+    async def credential(self, secret: str, *, deadline_ms: int = 0) -> Credential | None:
+        """What stands behind a credential; None for one that nobody knows. 0: the deadline of the settings.
 
         Raises: Unavailable where it is not remembered and Redis does not answer in time.
         """
@@ -86,7 +86,8 @@ class Directory:
         if self.strangers.get(digest, now_s=now_s):
             return None
         generation, strange_generation = self.credentials.generation, self.strangers.generation
-        raw = await self._link.send(("GET", api_key_name(digest)), deadline_ms=self._settings.decision_deadline_ms)
+        deadline_ms = deadline_ms or self._settings.decision_deadline_ms
+        raw = await self._link.send(("GET", api_key_name(digest)), deadline_ms=deadline_ms)
         if not isinstance(raw, bytes):
             until_s = self._until(self._settings.unknown_credential_ttl_ms)
             self.strangers.keep(digest, value=True, until_s=until_s, generation=strange_generation)

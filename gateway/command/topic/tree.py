@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import typer
 
+from gateway.command.gate import check, hold, receipt, usage
 from gateway.command.replay.command import replay
 from gateway.command.terminal.desk import hang
-from gateway.command.topic import book, catalog, customer, gate, invoice, payment, subscription, tenant, wallet
+from gateway.command.topic import book, catalog, customer, invoice, payment, subscription, tenant, wallet
 
 
 def hang_all(app: typer.Typer) -> None:
     """Register every topic's commands."""
     hang(app, "replay")(replay)
-    gate.hang_here(app)
+    hang(app, "check")(check.check)
+    hang(app, "check-batch")(check.check_batch)
+    hang(app, "usage")(usage.show_usage)
     book.hang_here(app)
     for topic in (
-        gate.holds,
-        gate.events,
+        hold.holds,
+        usage.events,
+        receipt.receipts,
         catalog.catalog,
         customer.customers,
         customer.keys,

@@ -15,28 +15,33 @@ A proxy may ask twice for one request (nginx does after an internal redirect), s
 idempotency key, together with the feature. It must be the proxy's own: a client that could choose it would pay
 once and pass for ever. nginx makes one (`proxy_set_header X-Request-Id $request_id`); Caddy and Traefik make none,
 so the header is read there only if the settings name it.
+
+`Tallygate-Deadline-Ms` says by when the answer is needed, where the default of the settings is not what the proxy
+wants.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from urllib.parse import unquote_plus
 
 from billing_core.errors import Failure, InvalidInput, InvariantBroken
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.caller import bearer_of, caller_of_key
+from gateway.admission.deadline import deadline_in
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Charge, Order
 from gateway.edge.message import Answer, Request
 from gateway.edge.ratelimit import rate_limit_headers
 from gateway.edge.reply import failed, refused
+from gateway.edge.wire import MAX_DEADLINE_MS
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
 STATUS_HEADER = "X-Tallygate-Status"
+DEADLINE_HEADER = "Tallygate-Deadline-Ms"
 _FORBIDDEN = 403
 _NGINX_KNOWS = frozenset({200, 401, 403})
 _DIGITS = 16
@@ -51,6 +56,7 @@ class AuthorizeRoute:
         self._directory = directory
         self._forward_id = settings.forward_request_id_header
         self._nginx_id = settings.nginx_request_id_header
+        self._deadline_ms = settings.decision_deadline_ms
 
     async def forward(self, request: Request) -> Answer:
         """For Caddy `forward_auth`, Traefik `forwardAuth`, HAProxy's auth-intercept."""
@@ -70,13 +76,13 @@ class AuthorizeRoute:
         return _for_nginx(refused(decision), reason=decision.reason.value)
 
     async def _decide(self, request: Request, id_header: str) -> tuple[Decision, str]:
-        since_s = time.perf_counter()
+        deadline = deadline_in(self._deadline_ms).within(_budget_ms(request.headers.get(DEADLINE_HEADER, "")))
         charge = charge_in(request.query)
         secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
-        caller = await caller_of_key(self._directory, secret) if secret else None
+        caller = await caller_of_key(self._directory, secret, deadline=deadline) if secret else None
         request_id = request.headers.get(id_header, "") if id_header else ""
         order = Order(charges=(charge,), idempotency_key=_key(charge, request_id) if request_id else "")
-        decision = await self._gate.decide(caller, order, since_s=since_s)
+        decision = await self._gate.decide(caller, order, deadline=deadline)
         return decision, caller.customer_id if caller else ""
 
 
@@ -100,6 +106,18 @@ def charge_in(query: str) -> Charge:
             "the proxy's configuration must say how much: a whole number below 2^53", field="quantity"
         )
     return Charge(feature=feature, quantity=int(quantity))
+
+
+def _budget_ms(text: str) -> int | None:
+    """The deadline that a header tells; None where there is none.
+
+    Raises: InvalidInput.
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and 1 <= int(text) <= MAX_DEADLINE_MS):
+        raise InvalidInput(f"must be a whole number from 1 to {MAX_DEADLINE_MS}", field=DEADLINE_HEADER)
+    return int(text)
 
 
 def _key(charge: Charge, request_id: str) -> str:

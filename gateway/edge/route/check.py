@@ -8,18 +8,20 @@ answer is 200 with `allowed` and `reason`; only where no decision could be made 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 
 import msgspec
 
 from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json, problem_of
-from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable
+from billing_core.contract.receipt import Signer
+from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
 from gateway.admission.caller import Caller, caller_of_customer, caller_of_key, tenant_of_operator
+from gateway.admission.deadline import Deadline, deadline_in
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Charge, Mode, OnExpiry, Order
+from gateway.admission.proof import receipt_of
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer, Request, require_json
 from gateway.edge.reply import check_answer, told
@@ -32,6 +34,7 @@ from gateway.edge.wire import (
     CheckRequest,
     FailedAnswer,
 )
+from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
 _CHECK = msgspec.json.Decoder(CheckRequest)
@@ -41,49 +44,94 @@ _BATCH = msgspec.json.Decoder(BatchRequest)
 class CheckRoute:
     """Decides what bodies ask for."""
 
-    def __init__(self, gate: Gate, directory: Directory) -> None:
+    def __init__(
+        self, gate: Gate, directory: Directory, *, settings: GatewaySettings, signer: Signer | None
+    ) -> None:
         self._gate = gate
         self._directory = directory
+        self._settings = settings
+        self._signer = signer
 
     async def check(self, request: Request) -> Answer:
         """One check, one decision."""
-        since_s = time.perf_counter()
+        deadline = deadline_in(self._settings.decision_deadline_ms)
         require_json(request)
         asked = decode_strictly(request.body, _CHECK)
-        order = order_of(asked)
-        caller = await self._caller(asked, request.headers)
+        deadline = deadline.within(asked.deadline_ms)
+        order = self._order(asked)
+        caller = await self._caller(asked, request.headers, deadline=deadline)
         try:
-            decision = await self._gate.decide(caller, order, since_s=since_s)
+            decision = await self._gate.decide(caller, order, deadline=deadline)
         except NotFound as failure:
             raise _seen_by(asked, failure) from None
         if decision.reason is Reason.UNAVAILABLE:
             raise Unavailable(RULES[Reason.UNAVAILABLE].title)
-        return told(check_answer(decision, caller.customer_id if caller else None))
+        return told(self._told(asked, order, caller=caller, decision=decision))
 
     async def check_batch(self, request: Request) -> Answer:
         """Up to 1,000 checks, one answer each, in their order; a body that breaks a rule refuses them all."""
+        deadline = deadline_in(self._settings.bulk_deadline_ms)
         require_json(request)
-        raws = decode_strictly(request.body, _BATCH).checks
+        batch = decode_strictly(request.body, _BATCH)
+        deadline, raws = deadline.within(batch.deadline_ms), batch.checks
         if len(raws) > MAX_BATCH:
             raise TooLarge(f"must have at most {MAX_BATCH} entries", field="checks")
-        asked = [_read(bytes(raw), index) for index, raw in enumerate(raws)]
-        callers = await asyncio.gather(*(self._caller(one, request.headers) for one, _ in asked))
+        asked = [self._read(bytes(raw), index) for index, raw in enumerate(raws)]
+        callers = await asyncio.gather(*(self._caller(one, request.headers, deadline=deadline) for one, _ in asked))
         orders = [(caller, order) for caller, (_, order) in zip(callers, asked, strict=True)]
-        decisions = await self._gate.decide_all(orders)
+        decisions = await self._gate.decide_all(orders, deadline=deadline)
         return told(
             BatchAnswer(
                 answers=[
-                    _told_in_batch(one, caller, decision=decision)
-                    for (one, _), caller, decision in zip(asked, callers, decisions, strict=True)
+                    self._told_in_batch(one, order, caller=caller, decision=decision)
+                    for (one, order), caller, decision in zip(asked, callers, decisions, strict=True)
                 ]
             )
         )
 
-    async def _caller(self, asked: CheckRequest, headers: Mapping[str, str]) -> Caller | None:
+    async def _caller(
+        self, asked: CheckRequest, headers: Mapping[str, str], *, deadline: Deadline
+    ) -> Caller | None:
         if asked.key is not None:
-            return await caller_of_key(self._directory, asked.key)
-        tenant_id = await tenant_of_operator(self._directory, headers.get("Authorization", ""))
+            return await caller_of_key(self._directory, asked.key, deadline=deadline)
+        authorization = headers.get("Authorization", "")
+        tenant_id = await tenant_of_operator(self._directory, authorization, deadline=deadline)
         return caller_of_customer(tenant_id, asked.customer or "")
+
+    def _order(self, asked: CheckRequest, *, in_batch: bool = False) -> Order:
+        if in_batch and asked.deadline_ms is not None:
+            raise InvalidInput("stands beside `checks`, once for all of them", field="deadline_ms")
+        if asked.receipt and self._signer is None:
+            raise Unprocessable("this gateway has no key to sign one (gateway.receipt_key_file)", field="receipt")
+        return order_of(asked)
+
+    def _read(self, raw: bytes, index: int) -> tuple[CheckRequest, Order]:
+        """One check of a batch. Raises: InvalidInput, Unprocessable, naming its place."""
+        try:
+            asked = decode_json(raw, _CHECK)
+            return asked, self._order(asked, in_batch=True)
+        except (InvalidInput, Unprocessable) as failure:
+            field = "" if failure.field == "body" else f".{failure.field}"
+            raise type(failure)(failure.detail, field=f"checks[{index}]{field}") from None
+
+    def _told(self, asked: CheckRequest, order: Order, *, caller: Caller | None, decision: Decision) -> CheckAnswer:
+        """The answer, with a receipt if one is asked for; nobody's decision has none."""
+        if caller is None:
+            return check_answer(decision, None)
+        answer = check_answer(decision, caller.customer_id)
+        if not asked.receipt or self._signer is None:
+            return answer
+        receipt = self._signer.sign(receipt_of(decision, order, caller=caller))
+        return msgspec.structs.replace(answer, receipt=receipt)
+
+    def _told_in_batch(
+        self, asked: CheckRequest, order: Order, *, caller: Caller | None, decision: Decision | Failure
+    ) -> CheckAnswer | FailedAnswer:
+        if isinstance(decision, NotFound):
+            return FailedAnswer(problem=problem_of(_seen_by(asked, decision)))
+        if isinstance(decision, Failure):
+            return FailedAnswer(problem=problem_of(decision))
+        return self._told(asked, order, caller=caller, decision=decision)
 
 
 def order_of(asked: CheckRequest) -> Order:
@@ -130,25 +178,6 @@ def charges_of(
     if feature is None and quantity is not None:
         raise InvalidInput("needs a `feature`", field="quantity")
     return (Charge(feature=feature, quantity=1 if quantity is None else quantity),) if feature is not None else ()
-
-
-def _read(raw: bytes, index: int) -> tuple[CheckRequest, Order]:
-    try:
-        asked = decode_json(raw, _CHECK)
-        return asked, order_of(asked)
-    except InvalidInput as failure:
-        field = "" if failure.field == "body" else f".{failure.field}"
-        raise type(failure)(failure.detail, field=f"checks[{index}]{field}") from None
-
-
-def _told_in_batch(
-    asked: CheckRequest, caller: Caller | None, *, decision: Decision | Failure
-) -> CheckAnswer | FailedAnswer:
-    if isinstance(decision, NotFound):
-        return FailedAnswer(problem=problem_of(_seen_by(asked, decision)))
-    if isinstance(decision, Failure):
-        return FailedAnswer(problem=problem_of(decision))
-    return check_answer(decision, caller.customer_id if caller else None)
 
 
 def _seen_by(asked: CheckRequest, failure: NotFound) -> Failure:

@@ -12,6 +12,7 @@ import msgspec
 
 from billing_core.contract.document import decode_strictly
 from billing_core.errors import InvalidInput
+from gateway.admission.deadline import deadline_in
 from gateway.admission.gate import Gate
 from gateway.edge.message import Answer, Request, require_json
 from gateway.edge.reply import settle_answer, told
@@ -25,11 +26,13 @@ _RELEASE = msgspec.json.Decoder(ReleaseRequest)
 class HoldRoute:
     """Ends holds."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, deadline_ms: int) -> None:
         self._gate = gate
+        self._deadline_ms = deadline_ms
 
     async def settle(self, request: Request) -> Answer:
         """End the hold by what was used."""
+        deadline = deadline_in(self._deadline_ms)
         asked = SettleRequest()
         if request.body:
             require_json(request)
@@ -37,11 +40,15 @@ class HoldRoute:
         if asked.feature is not None and asked.quantity is None:
             raise InvalidInput("is required beside `feature`", field="quantity")
         charges = charges_of(asked.feature, asked.quantity, charges=asked.charges)
-        return told(settle_answer(request.subject, await self._gate.settle(request.subject, charges)))
+        deadline = deadline.within(asked.deadline_ms)
+        return told(
+            settle_answer(request.subject, await self._gate.settle(request.subject, charges, deadline=deadline))
+        )
 
     async def release(self, request: Request) -> Answer:
         """End the hold without a charge."""
+        deadline = deadline_in(self._deadline_ms)
         if request.body:
             require_json(request)
-            decode_strictly(request.body, _RELEASE)
-        return told(settle_answer(request.subject, await self._gate.release(request.subject)))
+            deadline = deadline.within(decode_strictly(request.body, _RELEASE).deadline_ms)
+        return told(settle_answer(request.subject, await self._gate.release(request.subject, deadline=deadline)))

@@ -3,6 +3,8 @@
 healthz   the process answers
 readyz    Redis answers and every shard is built; else 503, saying what is missing
 metrics   Prometheus text of all workers of this port
+
+Beside them `/.well-known/jwks.json`, the public keys by which a decision receipt is verified.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from billing_core.contract.keys import SHARD_COUNT, epoch_key
+from billing_core.contract.receipt import JWKS_TYPE
 from billing_core.contract.telemetry import EXPOSITION_TYPE, Telemetry
 from billing_core.errors import Unavailable
 from gateway.edge.message import Answer, Request
@@ -21,7 +24,8 @@ from gateway.state.fault import failure_of
 from gateway.state.link import Link
 from gateway.state.resp import ErrorReply
 
-_EPOCHS = ("EXISTS", *(epoch_key(shard) for shard in range(SHARD_COUNT)))
+_KEYS_LIVE = ("Cache-Control", "public, max-age=300")
+_EPOCHS = tuple(epoch_key(shard) for shard in range(SHARD_COUNT))
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +38,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 class ProbeRoute:
     """Tells how this process and its workers are."""
 
-    def __init__(self, bulk: Link, telemetry: Telemetry, *, settings: GatewaySettings) -> None:
+    def __init__(self, bulk: Link, telemetry: Telemetry, *, settings: GatewaySettings, jwks: bytes) -> None:
         self._bulk = bulk
+        self._jwks = jwks
         self._telemetry = telemetry
         self._settings = settings
 
@@ -48,12 +53,16 @@ class ProbeRoute:
         if not self._bulk.is_up:
             raise Unavailable(f"Redis: {self._bulk.fault}")
         try:
-            built = await self._bulk.send(_EPOCHS, deadline_ms=self._settings.bulk_deadline_ms)
+            built = await self._bulk.count(_EPOCHS, deadline_ms=self._settings.bulk_deadline_ms)
         except ErrorReply as error:
             raise failure_of(error) from None
         if built != SHARD_COUNT:
             raise Unavailable(f"{built} of {SHARD_COUNT} shards are built")
         return told(State(status="ready", worker=self._settings.worker_index))
+
+    async def keys(self, _: Request) -> Answer:
+        """The public keys of receipts; none where none are signed."""
+        return Answer(status=200, body=self._jwks, media_type=JWKS_TYPE, headers=(_KEYS_LIVE,))
 
     async def metrics(self, _: Request) -> Answer:
         """All workers' metrics."""

@@ -1,0 +1,1 @@
+"""Commands of the data plane: checks, holds, events, receipts, and what was metered."""

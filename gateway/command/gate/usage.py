@@ -1,0 +1,69 @@
+"""Usage: events that did not pass the gate, and what was metered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway.command.client.answer import Answer
+from gateway.command.client.bill import Usage
+from gateway.command.client.decision import EventAnswers, LiveUsage
+from gateway.command.client.door import Planes
+from gateway.command.client.route import route
+from gateway.command.gate.view import event_page, live_table, usage_table
+from gateway.command.terminal.desk import Desk, hang
+from gateway.command.terminal.document import read_events
+from gateway.command.terminal.option import CustomerArgument, Since, Until, instant_or_none
+
+events = typer.Typer(name="events", help="Usage that did not pass the gate.", no_args_is_help=True)
+
+_BATCH = 500
+
+
+@hang(events, "send")
+def send_events(
+    desk: Desk,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="One event, a JSON array or one a line; - is stdin.")
+    ],
+) -> None:
+    """Send events, with an answer for each. Status 1 where any was rejected."""
+    answers = desk.show(lambda planes: _send(planes, read_events(file)), event_page)
+    if any(one.status == "rejected" for one in answers.results):
+        raise typer.Exit(1)
+
+
+async def _send(planes: Planes, documents: list[msgspec.Raw]) -> Answer[EventAnswers]:
+    """Send in batches; the answers are joined in the order of the file."""
+    joined = EventAnswers()
+    for start in range(0, len(documents), _BATCH):
+        answer = await planes.gateway.post("/v1/events", EventAnswers, body=documents[start : start + _BATCH])
+        joined = EventAnswers(results=joined.results + answer.value.results)
+    return Answer(value=joined, raw=msgspec.json.encode(joined))
+
+
+def show_usage(  # noqa: PLR0913 - the options of a command
+    desk: Desk,
+    customer_id: CustomerArgument,
+    *,
+    meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
+    since: Since = "",
+    until: Until = "",
+    group_by: Annotated[str, typer.Option(help="Tell apart by these properties, joined by commas.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="Features and limits as the gateway sees them now.")] = False,
+) -> None:
+    """What was metered for a customer; live, what it may use and has used in the open windows."""
+    query = {
+        "meter": meter,
+        "from": instant_or_none(since, field="from") or "",
+        "to": instant_or_none(until, field="to") or "",
+        "group_by": group_by,
+    }
+    path = route("/v1/customers/{}/usage", customer_id)
+    if live:
+        desk.show(lambda planes: planes.gateway.get(path, LiveUsage), live_table)
+        return
+    desk.show(lambda planes: planes.control.get(path, Usage, query=query), usage_table)
