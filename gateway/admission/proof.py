@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from billing_core.contract.receipt import Receipt, ReceiptCharge
 from gateway.admission.caller import Caller
 from gateway.admission.decision import Decision
 from gateway.admission.order import Order
+from gateway.receipt import Receipt, ReceiptCharge
 
 
 def receipt_of(decision: Decision, order: Order, *, caller: Caller) -> Receipt:

@@ -9,7 +9,6 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
-from billing_core.contract.receipt import JWKS_PATH, Receipt, verify
 from billing_core.errors import InvalidInput
 from billing_core.values.clock import from_ms
 from gateway.command.client.answer import Answer
@@ -18,6 +17,7 @@ from gateway.command.gate.view import money
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.document import read_bytes
 from gateway.command.terminal.table import facts_of, table_of
+from gateway.receipt import JWKS_PATH, Receipt, verify
 
 receipts = typer.Typer(name="receipt", help="Signed decisions.", no_args_is_help=True)
 

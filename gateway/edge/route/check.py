@@ -14,7 +14,6 @@ import msgspec
 
 from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json, problem_of
-from billing_core.contract.receipt import Signer
 from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
 from gateway.admission.caller import Caller, caller_of_customer, caller_of_key, tenant_of_operator
 from gateway.admission.deadline import Deadline, deadline_in
@@ -34,6 +33,7 @@ from gateway.edge.wire import (
     CheckRequest,
     FailedAnswer,
 )
+from gateway.receipt import Signer
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import msgspec
 
 from billing_core.contract.keys import SHARD_COUNT, epoch_key
-from billing_core.contract.receipt import JWKS_TYPE
 from billing_core.contract.telemetry import EXPOSITION_TYPE, Telemetry
 from billing_core.errors import Unavailable
 from gateway.edge.message import Answer, Request
 from gateway.edge.reply import told
 from gateway.edge.scrape.exposition import merge
 from gateway.edge.scrape.siblings import pages_of_siblings, up
+from gateway.receipt import JWKS_TYPE
 from gateway.settings import GatewaySettings
 from gateway.state.fault import failure_of
 from gateway.state.link import Link

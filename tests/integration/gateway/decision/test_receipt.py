@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from billing_core.contract.receipt import new_key, verify
+from gateway.receipt import new_key, verify
 
 COMMAND = (sys.executable, "-c", "from gateway.command.main import main; main()")
 

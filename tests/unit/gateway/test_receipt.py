@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from billing_core.contract.receipt import Receipt, ReceiptCharge, Signer, new_key, open_signer, verify
 from billing_core.errors import ConfigurationError, InvalidInput
+from gateway.receipt import Receipt, ReceiptCharge, Signer, new_key, open_signer, verify
 
 RECEIPT = Receipt(
     decision_id="dec_1",
