@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from billing_core.contract.keys import epoch_key
 from billing_core.errors import Unavailable
 from gateway.state.clock import Sample, ServerClock
 
@@ -20,13 +21,15 @@ class Server:
         self.ahead_s = 5_000.0
         self.is_away = False
         self.asked = asyncio.Event()
+        self.keys: list[str] = []
 
     async def up(self) -> None:
         return
 
-    def send(self, words: tuple[object, ...], *, deadline_ms: int) -> asyncio.Future[Any]:
-        assert words == ("TIME",)
+    def run(self, name: str, keys: tuple[Any, ...], *, args: tuple[Any, ...], deadline_ms: int) -> Any:
+        assert (name, args) == ("clock", ())
         assert deadline_ms > 0
+        self.keys.append(keys[0])
         self.asked.set()
         if self.is_away:
             raise Unavailable("away")
@@ -42,8 +45,8 @@ async def looked(server: Server, clock: ServerClock) -> None:
     """One look, and no second one."""
     keeping = asyncio.create_task(clock.keep())
     await server.asked.wait()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 
@@ -58,7 +61,7 @@ async def test_a_moment_is_told_on_redis_clock_with_the_benefit_of_the_doubt() -
     clock = clock_of(server)
     await looked(server, clock)
     exact_ms = (101.0 + server.ahead_s) * 1_000
-    assert exact_ms < clock.at_ms(101.0) <= exact_ms + 1 + 1
+    assert exact_ms < clock.at_ms(101.0, shard=7) <= exact_ms + 1 + 1
 
 
 async def test_nothing_is_told_before_the_first_look() -> None:
@@ -66,9 +69,9 @@ async def test_nothing_is_told_before_the_first_look() -> None:
     server = Server()
     server.is_away = True
     clock = clock_of(server)
-    assert clock.at_ms(101.0) == 0
+    assert clock.at_ms(101.0, shard=7) == 0
     await looked(server, clock)
-    assert clock.at_ms(101.0) == 0
+    assert clock.at_ms(101.0, shard=7) == 0
 
 
 def test_the_narrowest_sample_is_believed_as_long_as_nothing_contradicts_it() -> None:
@@ -76,7 +79,7 @@ def test_the_narrowest_sample_is_believed_as_long_as_nothing_contradicts_it() ->
     clock = clock_of(Server.__new__(Server))
     clock.learn(Sample(ahead_ms=1_000.0, doubt_ms=0.5))
     clock.learn(Sample(ahead_ms=1_040.0, doubt_ms=60.0))
-    assert clock.at_ms(0.0) == 1_001
+    assert clock.at_ms(0.0, shard=7) == 1_001
 
 
 @pytest.mark.parametrize("ahead_ms", [900.0, 1_100.0, 5_000_000.0])
@@ -85,7 +88,7 @@ def test_a_clock_that_was_set_is_learnt_anew(ahead_ms: float) -> None:
     clock = clock_of(Server.__new__(Server))
     clock.learn(Sample(ahead_ms=1_000.0, doubt_ms=0.5))
     clock.learn(Sample(ahead_ms=ahead_ms, doubt_ms=2.0))
-    assert clock.at_ms(0.0) == int(ahead_ms) + 3
+    assert clock.at_ms(0.0, shard=7) == int(ahead_ms) + 3
 
 
 def test_an_old_sample_is_forgotten_so_that_drift_is_followed() -> None:
@@ -94,4 +97,15 @@ def test_an_old_sample_is_forgotten_so_that_drift_is_followed() -> None:
     clock.learn(Sample(ahead_ms=1_000.0, doubt_ms=0.1))
     for second in range(40):
         clock.learn(Sample(ahead_ms=1_000.0 + second * 0.05, doubt_ms=0.6))
-    assert clock.at_ms(0.0) >= 1_002
+    assert clock.at_ms(0.0, shard=7) >= 1_002
+
+
+async def test_each_shard_of_a_cluster_has_a_clock_that_is_asked_where_the_shard_is() -> None:
+    """From its first use on."""
+    server = Server()
+    clock = ServerClock(server, is_cluster=True, now_s=lambda: server.now_s)
+    assert [clock.at_ms(101.0, shard=shard) for shard in (3, 9, 3)] == [0, 0, 0]
+    await looked(server, clock)
+    assert server.keys == [epoch_key(3), epoch_key(9)]
+    assert clock.at_ms(101.0, shard=9) > 0
+    assert clock.at_ms(101.0, shard=4) == 0
