@@ -1,13 +1,13 @@
 """Subscriptions: a customer on a version of a plan, from a start until it ends.
 
-A customer is on one plan at a time. The version of the plan that was offered at the start is kept for the whole
-life of the subscription, whatever the catalog says later. Each of its periods is billed once; at a period's end it
+A customer is on one plan at a time. The version of the plan that was offered when it came to it is kept, whatever
+the catalog says later, until somebody changes the plan. Each of its periods is billed once; at a period's end it
 renews, or ends where that was asked for.
 
-    phase     renew     cancel at end   end
-    active    active    ending          refused
-    ending    refused   ending          ended
-    ended     refused   refused         refused
+    phase     renew     change    cancel at end   end
+    active    active    active    ending          refused
+    ending    refused   refused   ending          ended
+    ended     refused   refused   refused         refused
 
 Asking to cancel what is already ending changes nothing, so a retry is safe.
 """
@@ -43,6 +43,7 @@ class Act(StrEnum):
     """What can be done to a subscription."""
 
     RENEW = "renew"
+    CHANGE = "change"
     CANCEL_AT_END = "cancel at end"
     END = "end"
 
@@ -50,6 +51,7 @@ class Act(StrEnum):
 PHASES: Mapping[tuple[Phase, Act], Phase] = MappingProxyType(
     {
         (Phase.ACTIVE, Act.RENEW): Phase.ACTIVE,
+        (Phase.ACTIVE, Act.CHANGE): Phase.ACTIVE,
         (Phase.ACTIVE, Act.CANCEL_AT_END): Phase.ENDING,
         (Phase.ENDING, Act.CANCEL_AT_END): Phase.ENDING,
         (Phase.ENDING, Act.END): Phase.ENDED,
@@ -59,7 +61,11 @@ PHASES: Mapping[tuple[Phase, Act], Phase] = MappingProxyType(
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer on a plan. Instants are on the tenant's clock; `anchor_at` is where periods are counted from."""
+    """A customer on a plan. Instants are on the tenant's clock; `anchor_at` is where periods are counted from.
+
+    What is `next` is in force for the gate from `next_at` on, and becomes the plan once the period that ends there
+    is closed; `changed_at` is when that last happened.
+    """
 
     tenant_id: str
     subscription_id: str
@@ -73,6 +79,11 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     cancel_at_end: bool
     ended_at: datetime | None
     created_at: datetime
+    next_plan_code: str | None = None
+    next_plan_version: int | None = None
+    next_anchor_at: datetime | None = None
+    next_at: datetime | None = None
+    changed_at: datetime | None = None
 
     @property
     def phase(self) -> Phase:

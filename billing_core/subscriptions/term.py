@@ -50,6 +50,19 @@ def calendar_of(anchor: PlanAnchor, interval: Interval, *, start_at: datetime, t
     return Calendar(interval=interval, anchor_at=anchor_at, time_zone=time_zone)
 
 
+def anchor_after(
+    before: Calendar, *, was: PlanAnchor, anchor: PlanAnchor, interval: Interval, at: datetime
+) -> datetime:
+    """Where periods are counted from after a change of plan at the instant.
+
+    A subscription keeps its day where both plans follow it and have periods of one length; else the new plan's
+    calendar begins at the instant.
+    """
+    if was is anchor is PlanAnchor.SUBSCRIPTION and before.interval is interval:
+        return before.anchor_at
+    return calendar_of(anchor, interval, start_at=at, time_zone=before.time_zone).anchor_at
+
+
 def check_start(start_at: datetime, *, now: datetime, free_from: datetime | None) -> None:
     """Refuse a start that time or an earlier subscription does not allow.
 

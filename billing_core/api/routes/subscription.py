@@ -11,6 +11,7 @@ import msgspec
 from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
+from billing_core.flows.billing.change import ChangeAt, ChangeOrder, change_plan
 from billing_core.flows.billing.subscribe import SubscriptionOrder, activate, cancel_at_end
 from billing_core.store.billing import subscription as subscriptions
 from billing_core.store.database import Transaction
@@ -41,6 +42,21 @@ class Cancellation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     at: CancelAt = CancelAt.END
 
 
+class ChangeDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which plan follows, and when: now, or with the end of the open period."""
+
+    plan: Code
+    at: ChangeAt
+
+
+class ComingChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of plan whose period is not billed yet; from its instant on the gate goes by it."""
+
+    plan_code: str
+    plan_version: int
+    at: datetime
+
+
 class SubscriptionFilter(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose subscriptions."""
 
@@ -61,6 +77,8 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     cancel_at_end: bool
     ended_at: datetime | None
     created_at: datetime
+    changed_at: datetime | None
+    change: ComingChange | None
     period: Period | None
 
 
@@ -98,8 +116,20 @@ async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> SubscriptionVie
 async def cancel(tx: Transaction, call: Call[Cancellation, Nothing]) -> SubscriptionView:
     """Let the open period be the last one."""
     subscription_id = call.path["subscription_id"]
-    canceled = await cancel_at_end(tx, tenant_id=call.tenant_id, subscription_id=subscription_id)
+    canceled = await cancel_at_end(tx, tenant_id=call.tenant_id, subscription_id=subscription_id, now=call.now)
     return (await _views(tx, [canceled]))[0]
+
+
+async def change(tx: Transaction, call: Call[ChangeDraft, Nothing]) -> SubscriptionView:
+    """Put a subscription on another plan, or on the newest version of its own."""
+    order = ChangeOrder(
+        tenant_id=call.tenant_id,
+        subscription_id=call.path["subscription_id"],
+        plan_code=call.body.plan,
+        at=call.body.at,
+    )
+    changed = await change_plan(tx, order, now=call.now)
+    return (await _views(tx, [changed]))[0]
 
 
 async def _views(tx: Transaction, rows: Sequence[Subscription]) -> list[SubscriptionView]:
@@ -111,9 +141,16 @@ async def _views(tx: Transaction, rows: Sequence[Subscription]) -> list[Subscrip
 
 
 def _view(row: Subscription, opened: subscriptions.BillingPeriod | None) -> SubscriptionView:
-    fields = {name: value for name, value in msgspec.structs.asdict(row).items() if name != "tenant_id"}
+    shown = {
+        name: value
+        for name, value in msgspec.structs.asdict(row).items()
+        if name != "tenant_id" and not name.startswith("next_")
+    }
+    coming = None
+    if row.next_plan_code is not None and row.next_plan_version is not None and row.next_at is not None:
+        coming = ComingChange(plan_code=row.next_plan_code, plan_version=row.next_plan_version, at=row.next_at)
     period = Period(start_at=opened.start_at, end_at=opened.end_at) if opened else None
-    return SubscriptionView(**fields, period=period)
+    return SubscriptionView(**shown, change=coming, period=period)
 
 
 SUBSCRIPTIONS, SUBSCRIPTION = "/v1/subscriptions", "/v1/subscriptions/{subscription_id}"
@@ -155,5 +192,14 @@ ROUTES = (
         body=Cancellation,
         answer=SubscriptionView,
         act=cancel,
+    ),
+    Route(
+        method="POST",
+        path=SUBSCRIPTION + "/change",
+        summary="Change a subscription's plan, now or with the end of its period",
+        query=Nothing,
+        body=ChangeDraft,
+        answer=SubscriptionView,
+        act=change,
     ),
 )

@@ -7,7 +7,8 @@ the tenant's clock has passed its end and everything that was decided before tha
 
 Killed anywhere, what was committed is whole and the rest is done by the next run: a period is closed by moving its
 state under lock, so two closes never bill it twice. What is recorded after the cut is late; the next close of the
-subscription rates the closed period again and bills the difference.
+subscription rates the closed period again and bills the difference. Where the plan changes with the period's end,
+the period that follows is the new plan's, and so is the fee on the bill.
 
 Worked example: 10,000 customers on one plan with two meters, closing March: two aggregate queries, then 20
 transactions of 500 invoices.
@@ -21,8 +22,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from billing_core.catalog.catalog import PlanVersion
 from billing_core.flows.billing import bill
-from billing_core.flows.billing.rate import PeriodName, RatedPeriod, calendar_for, rate
+from billing_core.flows.billing.rate import PeriodName, RatedPeriod, rate
 from billing_core.flows.billing.subscribe import fee_share
 from billing_core.invoices.correction import differences_of, fitted
 from billing_core.invoices.invoice import InvoiceReason, totals_of
@@ -33,7 +35,9 @@ from billing_core.store.billing.invoice import BilledPeriod
 from billing_core.store.billing.subscription import ClosingPeriod, DueTenant, LatePeriod, NextPeriod, PeriodKey
 from billing_core.store.database import Database, Transaction
 from billing_core.store.meter import plan_afresh
+from billing_core.store.setup.catalog import plan_version
 from billing_core.subscriptions.subscription import Act, Phase, phase_after
+from billing_core.subscriptions.term import Calendar
 
 PERIODS_METERED_TOGETHER = 20_000
 INVOICES_WRITTEN_TOGETHER = 500
@@ -138,8 +142,11 @@ async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKe
     """Close those of the periods that are still open, in the caller's transaction; how many."""
     tenant_id = prepared.tenant.tenant_id
     await plan_afresh(tx)
-    locked = await subscriptions.lock_for_close(tx, tenant_id=tenant_id, keys=keys)
-    closings = [_closing(prepared, period) for period in locked]
+    ends = {(key.subscription_id, key.start_at): key.end_at for key in keys}
+    found = await subscriptions.lock_for_close(tx, tenant_id=tenant_id, keys=keys)
+    locked = [one for one in found if one.end_at == ends[one.subscription_id, one.start_at]]
+    plans = await _plans_that_follow(tx, tenant_id, periods=locked)
+    closings = [_closing(prepared, period, plans=plans) for period in locked]
     await subscriptions.close(tx, tenant_id=tenant_id, keys=locked, closed_at=prepared.now, cut_at=prepared.cut_at)
     ended = [one.period for one in closings if one.following is None]
     await subscriptions.end(tx, tenant_id=tenant_id, last=ended)
@@ -148,15 +155,28 @@ async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKe
     corrected = [period for one in closings for period in one.corrected]
     await subscriptions.mark_corrected(tx, tenant_id=tenant_id, keys=corrected, cut_at=prepared.cut_at)
     await bill.write(tx, [one.bill for one in closings], now=prepared.now, finalize=finalize)
-    customers = [period.customer_id for period in ended]
+    moved = [period for period in locked if period.change is not None]
+    await subscriptions.move_on(tx, tenant_id=tenant_id, subscription_ids=[one.subscription_id for one in moved])
+    customers = [period.customer_id for period in (*ended, *moved)]
     await subscriptions.push_snapshots(tx, tenant_id=tenant_id, customer_ids=customers)
     return len(closings)
 
 
-def _closing(prepared: Prepared, period: ClosingPeriod) -> Closing:
+async def _plans_that_follow(
+    tx: Transaction, tenant_id: str, *, periods: Sequence[ClosingPeriod]
+) -> dict[tuple[str, int], PlanVersion]:
+    """The plans that are changed to with these periods' ends."""
+    names = {(change.plan_code, change.plan_version) for one in periods if (change := one.change)}
+    return {
+        (code, version): await plan_version(tx, tenant_id, plan_code=code, version=version)
+        for code, version in sorted(names)
+    }
+
+
+def _closing(prepared: Prepared, period: ClosingPeriod, *, plans: dict[tuple[str, int], PlanVersion]) -> Closing:
     """The bill of a period under lock: its usage, what came late for others, and the fee of the next one."""
     rated = prepared.rated[(period.subscription_id, period.start_at)]
-    following, fees = _following(rated, period)
+    following, fees = _following(rated, period, plans=plans)
     lines = [*rated.lines, *fees]
     corrections = prepared.corrections.get(period.subscription_id, [])
     corrected: list[LatePeriod] = []
@@ -172,20 +192,27 @@ def _closing(prepared: Prepared, period: ClosingPeriod) -> Closing:
     )
 
 
-def _following(rated: RatedPeriod, period: ClosingPeriod) -> tuple[NextPeriod | None, list[Line]]:
+def _following(
+    rated: RatedPeriod, period: ClosingPeriod, *, plans: dict[tuple[str, int], PlanVersion]
+) -> tuple[NextPeriod | None, list[Line]]:
     """The period that follows, with its fee line; none where this one was the last."""
     if period.cancel_at_end:
         phase_after(Phase.ENDING, Act.END)
         return None, []
     phase_after(Phase.ACTIVE, Act.RENEW)
-    calendar = calendar_for(rated.key, rated.plan)
+    plan, anchor_at = rated.plan, period.anchor_at
+    if change := period.change:
+        plan, anchor_at = plans[change.plan_code, change.plan_version], change.anchor_at
+    calendar = Calendar(interval=plan.terms.plan.interval, anchor_at=anchor_at, time_zone=period.time_zone)
     service = calendar.period_from(period.end_at)
-    fee = fee_line(rated.plan, service, share=fee_share(calendar, service))
+    fee = fee_line(plan, service, share=fee_share(calendar, service))
     following = NextPeriod(
         subscription_id=period.subscription_id,
         customer_id=period.customer_id,
         period=service,
-        plan_version=rated.plan.version,
+        plan_code=plan.terms.plan.code,
+        plan_version=plan.version,
+        anchor_at=anchor_at,
     )
     return following, [] if fee is None else [fee]
 

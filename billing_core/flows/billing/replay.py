@@ -89,8 +89,10 @@ def _cut_of(line: Line) -> datetime:
 
 async def _key(tx: Transaction, invoice: Invoice, *, line: Line) -> PeriodKey:
     """The period that the line serves, under the terms that the line was made with."""
-    subscription = await subscriptions.by_id(
-        tx, tenant_id=invoice.tenant_id, subscription_id=invoice.subscription_id
+    tenant_id, subscription_id = invoice.tenant_id, invoice.subscription_id
+    subscription = await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id)
+    period = await subscriptions.period_at(
+        tx, tenant_id=tenant_id, subscription_id=subscription_id, start_at=line.service_start_at
     )
     return PeriodKey(
         subscription_id=invoice.subscription_id,
@@ -99,6 +101,6 @@ async def _key(tx: Transaction, invoice: Invoice, *, line: Line) -> PeriodKey:
         end_at=line.service_end_at,
         plan_code=line.plan_code,
         plan_version=line.plan_version,
-        anchor_at=subscription.anchor_at,
+        anchor_at=period.anchor_at,
         time_zone=subscription.time_zone,
     )

@@ -13,7 +13,7 @@ from fractions import Fraction
 import msgspec
 
 from billing_core.catalog.catalog import PlanVersion
-from billing_core.errors import Conflict
+from billing_core.errors import Conflict, StillRunning
 from billing_core.flows.billing import bill
 from billing_core.invoices.invoice import InvoiceReason
 from billing_core.invoices.line import fee_line
@@ -62,7 +62,9 @@ async def activate(
         subscription_id=subscription.subscription_id,
         customer_id=order.customer_id,
         period=period,
+        plan_code=order.plan_code,
         plan_version=plan.version,
+        anchor_at=subscription.anchor_at,
     )
     await subscriptions.open_all(tx, tenant_id=tenant_id, periods=[opened])
     bills = _bills(subscription, customer, plan=plan, period=period)
@@ -71,15 +73,22 @@ async def activate(
     return subscription
 
 
-async def cancel_at_end(tx: Transaction, *, tenant_id: str, subscription_id: str) -> Subscription:
-    """Let the open period be the last one. Asking twice changes nothing.
+async def cancel_at_end(tx: Transaction, *, tenant_id: str, subscription_id: str, now: datetime) -> Subscription:
+    """Let the open period be the last one; a change that was to come does not. Asking twice changes nothing.
 
-    Raises: NotFound; Conflict where the subscription has ended.
+    Raises: NotFound; Conflict where the subscription has ended; StillRunning while a change is not billed yet.
     """
+    found = await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id)
+    customer = await subscriptions.lock_customer(tx, tenant_id=tenant_id, customer_id=found.customer_id)
     subscription = await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id, lock=True)
     phase_after(subscription.phase, Act.CANCEL_AT_END)
+    at = now + timedelta(milliseconds=customer.clock_offset_ms)
+    if subscription.next_at is not None and subscription.next_at <= at:
+        raise StillRunning("its change of plan is still being billed", field="subscription_id")
     await subscriptions.set_cancel_at_end(tx, tenant_id=tenant_id, subscription_id=subscription_id)
-    return msgspec.structs.replace(subscription, cancel_at_end=True)
+    if subscription.next_at is not None:
+        await outbox.push(tx, OutboxKind.SNAPSHOT, tenant_id=tenant_id, customer_id=subscription.customer_id)
+    return await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id)
 
 
 def fee_share(calendar: Calendar, period: Period) -> Fraction:

@@ -15,10 +15,20 @@ CREATE TABLE subscription (
     cancel_at_end    boolean NOT NULL DEFAULT false,
     ended_at         timestamptz,
     created_at       timestamptz NOT NULL,
+    -- A change of plan: in force for the gate from its instant on, and for bills once the period that ends there is closed.
+    next_plan_code     text,
+    next_plan_version  integer,
+    next_anchor_at     timestamptz,
+    next_at            timestamptz,
+    changed_at         timestamptz,
     PRIMARY KEY (tenant_id, subscription_id),
     FOREIGN KEY (tenant_id, customer_id) REFERENCES customer,
     FOREIGN KEY (tenant_id, plan_code, plan_version) REFERENCES plan_version (tenant_id, code, version),
-    CONSTRAINT "only what ended has an end" CHECK ((state = 'ended') = (ended_at IS NOT NULL))
+    FOREIGN KEY (tenant_id, next_plan_code, next_plan_version) REFERENCES plan_version (tenant_id, code, version),
+    CONSTRAINT "only what ended has an end" CHECK ((state = 'ended') = (ended_at IS NOT NULL)),
+    CONSTRAINT "a change says plan, version, anchor and instant"
+        CHECK (num_nonnulls(next_plan_code, next_plan_version, next_anchor_at, next_at) IN (0, 4)),
+    CONSTRAINT "what ends does not change" CHECK (next_at IS NULL OR (state = 'active' AND NOT cancel_at_end))
 );
 -- The column that tells rows apart stands first in every second index: on a table without statistics an index that begins
 -- with the tenant looks as good as the primary key, and a foreign key's check would read all rows of the tenant.
@@ -30,7 +40,9 @@ CREATE TABLE billing_period (
     customer_id      text NOT NULL,
     start_at         timestamptz NOT NULL,
     end_at           timestamptz NOT NULL,
+    plan_code        text NOT NULL,
     plan_version     integer NOT NULL,
+    anchor_at        timestamptz NOT NULL,
     state            text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closed')),
     closed_at        timestamptz,
     recorded_until   timestamptz,

@@ -12,7 +12,7 @@ WHERE c.tenant_id = $1 AND c.customer_id = $2 FOR NO KEY UPDATE OF c;
 -- rows: maybe
 -- params: tenant_id text, customer_id text
 SELECT tenant_id, subscription_id, customer_id, plan_code, plan_version, state, started_at, anchor_at, time_zone,
-    cancel_at_end, ended_at, created_at
+    cancel_at_end, ended_at, created_at, next_plan_code, next_plan_version, next_anchor_at, next_at, changed_at
 FROM subscription WHERE tenant_id = $1 AND customer_id = $2 ORDER BY started_at DESC, subscription_id DESC LIMIT 1;
 
 -- name: subscription_insert
@@ -26,14 +26,14 @@ VALUES ($1, $2, $3, $4, $5, 'active', $6, $7, $8, $9);
 -- rows: maybe
 -- params: tenant_id text, subscription_id text
 SELECT tenant_id, subscription_id, customer_id, plan_code, plan_version, state, started_at, anchor_at, time_zone,
-    cancel_at_end, ended_at, created_at
+    cancel_at_end, ended_at, created_at, next_plan_code, next_plan_version, next_anchor_at, next_at, changed_at
 FROM subscription WHERE tenant_id = $1 AND subscription_id = $2;
 
 -- name: subscription_locked
 -- rows: maybe
 -- params: tenant_id text, subscription_id text
 SELECT tenant_id, subscription_id, customer_id, plan_code, plan_version, state, started_at, anchor_at, time_zone,
-    cancel_at_end, ended_at, created_at
+    cancel_at_end, ended_at, created_at, next_plan_code, next_plan_version, next_anchor_at, next_at, changed_at
 FROM subscription WHERE tenant_id = $1 AND subscription_id = $2 FOR UPDATE;
 
 -- name: subscriptions_after
@@ -41,7 +41,7 @@ FROM subscription WHERE tenant_id = $1 AND subscription_id = $2 FOR UPDATE;
 -- params: tenant_id text, customer_id text, subscription_id text, count integer
 -- In the order of their birth; an empty customer is any customer.
 SELECT tenant_id, subscription_id, customer_id, plan_code, plan_version, state, started_at, anchor_at, time_zone,
-    cancel_at_end, ended_at, created_at
+    cancel_at_end, ended_at, created_at, next_plan_code, next_plan_version, next_anchor_at, next_at, changed_at
 FROM subscription
 WHERE tenant_id = $1 AND ($2 = '' OR customer_id = $2) AND subscription_id > $3
 ORDER BY subscription_id LIMIT $4;
@@ -49,7 +49,37 @@ ORDER BY subscription_id LIMIT $4;
 -- name: subscription_cancel_at_end
 -- rows: none
 -- params: tenant_id text, subscription_id text
-UPDATE subscription SET cancel_at_end = true WHERE tenant_id = $1 AND subscription_id = $2 AND state = 'active';
+-- A change that was asked for and has not come is dropped.
+UPDATE subscription SET cancel_at_end = true, next_plan_code = NULL, next_plan_version = NULL, next_anchor_at = NULL, next_at = NULL
+WHERE tenant_id = $1 AND subscription_id = $2 AND state = 'active';
+
+-- name: subscription_change
+-- rows: none
+-- params: tenant_id text, subscription_id text, plan_code text, plan_version integer, anchor_at timestamptz, at timestamptz
+-- Note the plan that follows and from when; nulls mean that none does.
+UPDATE subscription SET next_plan_code = $3, next_plan_version = $4, next_anchor_at = $5, next_at = $6
+WHERE tenant_id = $1 AND subscription_id = $2 AND state = 'active';
+
+-- name: subscriptions_move
+-- rows: none
+-- params: tenant_id text, subscription_ids text[]
+-- The plan that follows is the plan now.
+UPDATE subscription SET plan_code = next_plan_code, plan_version = next_plan_version, anchor_at = next_anchor_at, changed_at = next_at,
+    next_plan_code = NULL, next_plan_version = NULL, next_anchor_at = NULL, next_at = NULL
+WHERE tenant_id = $1 AND subscription_id = ANY ($2::text[]) AND next_at IS NOT NULL;
+
+-- name: period_cut
+-- rows: none
+-- params: tenant_id text, subscription_id text, end_at timestamptz
+-- End the open period early.
+UPDATE billing_period SET end_at = $3
+WHERE tenant_id = $1 AND subscription_id = $2 AND state = 'open' AND start_at < $3 AND end_at > $3;
+
+-- name: period_at_start
+-- rows: maybe
+-- params: tenant_id text, subscription_id text, start_at timestamptz
+SELECT subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at, state, closed_at, recorded_until, corrected_until
+FROM billing_period WHERE tenant_id = $1 AND subscription_id = $2 AND start_at = $3;
 
 -- name: subscriptions_end
 -- rows: none
@@ -61,13 +91,13 @@ WHERE s.tenant_id = $1 AND s.subscription_id = last.subscription_id AND s.state 
 -- name: periods_of_subscription
 -- rows: many
 -- params: tenant_id text, subscription_id text, start_at timestamptz, count integer
-SELECT subscription_id, customer_id, start_at, end_at, plan_version, state, closed_at, recorded_until, corrected_until
+SELECT subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at, state, closed_at, recorded_until, corrected_until
 FROM billing_period WHERE tenant_id = $1 AND subscription_id = $2 AND start_at > $3 ORDER BY start_at LIMIT $4;
 
 -- name: periods_open_of
 -- rows: many
 -- params: tenant_id text, subscription_ids text[]
-SELECT subscription_id, customer_id, start_at, end_at, plan_version, state, closed_at, recorded_until, corrected_until
+SELECT subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at, state, closed_at, recorded_until, corrected_until
 FROM billing_period WHERE tenant_id = $1 AND subscription_id = ANY ($2::text[]) AND state = 'open' ORDER BY start_at;
 
 -- name: tenants_with_due_periods
@@ -86,10 +116,10 @@ ORDER BY t.tenant_id;
 -- rows: many
 -- params: tenant_id text, until_at timestamptz, most integer
 -- Open periods that have ended, those of one plan version and one end beside each other.
-SELECT p.subscription_id, p.customer_id, p.start_at, p.end_at, s.plan_code, p.plan_version, s.anchor_at, s.time_zone
+SELECT p.subscription_id, p.customer_id, p.start_at, p.end_at, p.plan_code, p.plan_version, p.anchor_at, s.time_zone
 FROM billing_period p JOIN subscription s USING (tenant_id, subscription_id)
 WHERE p.tenant_id = $1 AND p.state = 'open' AND p.end_at <= $2
-ORDER BY p.end_at, s.plan_code, p.plan_version, p.customer_id
+ORDER BY p.end_at, p.plan_code, p.plan_version, p.customer_id
 LIMIT $3;
 
 -- name: close_cut
@@ -102,8 +132,8 @@ SELECT pg_advisory_xact_lock(7265108)::text AS lock, clock_timestamp() AS at;
 -- rows: many
 -- params: tenant_id text, subscription_ids text[], start_ats timestamptz[]
 -- The subscriptions of these periods, locked, with what their bills must know; periods that are closed by now are left out.
-SELECT s.subscription_id, s.customer_id, s.plan_code, s.plan_version, s.state, s.cancel_at_end, s.anchor_at, s.time_zone,
-    p.start_at, p.end_at, c.collection, c.payment_terms_days
+SELECT s.subscription_id, s.customer_id, p.plan_code, p.plan_version, s.state, s.cancel_at_end, p.anchor_at, s.time_zone,
+    s.next_plan_code, s.next_plan_version, s.next_anchor_at, s.next_at, p.start_at, p.end_at, c.collection, c.payment_terms_days
 FROM unnest($2::text[], $3::timestamptz[]) AS asked (subscription_id, start_at)
 JOIN billing_period p ON p.tenant_id = $1 AND p.subscription_id = asked.subscription_id AND p.start_at = asked.start_at
     AND p.state = 'open'
@@ -121,9 +151,10 @@ WHERE p.tenant_id = $1 AND p.subscription_id = asked.subscription_id AND p.start
 
 -- name: periods_open
 -- rows: none
--- params: tenant_id text, subscription_ids text[], customer_ids text[], start_ats timestamptz[], end_ats timestamptz[], plan_versions integer[]
-INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, plan_version)
-SELECT $1, next.* FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::integer[]) AS next;
+-- params: tenant_id text, subscription_ids text[], customer_ids text[], start_ats timestamptz[], end_ats timestamptz[], plan_codes text[], plan_versions integer[], anchor_ats timestamptz[]
+INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at)
+SELECT $1, next.*
+FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::integer[], $8::timestamptz[]) AS next;
 
 -- name: closed_cohorts
 -- rows: many
@@ -144,7 +175,7 @@ WITH late AS MATERIALIZED (
     WHERE tenant_id = $1 AND recorded_at > $6 AND recorded_at <= $7 AND event_at >= $4 AND event_at < $5
     GROUP BY customer_id, event_at
 )
-SELECT DISTINCT p.subscription_id, p.customer_id, p.start_at, p.end_at, s.plan_code, p.plan_version, s.anchor_at,
+SELECT DISTINCT p.subscription_id, p.customer_id, p.start_at, p.end_at, p.plan_code, p.plan_version, p.anchor_at,
     s.time_zone, coalesce(p.corrected_until, p.recorded_until) AS cut_at
 FROM late
 JOIN billing_period p ON p.tenant_id = $1 AND p.customer_id = late.customer_id AND p.state = 'closed'

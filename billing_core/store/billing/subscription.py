@@ -37,7 +37,9 @@ class BillingPeriod(msgspec.Struct, frozen=True, kw_only=True):
     customer_id: str
     start_at: datetime
     end_at: datetime
+    plan_code: str
     plan_version: int
+    anchor_at: datetime
     state: str
     closed_at: datetime | None
     recorded_until: datetime | None
@@ -87,10 +89,27 @@ class ClosingPeriod(msgspec.Struct, frozen=True, kw_only=True):
     cancel_at_end: bool
     anchor_at: datetime
     time_zone: str
+    next_plan_code: str | None
+    next_plan_version: int | None
+    next_anchor_at: datetime | None
+    next_at: datetime | None
     start_at: datetime
     end_at: datetime
     collection: Collection
     payment_terms_days: int
+
+    @property
+    def change(self) -> PlanChange | None:
+        """The plan that follows when the period ends, where another does."""
+        code, version, anchor_at, at = (
+            self.next_plan_code,
+            self.next_plan_version,
+            self.next_anchor_at,
+            self.next_at,
+        )
+        if code is None or version is None or anchor_at is None or at is None or at > self.end_at:
+            return None
+        return PlanChange(plan_code=code, plan_version=version, anchor_at=anchor_at, at=at)
 
 
 class NextPeriod(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +118,18 @@ class NextPeriod(msgspec.Struct, frozen=True, kw_only=True):
     subscription_id: str
     customer_id: str
     period: Period
+    plan_code: str
     plan_version: int
+    anchor_at: datetime
+
+
+class PlanChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan that follows, and from when."""
+
+    plan_code: str
+    plan_version: int
+    anchor_at: datetime
+    at: datetime
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +219,33 @@ async def set_cancel_at_end(tx: Transaction, *, tenant_id: str, subscription_id:
     await tx.exactly(1, Q["subscription_cancel_at_end"], tenant_id, subscription_id)
 
 
+async def set_change(tx: Transaction, *, tenant_id: str, subscription_id: str, change: PlanChange | None) -> None:
+    """Note which plan follows; None where none does."""
+    values = (change.plan_code, change.plan_version, change.anchor_at, change.at) if change else (None,) * 4
+    await tx.exactly(1, Q["subscription_change"], tenant_id, subscription_id, *values)
+
+
+async def cut_period(tx: Transaction, *, tenant_id: str, subscription_id: str, at: datetime) -> None:
+    """End the open period early, at an instant within it."""
+    await tx.exactly(1, Q["period_cut"], tenant_id, subscription_id, at)
+
+
+async def move_on(tx: Transaction, *, tenant_id: str, subscription_ids: Sequence[str]) -> None:
+    """The plans that follow are the plans now."""
+    await tx.exactly(len(subscription_ids), Q["subscriptions_move"], tenant_id, list(subscription_ids))
+
+
+async def period_at(tx: Transaction, *, tenant_id: str, subscription_id: str, start_at: datetime) -> BillingPeriod:
+    """The period that starts at the instant.
+
+    Raises: NotFound.
+    """
+    found = await tx.maybe(Q["period_at_start"], BillingPeriod, tenant_id, subscription_id, start_at)
+    if found is None:
+        raise NotFound(f"subscription {subscription_id!r} has no period from {start_at.isoformat()}")
+    return found
+
+
 async def end(tx: Transaction, *, tenant_id: str, last: Sequence[PeriodKey | ClosingPeriod]) -> None:
     """End the subscriptions of these periods at the periods' ends."""
     ids, ends = [one.subscription_id for one in last], [one.end_at for one in last]
@@ -231,7 +288,9 @@ async def open_all(tx: Transaction, *, tenant_id: str, periods: Sequence[NextPer
         [one.customer_id for one in periods],
         [one.period.start_at for one in periods],
         [one.period.end_at for one in periods],
+        [one.plan_code for one in periods],
         [one.plan_version for one in periods],
+        [one.anchor_at for one in periods],
     )
 
 

@@ -58,6 +58,8 @@ async def test_a_customer_is_put_on_a_plan_and_taken_off_at_the_end(plane: Plane
         "cancel_at_end": False,
         "ended_at": None,
         "created_at": "2026-03-01T12:00:00Z",
+        "changed_at": None,
+        "change": None,
         "period": {"start_at": "2026-03-01T12:00:00Z", "end_at": "2026-04-01T12:00:00Z"},
     }
     assert (await plane.ours.get("/v1/subscriptions?customer_id=acme")).body == {

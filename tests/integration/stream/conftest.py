@@ -89,8 +89,8 @@ class Works:
             )
             await self.raw.execute(
                 "INSERT INTO billing_period"
-                " (tenant_id, subscription_id, customer_id, start_at, end_at, plan_version)"
-                " VALUES ('t', 'sub_' || $1, $1, $2::timestamptz, '2100-01-01', 1)",
+                " (tenant_id, subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at)"
+                " VALUES ('t', 'sub_' || $1, $1, $2::timestamptz, '2100-01-01', 'team', 1, $2)",
                 customer,
                 LONG_AGO,
             )

@@ -156,7 +156,9 @@ class World:
 
     async def cancel(self, subscription: Subscription) -> Subscription:
         async with self.db.transaction() as tx:
-            return await subscribe.cancel_at_end(tx, tenant_id=TENANT, subscription_id=subscription.subscription_id)
+            return await subscribe.cancel_at_end(
+                tx, tenant_id=TENANT, subscription_id=subscription.subscription_id, now=self.now
+            )
 
     async def use(
         self,

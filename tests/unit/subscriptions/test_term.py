@@ -10,7 +10,14 @@ import pytest
 from billing_core.catalog.document import PlanAnchor
 from billing_core.errors import InvalidInput
 from billing_core.pricing.proration import ProrateBy, share_of
-from billing_core.subscriptions.term import MAX_BACKDATE, Calendar, calendar_of, check_start, contract_zone
+from billing_core.subscriptions.term import (
+    MAX_BACKDATE,
+    Calendar,
+    anchor_after,
+    calendar_of,
+    check_start,
+    contract_zone,
+)
 from billing_core.values.period import Interval, zone_of
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -108,3 +115,22 @@ def test_the_contracts_zone_is_the_customers_where_it_has_one() -> None:
     """A customer who says nothing follows the plan."""
     assert contract_zone(customer_zone="UTC", plan_zone="Europe/Berlin") == "Europe/Berlin"
     assert contract_zone(customer_zone="Asia/Tokyo", plan_zone="Europe/Berlin") == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize(
+    ("was", "anchor", "interval", "anchor_at"),
+    [
+        (PlanAnchor.SUBSCRIPTION, PlanAnchor.SUBSCRIPTION, Interval.MONTH, "2026-01-31T09:00"),
+        (PlanAnchor.SUBSCRIPTION, PlanAnchor.SUBSCRIPTION, Interval.YEAR, "2026-03-31T12:00"),
+        (PlanAnchor.CALENDAR, PlanAnchor.SUBSCRIPTION, Interval.MONTH, "2026-03-31T12:00"),
+        (PlanAnchor.SUBSCRIPTION, PlanAnchor.CALENDAR, Interval.MONTH, "2026-03-01T00:00"),
+        (PlanAnchor.CALENDAR, PlanAnchor.CALENDAR, Interval.QUARTER, "2026-01-01T00:00"),
+    ],
+)
+def test_a_change_of_plan_keeps_the_day_where_both_plans_follow_it(
+    was: PlanAnchor, anchor: PlanAnchor, interval: Interval, anchor_at: str
+) -> None:
+    """Same length and both on the subscription's day; else the new plan's calendar begins with the change."""
+    before = Calendar(interval=Interval.MONTH, anchor_at=datetime(2026, 1, 31, 9, tzinfo=UTC), time_zone="UTC")
+    found = anchor_after(before, was=was, anchor=anchor, interval=interval, at=NOW)
+    assert found.isoformat()[:16] == anchor_at
