@@ -82,8 +82,10 @@ INSERT INTO subscription (tenant_id, subscription_id, customer_id, plan_code, pl
 SELECT 'acme', 'sub_' || n, 'c' || n, 'plan', 1, 'active', at, at, 'UTC', at FROM generate_series(0, $1 - 1) AS n,
     LATERAL (SELECT $2::timestamptz + CASE WHEN $3 THEN n % 86400 ELSE 0 END * interval '1 second' AS at)"""
 PERIODS = """
-INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at)
-SELECT tenant_id, subscription_id, customer_id, anchor_at, anchor_at + interval '1 month', 'plan', 1, anchor_at FROM subscription"""
+INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, plan_code, plan_version,
+    anchor_at)
+SELECT tenant_id, subscription_id, customer_id, anchor_at, anchor_at + interval '1 month', 'plan', 1, anchor_at
+FROM subscription"""
 EVENTS = """
 INSERT INTO usage_event (shard, stream_ms, stream_seq, part, tenant_id, customer_id, event_id, name, source,
     event_at, decided_at, recorded_at, quantity, properties)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing_core.errors import ConfigurationError
-from gateway.state.endpoint import Endpoint, endpoint_of
+from gateway.state.endpoint import Endpoint, endpoint_of, endpoints_of
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,24 @@ def test_what_is_not_understood_is_refused_at_start(url: str) -> None:
     """One line that names the key."""
     with pytest.raises(ConfigurationError, match="redis_url"):
         endpoint_of(url)
+
+
+def test_a_url_names_nodes_of_a_cluster() -> None:
+    """All with one user; a single server is a list of one."""
+    assert endpoints_of("redis+cluster://u:p%40@a:1,[::1]:2") == (
+        Endpoint(host="a", port=1, user="u", password="p@"),
+        Endpoint(host="::1", port=2, user="u", password="p@"),
+    )
+    assert endpoints_of("redis://a:1") == (Endpoint(host="a", port=1),)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://", "redis+cluster://a", "redis+cluster://a:1,", "redis+cluster://a:0"]
+)
+def test_a_node_without_an_address_is_refused(url: str) -> None:
+    """Every node of the list has host and port."""
+    with pytest.raises(ConfigurationError, match="is not host:port of a cluster's node"):
+        endpoints_of(url)
 
 
 def test_a_connection_begins_with_who_we_are() -> None:

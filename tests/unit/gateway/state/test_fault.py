@@ -41,7 +41,11 @@ def test_what_a_caller_cannot_cause_is_a_broken_invariant() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["LOADING x", "OOM command not allowed", "READONLY x", "MISCONF x", "BUSY x", "NOAUTH x"]
+    "text",
+    [
+        *("LOADING x", "OOM command not allowed", "READONLY x", "MISCONF x", "BUSY x", "NOAUTH x", "MASTERDOWN x"),
+        *("CLUSTERDOWN x", "TRYAGAIN x", "MOVED 1 h:1", "ASK 1 h:1"),
+    ],
 )
 def test_a_server_that_cannot_now_is_unavailable(text: str) -> None:
     """Nothing was written, and a retry is safe."""
