@@ -75,6 +75,8 @@ class GrantFacts(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int
     is_paid: bool
     created_ms: int
+    is_overdraft: bool = False
+    features: tuple[str, ...] = ()
 
 
 def project_snapshot(tenant_id: str, customer_id: str, *, snapshot: Snapshot) -> Act:
@@ -85,11 +87,17 @@ def project_snapshot(tenant_id: str, customer_id: str, *, snapshot: Snapshot) ->
 
 
 def apply_grant(grant: GrantFacts) -> Act:
-    """Put the grant into the wallet once: 1 applied, 0 known."""
+    """Put the grant into the wallet once: 1 applied, 0 known. What it repays of an overdraft is told by the script."""
     keys = customer_keys(grant.tenant_id, grant.customer_id)
+    body = EventBody(
+        event_id=f"repay_{grant.grant_id}",
+        tenant_id=grant.tenant_id,
+        customer_id=grant.customer_id,
+        grant_id=grant.grant_id,
+    )
     return Act(
         script="grant",
-        keys=(keys.epoch, keys.wallet),
+        keys=(keys.epoch, keys.snapshot, keys.wallet, keys.stream),
         args=(
             grant.currency,
             grant.grant_id,
@@ -97,8 +105,10 @@ def apply_grant(grant: GrantFacts) -> Act:
             grant.priority,
             grant.effective_ms,
             grant.expires_ms,
-            int(grant.is_paid),
+            2 if grant.is_overdraft else int(grant.is_paid),
             grant.created_ms,
+            " ".join(grant.features),
+            encode_body(body),
         ),
     )
 

@@ -4,8 +4,9 @@ A stream is read from the last id that Postgres has, never by consumer groups: w
 the database, not of Redis. What has been committed is trimmed afterwards; a crash in between leaves entries that
 stand behind the watermark and are never read again.
 
-The streams of one lane are asked for in one command, and the lanes of a flusher in one round trip. Where shards are
-spread over nodes, `_ask` is the only place that has to know it: one command per stream instead of one per lane.
+The streams of one lane are asked for in one command, and the lanes of a flusher in one round trip. Who finds
+nothing for a while waits in one command on all of them, and costs nothing until something comes. Where shards are
+spread over nodes, `_ask` and `wait` are the only places that have to know it.
 
 A **capture** is one shard at one instant: its wallets, its whole stream and the stream's last id, taken in one
 MULTI/EXEC. Whatever stands in it adds up; that is what reconcile compares with Postgres.
@@ -21,7 +22,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from billing_core.adapters.redis_client import execute
-from billing_core.contract.keys import customer_keys, epoch_key, lane_of, stream_key
+from billing_core.contract.keys import SHARD_COUNT, customer_keys, epoch_key, lane_of, stream_key
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.values.clock import EPOCH
 
@@ -31,6 +32,8 @@ RawEntry = Sequence[Any]
 Positions = Mapping[int, StreamPosition]
 
 _LEAST_COUNT = 16
+_STREAMS = [stream_key(shard).encode() for shard in range(SHARD_COUNT)]
+_SHARD_OF = {name: shard for shard, name in enumerate(_STREAMS)}
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +84,7 @@ class UsageStream:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._words: dict[int, tuple[StreamPosition, bytes]] = {}
         for command in ("XREAD", "XRANGE", "XINFO STREAM"):
             client.set_response_callback(command, _as_it_came)
 
@@ -107,16 +111,33 @@ class UsageStream:
         readings = [Reading(shard=shard, after=after[shard], entries=found[shard]) for shard in sorted(found)]
         return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=not asked)
 
+    async def wait(self, after: Positions, *, most_ms: int) -> Harvest | None:
+        """Wait until something stands behind a position; a complete harvest of nothing where that takes longer."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.execute_command("TIME")
+        pipe.execute_command("XREAD", "COUNT", 1, "BLOCK", most_ms, "STREAMS", *self._names(after))
+        asked_at, found = await execute(pipe)
+        return None if found else Harvest(readings=[], asked_at=_instant(asked_at), is_complete=True)
+
+    def _names(self, after: Positions) -> list[bytes]:
+        """The streams, then where to read on in each; bytes are made once for as long as a place stays the same."""
+        places: list[bytes] = []
+        for shard, position in after.items():
+            known = self._words.get(shard)
+            if known is None or known[0] is not position:
+                known = self._words[shard] = position, str(position).encode()
+            places.append(known[1])
+        return [_STREAMS[shard] for shard in after] + places
+
     async def _ask(self, after: Positions, count: int) -> tuple[datetime, dict[int, list[RawEntry]]]:
         """One command per lane, and the time before any of them."""
         pipe = self._client.pipeline(transaction=False)
         pipe.execute_command("TIME")
         for lane in _by_lane(after).values():
-            names = {stream_key(shard): shard for shard in lane}
-            pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names, *[str(after[shard]) for shard in lane])
+            names = self._names({shard: after[shard] for shard in lane})
+            pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names)
         time, *replies = await execute(pipe)
-        shard_of = {stream_key(shard).encode(): shard for shard in after}
-        found = {shard_of[name]: entries for reply in replies if reply for name, entries in reply.items()}
+        found = {_SHARD_OF[name]: entries for reply in replies if reply for name, entries in reply.items()}
         return _instant(time), found
 
     async def trim(self, written_to: Positions) -> None:

@@ -7,9 +7,9 @@ and a flusher that was replaced in between finds the watermark moved and writes 
 trimmed.
 
 While one batch is being committed the next is read and transcribed, behind the positions that the first will have.
-Batches grow with the load by themselves: a flusher goes on at once while streams are full, and waits a moment when
-it has read them out. `drained_at` of a lane is Redis time taken before a read that found everything: what was
-decided before it is committed.
+Batches grow with the load by themselves: a flusher goes on at once while streams are full, waits a moment when it
+has read them out, and sleeps until something comes when nothing came for a while. `drained_at` of a lane is Redis
+time taken before a read that found everything: what was decided before it is committed.
 
 A batch that Postgres refuses for what is in it is halved until the entry at fault stands alone, and that one is
 parked with all its fields.
@@ -42,7 +42,7 @@ REFUSALS_OF_CONTENT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationEr
 """What Postgres says about a row that it will never take."""
 
 _RENEWALS_PER_LEASE = 10
-_IDLE_MARK_S = 0.25
+_IDLE_S = 0.25
 _SHORT_OF_LANES_S = 0.2
 _KNOWN_GRANTS = 1_000_000
 
@@ -107,6 +107,7 @@ class _Flusher:
         self._known_grants: set[GrantKey] = set()
         self._known_months: set[tuple[int, int]] = set()
         self._drained_s = 0.0
+        self._busy_s = 0.0
 
     async def work(self) -> None:
         """Take lanes, read where they stand, and flush them for as long as they stay the same."""
@@ -132,10 +133,20 @@ class _Flusher:
                 renew_at_s = loop.time() + self._renewal_s()
             if batch[0].is_complete:
                 await self._write(*batch)
-                await asyncio.sleep(self._plan.interval_ms / 1000)
-                batch = await self._prepare()
+                batch = await self._pause_and_prepare(is_busy=bool(batch[0].readings))
             else:
                 batch = await self._write_and_prepare(*batch)
+
+    async def _pause_and_prepare(self, *, is_busy: bool) -> tuple[Harvest, Transcript]:
+        """The next batch after a pause; who had nothing to do for a while sleeps until something comes."""
+        now_s = asyncio.get_running_loop().time()
+        if is_busy:
+            self._busy_s = now_s
+        if now_s - self._busy_s > _IDLE_S and not self._committed:
+            nothing = await self._stream.wait(self._after, most_ms=round(_IDLE_S * 1000))
+            return (nothing, Transcript()) if nothing else await self._prepare()
+        await asyncio.sleep(self._plan.interval_ms / 1000)
+        return await self._prepare()
 
     def _renewal_s(self) -> float:
         """How soon to ask for lanes again: sooner while there are fewer than the fair share."""
@@ -222,7 +233,7 @@ class _Flusher:
     async def _mark_drained(self, asked_at: datetime) -> None:
         """Note now and then that there is nothing to write; each note is a transaction."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._drained_s < _IDLE_MARK_S:
+        if now_s - self._drained_s < _IDLE_S:
             return
         mark = BatchMark(lanes=self._lanes, read_from={}, written_to={}, drained_at=asked_at)
         async with self._db.transaction() as tx:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from billing_core.adapters.projection import Projection, Refused, sweep_shard
 from billing_core.adapters.usage_stream import UsageStream
-from billing_core.contract.keys import SHARD_COUNT
 from billing_core.values.clock import to_ms
 
 _HOLDS_AT_ONCE = 200
@@ -17,7 +16,7 @@ _HOLDS_AT_ONCE = 200
 
 async def sweep(redis: Projection, stream: UsageStream) -> int:
     """End all holds that are due now on the clock of Redis; how many. Shards that are not built are left alone."""
-    due = await redis.shards_with_due_holds(range(SHARD_COUNT), instant_ms=to_ms(await stream.now()))
+    due = await redis.shards_with_due_holds(instant_ms=to_ms(await stream.now()))
     total = 0
     while due:
         replies = await redis.run([sweep_shard(shard, most=_HOLDS_AT_ONCE) for shard in due])

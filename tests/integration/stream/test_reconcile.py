@@ -140,7 +140,7 @@ async def test_it_is_zero_at_every_moment_while_all_goes_on_at_once(works: Works
     """Decisions, holds, settles, top-ups, lapses, relays and two flushers, and eight looks in the middle of it."""
     names = [f"c{number}" for number in range(12)]
     for name in names:
-        await works.customer(name, nanos=[10**7, 10**7])
+        await works.customer(name, nanos=[10**7, 10**10])
     stop = asyncio.Event()
     chance = random.Random(7)
 
