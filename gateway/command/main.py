@@ -12,6 +12,7 @@ from rich.console import Console
 
 from billing_core.errors import Failure
 from gateway.command import up
+from gateway.command.chaos import command as siege
 from gateway.command.topic.tree import hang_all
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ def tallygate() -> None:
 
 
 app.command(name="up")(up.up)
+app.command(name="chaos")(siege.chaos)
 hang_all(app)
 
 

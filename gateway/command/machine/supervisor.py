@@ -35,13 +35,17 @@ _PATIENCE_MS: Final = 10_000
 
 
 class Supervisor:
-    """The processes of one data folder."""
+    """The processes of one data folder; `environment` is what they share.
 
-    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
+    Gateways reach Redis by `detour`, an address, where there is one.
+    """
+
+    def __init__(self, plan: Plan, tell: Callable[[str], None], *, detour: str = "", flushers: int = 1) -> None:
         self.plan = plan
+        self._detour, self._flushers = detour, flushers
         self.herd = Herd(tell, healthy=lambda: all(endpoint.ready() for endpoint in plan.endpoints()))
         self._tell = tell
-        self._environment = dict(plan.environment)
+        self.environment = dict(plan.environment)
 
     @contextmanager
     def standing(self) -> Generator[Keyring]:
@@ -56,7 +60,7 @@ class Supervisor:
             for endpoint in self.plan.endpoints():
                 endpoint.refuse_busy()
             with _signals_interrupt(), self._stopping():
-                configured = self._environment["TALLYGATE_BILLING_ROOT_TOKEN"]
+                configured = self.environment["TALLYGATE_BILLING_ROOT_TOKEN"]
                 keyring = open_keyring(folder, root_token=configured)
                 self._start_servers()
                 self._start_workers(keyring)
@@ -94,31 +98,33 @@ class Supervisor:
             )
             self.herd.adopt(post, postgres.child)
             postgres_url = postgres.url()
-        self._environment |= {
-            "TALLYGATE_GATEWAY_REDIS_URL": redis_url,
+        self.environment |= {
+            "TALLYGATE_GATEWAY_REDIS_URL": self._detour or redis_url,
             "TALLYGATE_BILLING_REDIS_URL": redis_url,
             "TALLYGATE_BILLING_POSTGRES_URL": postgres_url,
         }
 
     def _share_run_folder(self) -> None:
         """Give gateways a folder to find each other in, without sockets of processes that are no more."""
-        if self._environment["TALLYGATE_GATEWAY_RUN_DIR"]:
+        if self.environment["TALLYGATE_GATEWAY_RUN_DIR"]:
             return
         sockets = socket_folder(self.plan.folder)
         for left in sockets.glob("gateway-*.sock"):
             left.unlink()
-        self._environment["TALLYGATE_GATEWAY_RUN_DIR"] = str(sockets)
+        self.environment["TALLYGATE_GATEWAY_RUN_DIR"] = str(sockets)
 
     def _start_workers(self, keyring: Keyring) -> None:
         plan = self.plan
-        self._environment["TALLYGATE_BILLING_ROOT_TOKEN"] = keyring.root_token
+        self.environment["TALLYGATE_BILLING_ROOT_TOKEN"] = keyring.root_token
         self._migrate()
         if plan.stripe is not None:
-            self._environment["TALLYGATE_BILLING_STRIPE_WEBHOOK_SECRET"] = keyring.stripe_webhook_secret
+            self.environment["TALLYGATE_BILLING_STRIPE_WEBHOOK_SECRET"] = keyring.stripe_webhook_secret
             self._await_ready(self._fill_stripe(plan.stripe.port), plan.stripe)
         roles = "TALLYGATE_BILLING_ROLES"
         billing = self._fill("billing", "billing_core.worker", rank=_BILLING, own={roles: "api,relay,cycle"})
-        self._fill("flusher", "billing_core.worker", rank=_BILLING, own={roles: "flush"})
+        for number in range(self._flushers):
+            name = f"flusher-{number}" if number else "flusher"
+            self._fill(name, "billing_core.worker", rank=_BILLING, own={roles: "flush"})
         self._share_run_folder()
         gateways = [self._fill_gateway(number) for number in range(plan.up.gateway_workers)]
         self._await_ready(billing, plan.billing)
@@ -137,7 +143,7 @@ class Supervisor:
 
     def _fill_gateway(self, number: int) -> Child:
         own = {"TALLYGATE_GATEWAY_WORKER_INDEX": str(number)}
-        patience_ms = _PATIENCE_MS + int(self._environment["TALLYGATE_GATEWAY_STOP_GRACE_MS"])
+        patience_ms = _PATIENCE_MS + int(self.environment["TALLYGATE_GATEWAY_STOP_GRACE_MS"])
         return self._fill(f"gateway-{number}", "gateway.edge", rank=_GATEWAY, own=own, patience_ms=patience_ms)
 
     def _fill(
@@ -151,7 +157,7 @@ class Supervisor:
         return Program(
             name=name,
             argv=(*PYTHON, *module),
-            environment=self._environment | own,
+            environment=self.environment | own,
             log_file=self.plan.folder / "log" / f"{name}.log",
         )
 

@@ -1,0 +1,1 @@
+"""Attacks on a whole running house, and the account of what they broke."""
