@@ -9,22 +9,51 @@ knows what it did.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from billing_core.adapters.redis_cluster import ClusterClient
+from billing_core.contract.cluster import is_cluster, seeds_of
+from billing_core.contract.keys import lane_of
 
 _DEADLINE_S: Final = 10.0
 
 REDIS_FAILURES: Final = (OSError, RedisConnectionError, RedisTimeoutError)
 """What a server that is away or hung looks like; a worker waits and tries again."""
 
+NOT_NOW: Final = (
+    *REDIS_FAILURES,
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    TryAgainError,
+)
+"""What a reply of one node of a cluster looks like while it, or a slot of it, is being replaced or moved."""
+
 
 def connect(url: str) -> Any:
-    """A client of the server at the address; it connects when it is first used."""
+    """A client of the server, or the cluster, at the address; it connects when it is first used.
+
+    Raises: ConfigurationError where a cluster's address cannot be understood.
+    """
+    if is_cluster(url):
+        return ClusterClient(seeds_of(url))
     return redis.asyncio.Redis.from_url(url, protocol=3, socket_timeout=None, retry=Retry(NoBackoff(), 0))
 
 
@@ -35,3 +64,18 @@ async def execute(pipe: Any, *, raise_on_error: bool = True) -> list[Any]:
     """
     async with asyncio.timeout(_DEADLINE_S):
         return await pipe.execute(raise_on_error=raise_on_error)
+
+
+async def at(client: Any, key: str) -> Any:
+    """The client of the one server that has the key: for transactions."""
+    return await client.at(key) if isinstance(client, ClusterClient) else client
+
+
+def together(client: Any, shards: Iterable[int]) -> list[list[int]]:
+    """The shards that one command may ask for at once: those of a lane, or each alone where they are spread."""
+    if isinstance(client, ClusterClient):
+        return [[shard] for shard in shards]
+    lanes: dict[int, list[int]] = {}
+    for shard in shards:
+        lanes.setdefault(lane_of(shard), []).append(shard)
+    return list(lanes.values())

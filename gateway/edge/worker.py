@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from billing_core.contract.cluster import is_cluster
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
@@ -22,8 +23,9 @@ from gateway.edge.route.probe import ProbeRoute
 from gateway.edge.scrape.instrument import observe_directory, observe_links
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
 from gateway.settings import GatewaySettings
+from gateway.state.cluster import ClusterLink
 from gateway.state.directory import Directory
-from gateway.state.endpoint import endpoint_of
+from gateway.state.endpoint import endpoints_of
 from gateway.state.invalidation import InvalidationListener
 from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
@@ -47,7 +49,7 @@ class Worker:
         self.links = {name: _link(settings, name) for name in ("decision", "bulk")}
         link, bulk = self.links["decision"], self.links["bulk"]
         self.directory = Directory(link, settings)
-        self.listener = InvalidationListener(settings.redis_url, self.directory)
+        self.listener = InvalidationListener(bulk, self.directory)
         latency = self.telemetry.distribution(
             "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
         )
@@ -140,12 +142,12 @@ def _link(settings: GatewaySettings, name: str) -> Link:
     limits = PipeLimits(
         max_in_flight=settings.max_in_flight, stall_ms=settings.link_stall_ms, hang_ms=settings.link_hang_ms
     )
-    endpoint = endpoint_of(settings.redis_url)
+    endpoints = endpoints_of(settings.redis_url)
     name = f"tallygate-gateway-{settings.worker_index}-{name}"
     told = LinkSettings(
-        endpoint=endpoint, name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
+        endpoint=endpoints[0], name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
     )
-    return Link(told, SCRIPTS)
+    return ClusterLink(told, SCRIPTS, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, SCRIPTS)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,8 @@
 """Where Redis is: a URL, taken apart.
 
 `redis://[user[:password]@]host[:port][/database]` goes over TCP, `unix://[user[:password]@]/path[?db=database]`
-over a unix socket. What is not understood is refused when the process starts, not when the first request comes.
+over a unix socket, `redis+cluster://[user[:password]@]host:port[,host:port...]` names nodes of a cluster. What
+is not understood is refused when the process starts, not when the first request comes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from billing_core.contract.cluster import is_cluster, seeds_of
 from billing_core.errors import ConfigurationError
 
 DEFAULT_PORT = 6379
@@ -38,8 +40,21 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return self.path or f"{self.host}:{self.port}"
 
 
+def endpoints_of(url: str) -> tuple[Endpoint, ...]:
+    """The endpoints that a URL names: one, or some nodes of a cluster.
+
+    Raises: ConfigurationError, one line, where the URL cannot be understood.
+    """
+    if not is_cluster(url):
+        return (endpoint_of(url),)
+    seeds = seeds_of(url)
+    return tuple(
+        Endpoint(host=host, port=port, user=seeds.user, password=seeds.password) for host, port in seeds.places
+    )
+
+
 def endpoint_of(url: str) -> Endpoint:
-    """The endpoint that a URL names.
+    """The one endpoint that a URL names.
 
     Raises: ConfigurationError, one line, where the URL cannot be understood.
     """
@@ -55,7 +70,8 @@ def endpoint_of(url: str) -> Endpoint:
         database = _database(parts.path.strip("/") or "0")
         return Endpoint(host=parts.hostname, port=port, database=database, user=user, password=password)
     raise ConfigurationError(
-        "redis_url: must be redis://host[:port][/db] or unix:///path[?db=n]", field="redis_url"
+        "redis_url: must be redis://host[:port][/db] or unix:///path[?db=n] or redis+cluster://host:port,...",
+        field="redis_url",
     )
 
 

@@ -1,7 +1,7 @@
 """Error replies, translated into the house's tree of failures.
 
 Scripts answer `CODE detail`. The server's own codes mean that nothing was written: it is loading, full, read-only,
-or busy with a script that somebody else runs.
+or busy with a script that somebody else runs; in a cluster, that the slot is on its way to another node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONTRADICTIONS = {
 _NOT_NOW = frozenset(
     {
         "UNAVAILABLE", "LOADING", "BUSY", "OOM", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN",
-        "TRYAGAIN", "NOAUTH", "NOPERM", "NOSCRIPT",
+        "TRYAGAIN", "MOVED", "ASK", "NOAUTH", "NOPERM", "NOSCRIPT",
     }
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ from billing_core.contract.keys import vouched_digest
 from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
-from gateway.state.pipe import Pipe, PipeLimits, PipeTally
+from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot
 from gateway.state.resp import ErrorReply, Reply, Word
 
 _CHANCE = random.SystemRandom()
@@ -56,9 +56,10 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Link:
     """A connection that comes back by itself; `start` once, `stop` once."""
 
-    def __init__(self, settings: LinkSettings, scripts: Mapping[str, Script]) -> None:
+    def __init__(self, settings: LinkSettings, scripts: Mapping[str, Script], *, ring: Ring | None = None) -> None:
         self._settings = settings
         self._scripts = scripts
+        self._ring = ring
         self._pipe: Pipe | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
@@ -89,6 +90,11 @@ class Link:
         """Wait for what never happens: the end of the task that keeps the connection, with its exception."""
         if self._keeper is not None:
             await asyncio.shield(self._keeper)
+
+    def check(self) -> None:
+        """Raise what ended the task that keeps the connection, if anything did."""
+        if self._keeper is not None and self._keeper.done():
+            self._keeper.result()
 
     @property
     def is_up(self) -> bool:
@@ -122,6 +128,22 @@ class Link:
         words = ("EVALSHA", script.sha, len(keys), *keys, *args)
         return self._pipe.send(words, deadline_ms=deadline_ms, source=script.text)
 
+    def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
+        """Take over a command that another node of the cluster sent here; whether it may wait here."""
+        return self._pipe is not None and self._pipe.adopt(slot, is_asking=is_asking)
+
+    async def count(self, keys: Sequence[str], *, deadline_ms: int) -> int:
+        """How many of these keys exist.
+
+        Raises: Unavailable, ErrorReply.
+        """
+        found = await self.send(("EXISTS", *keys), deadline_ms=deadline_ms)
+        return found if isinstance(found, int) else 0
+
+    def places(self) -> list[Endpoint]:
+        """Where the server is; in a cluster each of its nodes."""
+        return [self._settings.endpoint]
+
     async def _keep(self) -> None:
         """Keep one connection standing until the task is cancelled."""
         while True:
@@ -134,17 +156,19 @@ class Link:
             self._pipe, self.fault = pipe, ""
             self._up.set()
             self.tally.connects += 1
+            self._tell_ring()
             self.fault = await asyncio.shield(pipe.lost)
             self._up.clear()
+            self._tell_ring()
+
+    def _tell_ring(self) -> None:
+        if self._ring is not None:
+            self._ring.node_changed()
 
     async def _connect(self) -> Pipe:
         """A connection that has greeted and knows all scripts."""
-        endpoint, loop = self._settings.endpoint, asyncio.get_running_loop()
         async with asyncio.timeout(self._settings.connect_ms / 1_000):
-            if endpoint.path:
-                _, pipe = await loop.create_unix_connection(self._make_pipe, endpoint.path)
-            else:
-                _, pipe = await loop.create_connection(self._make_pipe, endpoint.host, endpoint.port)
+            pipe = await dial(self._settings.endpoint, self._make_pipe)
             try:
                 await self._greet(pipe)
             except BaseException:
@@ -153,7 +177,7 @@ class Link:
         return pipe
 
     def _make_pipe(self) -> Pipe:
-        return Pipe(self._settings.limits, self.tally)
+        return Pipe(self._settings.limits, self.tally, ring=self._ring)
 
     async def _greet(self, pipe: Pipe) -> None:
         """Say who we are, then load every script; each must be known by the digest that we computed."""
@@ -170,6 +194,16 @@ class Link:
         if self._settings.only_vouched:
             await _check_vouched(pipe, deadline_ms=deadline_ms)
         invariant(known == [script.sha for script in self._scripts.values()], "Redis knows scripts by their digest")
+
+
+async def dial(endpoint: Endpoint, make_pipe: Callable[[], Pipe]) -> Pipe:
+    """A fresh connection, nothing said yet. Raises: OSError."""
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        _, pipe = await loop.create_unix_connection(make_pipe, endpoint.path)
+    else:
+        _, pipe = await loop.create_connection(make_pipe, endpoint.host, endpoint.port)
+    return pipe
 
 
 async def _check_vouched(pipe: Pipe, *, deadline_ms: int) -> None:

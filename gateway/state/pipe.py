@@ -12,13 +12,16 @@ connection is given up.
 Worked example: three requests of one turn send A, B and C. One write of A B C leaves. The replies a and b arrive
 together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody
 waits.
+
+In a cluster a reply may be `MOVED` or `ASK`: the command belongs elsewhere. Whoever keeps the pipes is told
+(`Ring`) and may have another pipe adopt the command, with what is left of its deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import hiredis
 import msgspec
@@ -27,6 +30,8 @@ from billing_core.errors import Unavailable
 from gateway.state.resp import ErrorReply, Reply, ReplyParser, Word, encode
 
 _LAST_LOOK_S: Final = 0.001
+_ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
+_MOST_HOPS: Final = 3
 
 
 class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +55,16 @@ class PipeTally:
 class _Watch:
     """The futures of one turn that share a deadline, and their one timer."""
 
-    __slots__ = ("futures", "timer", "unanswered")
+    __slots__ = ("futures", "hops", "timer", "unanswered")
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[Reply]] = []
+        self.hops = 0
         self.unanswered = 0
         self.timer: asyncio.TimerHandle | None = None
 
 
-class _Slot:
+class Slot:
     """One command on its way. `source` is what to run instead where the server does not know the script."""
 
     __slots__ = ("future", "source", "watch", "words")
@@ -72,15 +78,28 @@ class _Slot:
         self.source = source
 
 
+class Ring(Protocol):
+    """Who keeps the pipes of a cluster."""
+
+    def elsewhere(self, slot: Slot, reply: ErrorReply) -> bool:
+        """Send the command to the node that the reply names; whether it could be."""
+        ...
+
+    def node_changed(self) -> None:
+        """Told when a connection stands, and when it is lost."""
+        ...
+
+
 class Pipe(asyncio.Protocol):
     """The shared connection; made by a Link, never used again once `lost` is done."""
 
-    def __init__(self, limits: PipeLimits, tally: PipeTally) -> None:
+    def __init__(self, limits: PipeLimits, tally: PipeTally, *, ring: Ring | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._tally = tally
+        self._ring = ring
         self._parser = ReplyParser()
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
         self._watches: dict[int, _Watch] = {}
         self._transport: asyncio.Transport | None = None
@@ -108,8 +127,29 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
         watch.unanswered += 1
-        self._enqueue(_Slot(future, watch, words=words, source=source))
+        self._enqueue(Slot(future, watch, words=words, source=source))
         return future
+
+    def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
+        """Take over what another node sent here, with what is left of its deadline; whether it may wait here.
+
+        `is_asking`: this node is still getting the slot, and serves it only behind an `ASKING` in the same write.
+        """
+        old, watch = slot.watch, _Watch()
+        if self._fault() or old.timer is None or old.hops == _MOST_HOPS:
+            return False
+        old.unanswered -= 1
+        watch.hops, watch.unanswered = old.hops + 1, 1
+        watch.futures.append(slot.future)
+        left_s = max(0.0, old.timer.when() - self._loop.time())
+        watch.timer = self._loop.call_later(left_s, self._last_look, watch)
+        slot.watch = watch
+        if is_asking:
+            nobody: asyncio.Future[Reply] = self._loop.create_future()
+            nobody.cancel()
+            self._enqueue(Slot(nobody, _Watch(), words=("ASKING",), source=None))
+        self._enqueue(slot)
+        return True
 
     def close(self) -> None:
         """Give the connection up; whoever still waits gets Unavailable."""
@@ -132,7 +172,7 @@ class Pipe(asyncio.Protocol):
         watch.timer = self._loop.call_later(deadline_ms / 1_000, self._last_look, watch)
         return watch
 
-    def _enqueue(self, slot: _Slot) -> None:
+    def _enqueue(self, slot: Slot) -> None:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(encode(slot.words))
@@ -196,10 +236,8 @@ class Pipe(asyncio.Protocol):
                 return
             self._answer(self._slots.popleft(), reply)
 
-    def _answer(self, slot: _Slot, reply: Reply | ErrorReply) -> None:
-        if slot.source is not None and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
-            slot.words, slot.source = ("EVAL", slot.source, *slot.words[2:]), None
-            self._enqueue(slot)
+    def _answer(self, slot: Slot, reply: Reply | ErrorReply) -> None:
+        if isinstance(reply, ErrorReply) and self._is_sent_again(slot, reply):
             return
         watch = slot.watch
         watch.unanswered -= 1
@@ -211,6 +249,14 @@ class Pipe(asyncio.Protocol):
             slot.future.set_exception(reply)
         else:
             slot.future.set_result(reply)
+
+    def _is_sent_again(self, slot: Slot, reply: ErrorReply) -> bool:
+        """Whether the command was not run and goes out once more: whole, or to another node."""
+        if slot.source is not None and reply.code == "NOSCRIPT":
+            slot.words, slot.source = ("EVAL", slot.source, *slot.words[2:]), None
+            self._enqueue(slot)
+            return True
+        return reply.code in _ELSEWHERE and self._ring is not None and self._ring.elsewhere(slot, reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: nobody who waits will get a reply."""
