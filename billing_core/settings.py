@@ -29,4 +29,5 @@ class BillingSettings(msgspec.Struct, frozen=True, kw_only=True):
     stripe_api_base: str = ""
     stripe_webhook_secret: str = ""
     payment_attempts: Positive = 4
+    suspend_overdue_days: Annotated[int, msgspec.Meta(ge=-1, le=3650)] = 30
     otlp_endpoint: str = ""

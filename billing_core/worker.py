@@ -4,7 +4,7 @@ A process has one or more roles, and any number of processes may have the same o
 
     api      the control plane over HTTP
     relay    tells Redis what changed in Postgres, builds shards that are not there, sweeps holds
-    cycle    lapses, closes, collects, recognizes and forgets what is due; one process at a time does it
+    cycle    lapses, closes, collects, duns, recognizes and forgets what is due; one process at a time does it
     flush    brings usage from Redis to Postgres, lane by lane
 
 Each role is a loop that does not end. A server that is away, or a failure that has a name, makes it begin again
@@ -48,6 +48,7 @@ from billing_core.flows.billing.close import close_due
 from billing_core.flows.billing.recognize import recognize_due
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
 from billing_core.flows.money.collect import collect_due
+from billing_core.flows.money.dun import dun_due
 from billing_core.flows.money.lapse import lapse_due
 from billing_core.flows.project import Relay, RelayTally
 from billing_core.flows.rebuild import Builder
@@ -184,6 +185,7 @@ class Worker:
                 await lapse_due(db, now=now)
                 await close_due(db, now=now)
                 await collect_due(db, self._house.processor, now=now, attempts=settings.payment_attempts)
+                await dun_due(db, now=now, overdue_days=settings.suspend_overdue_days)
                 await recognize_due(db, now=now)
                 await forget_due(db, now=now)
                 await asyncio.sleep(settings.cycle_interval_ms / 1_000)

@@ -2,7 +2,8 @@
 
 Who asks? -> are the names in the path, the query string and the body in order? -> the act, within its
 transaction -> the answer's bytes. Every step may raise; the middleware tells it. A POST with an Idempotency-Key
-takes the way through `idempotency`.
+takes the way through `idempotency`. Where the gateway must know what was changed, it is told between commit and
+answer; where Redis is away, what is done is no failure: it is told later, and the answer's `applied` is false.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from redis.exceptions import RedisError
 
+from billing_core.adapters.projection import Projection
+from billing_core.adapters.redis_client import REDIS_FAILURES
+from billing_core.api.constraint import POSTGRES_FAULTS
 from billing_core.api.credential import Credentials, bearer_of
 from billing_core.api.idempotency import Attempt, Told, derived_secret, once_across, once_within, request_digest
 from billing_core.api.probe import PROBES, Tally
@@ -22,6 +27,7 @@ from billing_core.api.route import HOUSE, Access, AnyCall, AnyRoute, House, Retr
 from billing_core.api.routes import books, catalog, customer, invoice, payment, subscription, tenant, usage, wallet
 from billing_core.api.wire import check_path, decode_body, decode_query
 from billing_core.errors import InvalidInput
+from billing_core.flows.project import Relay, RelayTally
 from billing_core.store.database import Transaction
 from billing_core.store.setup.tenant import Claim
 from billing_core.values.ids import IDEMPOTENCY_KEY_PATTERN, IdempotencyKey, new_secret
@@ -48,6 +54,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 CREDENTIALS = web.AppKey("credentials", Credentials)
+RELAY = web.AppKey("relay", Relay)
+AWAY = (*REDIS_FAILURES, RedisError, *POSTGRES_FAULTS)
+"""Why a change that is committed may reach the gateway later than its answer."""
 
 
 def make_app(house: House) -> web.Application:
@@ -56,6 +65,8 @@ def make_app(house: House) -> web.Application:
     app = web.Application(middlewares=middlewares, client_max_size=house.settings.max_body_bytes)
     app[HOUSE] = house
     app[CREDENTIALS] = Credentials(house.database, root_token=house.settings.root_token)
+    if house.redis is not None:
+        app[RELAY] = Relay(house.database, Projection(house.redis), tally=RelayTally())
     for route in ROUTES:
         app.router.add_route(route.method, route.path, serve(route))
     app.router.add_routes(PROBES)
@@ -74,6 +85,8 @@ def serve(route: AnyRoute) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         call = await _open(request, route, decoder=decoder)
         told = await _answer(call, route, bearer=request.headers.get("Authorization", ""), path=request.path)
+        if route.tells is not None:
+            told = await _tell(call, told, kind=route.answer, tells=route.tells, relay=request.app.get(RELAY))
         headers = {REPLAYED_HEADER: "true"} if told.replayed else {}
         return web.Response(status=told.status, body=told.body, content_type="application/json", headers=headers)
 
@@ -146,6 +159,26 @@ async def _answer(call: AnyCall, route: AnyRoute, *, bearer: str, path: str) -> 
 
         return await once_within(call.house.database, attempt, act=act)
     return await once_across(call.house.database, attempt, act=lambda: _act(call, route))
+
+
+async def _tell(
+    call: AnyCall,
+    told: Told,
+    *,
+    kind: type[msgspec.Struct],
+    tells: Callable[[Any], str],
+    relay: Relay | None,
+) -> Told:
+    """The answer once the gateway knows what it says, or as it is where that must wait."""
+    answer = msgspec.json.decode(told.body, type=kind)
+    try:
+        applied = relay is not None and await relay.tell_customer(
+            tenant_id=call.tenant_id, customer_id=tells(answer), now=call.now
+        )
+    except AWAY:
+        applied = False
+    body = msgspec.json.encode(msgspec.structs.replace(answer, applied=applied))
+    return Told(status=told.status, body=body, replayed=told.replayed)
 
 
 async def _act(call: AnyCall, route: AnyRoute) -> bytes:

@@ -81,7 +81,11 @@ class Call(msgspec.Struct, Generic[Body, Query], frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, Generic[Body, Query], frozen=True, kw_only=True):
-    """What all routes have. `secret_prefix` marks a route whose answer shows a new credential once."""
+    """What all routes have. `secret_prefix` marks a route whose answer shows a new credential once.
+
+    `tells` says whom an answer is about where the gateway must know of it before it is given; such an answer has a
+    field `applied`, which says whether it does.
+    """
 
     method: str
     path: str
@@ -93,6 +97,7 @@ class Terms(msgspec.Struct, Generic[Body, Query], frozen=True, kw_only=True):
     status: int = 200
     retry: Retry = Retry.OPTIONAL
     secret_prefix: str = ""
+    tells: Callable[[Any], str] | None = None
 
 
 class Route(Terms[Body, Query], frozen=True, kw_only=True):

@@ -2,13 +2,15 @@
 
 A row of the outbox only names what to look at. The relay locks the subject, reads what is true now, tells it, and
 deletes the row in the same transaction; where it dies in between, the row is still there and the telling is
-repeated without harm. Rows of a shard that is not built wait, and stand in nobody's way.
+repeated without harm. Rows of a shard that is not built wait, and stand in nobody's way. Who must not be answered
+before the gateway knows (a top-up) has the customer's rows told at once, by the same act.
 
 A snapshot knows only so much of the future (edges of windows); `push_stale` has it told again before that ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -38,6 +40,7 @@ from billing_core.wallets.grant import GrantKind, LapseReason
 _UNBUILT_DELAY_MS = 200
 _REFUSED_DELAY_MS = 5_000
 _KNOWN_PLANS = 1_000
+_AT_ONCE_S = 2
 _SCRIPTED = frozenset({OutboxKind.SNAPSHOT, OutboxKind.GRANT, OutboxKind.LAPSE})
 
 
@@ -142,13 +145,28 @@ class Relay:
             rows = await outbox.take(tx, most=most)
             if not rows:
                 return 0
-            waiting, refused = await self._tell(tx, rows, now=now)
-            done = {row.outbox_id for row in rows} - waiting - refused
-            await outbox.delete(tx, sorted(done))
-            if waiting:
-                await outbox.postpone(tx, sorted(waiting), delay_ms=_UNBUILT_DELAY_MS)
-            if refused:
-                await outbox.postpone(tx, sorted(refused), delay_ms=_REFUSED_DELAY_MS)
+            return await self._settle(tx, rows, now=now)
+
+    async def tell_customer(self, *, tenant_id: str, customer_id: str, now: datetime) -> bool:
+        """Tell all that has changed of one customer before anybody is answered; whether the gateway knows it all.
+
+        Raises: what Postgres and Redis raise where they do not answer in a moment; then the rows are told later.
+        """
+        async with asyncio.timeout(_AT_ONCE_S), self._db.transaction() as tx:
+            rows = await outbox.take_of_customer(
+                tx, tenant_id=tenant_id, customer_id=customer_id, wait_ms=_AT_ONCE_S * 1_000
+            )
+            return not rows or await self._settle(tx, rows, now=now) == len(rows)
+
+    async def _settle(self, tx: Transaction, rows: Sequence[OutboxRow], *, now: datetime) -> int:
+        """Tell rows that are locked, forget those that were told and postpone the others; how many were told."""
+        waiting, refused = await self._tell(tx, rows, now=now)
+        done = {row.outbox_id for row in rows} - waiting - refused
+        await outbox.delete(tx, sorted(done))
+        if waiting:
+            await outbox.postpone(tx, sorted(waiting), delay_ms=_UNBUILT_DELAY_MS)
+        if refused:
+            await outbox.postpone(tx, sorted(refused), delay_ms=_REFUSED_DELAY_MS)
         self._tally.applied_rows += len(done)
         self._tally.postponed_rows += len(waiting) + len(refused)
         return len(done)

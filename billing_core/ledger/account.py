@@ -3,17 +3,20 @@
 Amounts are signed: a debit is positive, a credit negative, and every transfer sums to zero per currency. So an
 asset stands positive, a liability and revenue stand negative, and all accounts together are nothing at any moment.
 
-    account              kind       stands   what it means                                       moved by
-    cash                 asset      +        money that arrived                                  payments
-    accounts_receivable  asset      +        finalized invoices that are not paid                invoices, payments
-    contract_liability   liability  -        prepaid balances: paid, not yet used                payments, burn
-    deferred_revenue     liability  -        fees billed ahead whose days have not passed        invoices, revenue
-    revenue_usage        revenue    -        usage that was performed                            invoices, burn
-    revenue_fees         revenue    -        days of fees that have passed                       revenue
-    revenue_breakage     revenue    -        prepaid balances that lapsed unused                 burn
+    account              kind       stands   what it means                                  moved by
+    cash                 asset      +        money that arrived                             payments
+    accounts_receivable  asset      +        unpaid invoices, drawn overdrafts              invoices, payments, burn
+    contract_liability   liability  -        prepaid balances: paid, not yet used           payments, burn
+    deferred_revenue     liability  -        fees billed ahead whose days have not passed   invoices, revenue
+    revenue_usage        revenue    -        usage that was performed                       invoices, burn
+    revenue_fees         revenue    -        days of fees that have passed                  revenue
+    revenue_breakage     revenue    -        prepaid balances that lapsed unused            burn
 
 Promotional grants are in no account: nobody paid for them, so burning one is neither revenue nor a liability that
 ends. What they cover simply does not appear as due on an invoice.
+
+Credit units are in no account either. A paid grant of credits is in the books as the money that it cost, and each
+part of it as its share of that money; the currency of an entry is always money.
 
 Source: ASC 606-10-45-1 to 45-4 (contract balances), 606-10-55-46 to 55-49 (breakage).
 """

@@ -12,6 +12,12 @@ Worked example, a month of a customer with a fee of 10.00 and prepaid credit of 
     fee_earned x 30   deferred_revenue +10    revenue_fees -10
 
 In the end: cash 35, contract_liability -21, revenue_usage -4, revenue_fees -10; the sum is nothing.
+
+And of one with an overdraft, who draws 3.00 and then tops up 5.00:
+
+    overdrawn         receivable +3       revenue_usage -3
+    top_up_paid       cash +5             contract_liability -5
+    repaid            contract_liability +3   receivable -3
 """
 
 from __future__ import annotations
@@ -54,6 +60,28 @@ def breakage(cause: Cause, nanos: int) -> Transfer | None:
     return _move(
         TransferKind.BREAKAGE, cause, debit=Account.CONTRACT_LIABILITY, credit=Account.REVENUE_BREAKAGE, nanos=nanos
     )
+
+
+def overdrawn(cause: Cause, nanos: int) -> Transfer | None:
+    """An overdraft was drawn on: the service is performed and its price is owed."""
+    return _move(
+        TransferKind.OVERDRAWN, cause, debit=Account.ACCOUNTS_RECEIVABLE, credit=Account.REVENUE_USAGE, nanos=nanos
+    )
+
+
+def repaid(cause: Cause, *, released_nanos: int, cleared_nanos: int) -> Transfer | None:
+    """New paid credit paid for what was drawn: less is owed as service, and as much less by the customer.
+
+    Both are the same in money. Where credits had another price when they were drawn than when they were bought, the
+    difference corrects the revenue, so that in all it is the money that came.
+    """
+    sides = (
+        (Account.CONTRACT_LIABILITY, released_nanos),
+        (Account.ACCOUNTS_RECEIVABLE, -cleared_nanos),
+        (Account.REVENUE_USAGE, cleared_nanos - released_nanos),
+    )
+    entries = tuple(_entry(account, cause, nanos=nanos) for account, nanos in sides if nanos)
+    return _transfer(TransferKind.REPAID, cause, entries=entries) if entries else None
 
 
 def fee_billed(cause: Cause, nanos: int) -> Transfer | None:
@@ -115,11 +143,7 @@ def invoice_voided(cause: Cause, entries: Iterable[Entry]) -> Transfer | None:
     sums: dict[Account, int] = {}
     for entry in entries:
         sums[entry.account] = sums.get(entry.account, 0) - entry.nanos
-    turned = tuple(
-        Entry(account=account, customer_id=cause.customer_id, currency=cause.currency, nanos=nanos)
-        for account, nanos in sorted(sums.items())
-        if nanos
-    )
+    turned = tuple(_entry(account, cause, nanos=nanos) for account, nanos in sorted(sums.items()) if nanos)
     return _transfer(TransferKind.INVOICE_VOIDED, cause, entries=turned) if turned else None
 
 
@@ -130,11 +154,12 @@ def _move(kind: TransferKind, cause: Cause, *, debit: Account, credit: Account, 
     return _transfer(
         kind,
         cause,
-        entries=tuple(
-            Entry(account=account, customer_id=cause.customer_id, currency=cause.currency, nanos=amount)
-            for account, amount in sides
-        ),
+        entries=tuple(_entry(account, cause, nanos=amount) for account, amount in sides),
     )
+
+
+def _entry(account: Account, cause: Cause, *, nanos: int) -> Entry:
+    return Entry(account=account, customer_id=cause.customer_id, currency=cause.currency, nanos=nanos)
 
 
 def _transfer(kind: TransferKind, cause: Cause, *, entries: tuple[Entry, ...]) -> Transfer:

@@ -26,6 +26,8 @@ class TransferKind(StrEnum):
     TOP_UP_PAID = "top_up_paid"  # payment
     BURN = "burn"  # stretch of a shard's stream, customer, day
     BREAKAGE = "breakage"  # the same
+    OVERDRAWN = "overdrawn"  # the same
+    REPAID = "repaid"  # the same
     FEE_BILLED = "fee_billed"  # invoice
     FEE_EARNED = "fee_earned"  # invoice line and the day it is earned up to
     USAGE_BILLED = "usage_billed"  # invoice

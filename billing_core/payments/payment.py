@@ -89,11 +89,15 @@ RETRY_DAYS = (1, 3, 5, 7)
 
 
 class TopUp(msgspec.Struct, frozen=True, kw_only=True):
-    """The grant that a payment buys."""
+    """The grant that a payment buys: as much money as is paid, or so many nanos of a credit unit."""
 
     priority: int = 0
+    effective_at: datetime | None = None
     expires_at: datetime | None = None
+    features: tuple[str, ...] = ()
     note: str = ""
+    unit: str = ""
+    unit_nanos: int = 0
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):

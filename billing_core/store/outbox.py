@@ -43,6 +43,10 @@ class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
 
 
+class _Patience(msgspec.Struct, frozen=True, kw_only=True):
+    lock_timeout: str
+
+
 class _Waiting(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
 
@@ -66,6 +70,15 @@ async def take(tx: Transaction, *, most: int) -> list[OutboxRow]:
     reach a hundred thousand customers; else the oldest come first.
     """
     return await tx.many(Q["outbox_take"], OutboxRow, most)
+
+
+async def take_of_customer(tx: Transaction, *, tenant_id: str, customer_id: str, wait_ms: int) -> list[OutboxRow]:
+    """All rows of a customer in their order, locked until the transaction ends; what a relay has is waited for.
+
+    Raises: asyncpg's LockNotAvailableError where that takes longer than `wait_ms`.
+    """
+    await tx.one(Q["patience"], _Patience, f"{wait_ms}ms")
+    return await tx.many(Q["outbox_take_of_customer"], OutboxRow, tenant_id, customer_id)
 
 
 async def delete(tx: Transaction, outbox_ids: Sequence[int]) -> None:

@@ -67,6 +67,11 @@ def grant_nanos(text: str, currency: str, *, field: str) -> int:
     return nanos.numerator
 
 
+def limit_nanos(text: str, currency: str, *, field: str) -> int:
+    """A limit in nanos, which may be nothing. Raises: InvalidInput as an amount of credit does."""
+    return 0 if nanos_of(text, field=field) == 0 else grant_nanos(text, currency, field=field)
+
+
 def payment_minor(text: str, currency: str, *, field: str) -> int:
     """An amount of money in minor units: above zero, whole at the currency's exponent, below 2^53 nanos.
 

@@ -9,7 +9,6 @@ import msgspec
 from billing_core.api.page import Page, PageQuery, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
-from billing_core.contract.snapshot import Status
 from billing_core.flows.setup import enroll
 from billing_core.flows.setup.enroll import KEY_PREFIX, CustomerDraft, KeyDraft, KeyOwner
 from billing_core.store.database import Transaction
@@ -28,8 +27,20 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None = None
 
 
+class ToldCustomer(Customer, frozen=True, kw_only=True):
+    """A customer that was changed, and whether the gateway knows it."""
+
+    applied: bool = False
+
+
+class RevokedKey(KeyView, frozen=True, kw_only=True):
+    """A key that has ended, and whether the gateways were told to forget it."""
+
+    applied: bool = False
+
+
 class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new key, shown this once."""
+    """A new key, shown this once, and whether the gateway knows it."""
 
     key_id: str
     key: str
@@ -38,11 +49,16 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     path: tuple[str, ...]
     created_at: datetime
+    applied: bool = False
 
 
-async def create(tx: Transaction, call: Call[CustomerDraft, Nothing]) -> Customer:
+def _told(customer: Customer) -> ToldCustomer:
+    return msgspec.convert(customer, ToldCustomer, from_attributes=True)
+
+
+async def create(tx: Transaction, call: Call[CustomerDraft, Nothing]) -> ToldCustomer:
     """A new customer."""
-    return await enroll.enroll_customer(tx, call.tenant_id, draft=call.body, now=call.now)
+    return _told(await enroll.enroll_customer(tx, call.tenant_id, draft=call.body, now=call.now))
 
 
 async def list_customers(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[Customer]:
@@ -57,19 +73,20 @@ async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
     return await customer_of(tx, call.tenant_id, customer_id=call.path["customer_id"])
 
 
-async def suspend(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
+async def suspend(tx: Transaction, call: Call[Nothing, Nothing]) -> ToldCustomer:
     """Serve the customer no longer."""
-    return await _set_status(tx, call, status=Status.SUSPENDED)
+    return await _set_suspended(tx, call, suspended=True)
 
 
-async def resume(tx: Transaction, call: Call[Nothing, Nothing]) -> Customer:
-    """Serve the customer again."""
-    return await _set_status(tx, call, status=Status.ACTIVE)
+async def resume(tx: Transaction, call: Call[Nothing, Nothing]) -> ToldCustomer:
+    """Serve the customer again, unless dunning has suspended it too."""
+    return await _set_suspended(tx, call, suspended=False)
 
 
-async def _set_status(tx: Transaction, call: Call[Nothing, Nothing], *, status: Status) -> Customer:
-    customer_id = call.path["customer_id"]
-    return await enroll.set_status(tx, call.tenant_id, customer_id=customer_id, status=status)
+async def _set_suspended(tx: Transaction, call: Call[Nothing, Nothing], *, suspended: bool) -> ToldCustomer:
+    name = call.path["customer_id"]
+    customer = await enroll.set_suspended(tx, call.tenant_id, customer_id=name, suspended=suspended, now=call.now)
+    return _told(customer)
 
 
 def _owner(call: Call[KeyDraft, Nothing] | Call[Nothing, Nothing]) -> KeyOwner:
@@ -100,10 +117,10 @@ async def list_keys(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[Key
     return page_of(views, call.query, listing="keys", name=lambda view: view.key_id)
 
 
-async def revoke_key(tx: Transaction, call: Call[Nothing, Nothing]) -> KeyView:
+async def revoke_key(tx: Transaction, call: Call[Nothing, Nothing]) -> RevokedKey:
     """End a key."""
     key = await enroll.revoke_key(tx, _owner(call), key_id=call.path["key_id"], now=call.now)
-    return msgspec.convert(key, KeyView, from_attributes=True)
+    return msgspec.convert(key, RevokedKey, from_attributes=True)
 
 
 CUSTOMERS, CUSTOMER, KEYS = "/v1/customers", "/v1/customers/{customer_id}", "/v1/customers/{customer_id}/keys"
@@ -115,8 +132,9 @@ ROUTES = (
         summary="Create a customer",
         query=Nothing,
         body=CustomerDraft,
-        answer=Customer,
+        answer=ToldCustomer,
         status=201,
+        tells=lambda answer: answer.customer_id,
         act=create,
     ),
     Route(
@@ -143,7 +161,8 @@ ROUTES = (
         summary="Stop serving a customer",
         query=Nothing,
         body=Nothing,
-        answer=Customer,
+        answer=ToldCustomer,
+        tells=lambda answer: answer.customer_id,
         act=suspend,
     ),
     Route(
@@ -152,7 +171,8 @@ ROUTES = (
         summary="Serve a customer again",
         query=Nothing,
         body=Nothing,
-        answer=Customer,
+        answer=ToldCustomer,
+        tells=lambda answer: answer.customer_id,
         act=resume,
     ),
     Route(
@@ -164,6 +184,7 @@ ROUTES = (
         answer=IssuedKey,
         status=201,
         secret_prefix=KEY_PREFIX,
+        tells=lambda answer: answer.customer_id,
         act=issue_key,
     ),
     Route(
@@ -181,7 +202,8 @@ ROUTES = (
         summary="Revoke an API key",
         query=Nothing,
         body=Nothing,
-        answer=KeyView,
+        answer=RevokedKey,
+        tells=lambda answer: answer.customer_id,
         act=revoke_key,
     ),
 )

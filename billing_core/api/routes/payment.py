@@ -49,6 +49,12 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
 
 
+class ReceivedView(PaymentView, frozen=True, kw_only=True):
+    """A payment whose money was seen, and whether the gateway knows what follows: credit, or service again."""
+
+    applied: bool = False
+
+
 class ReceiptDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was seen on the bank's statement; received now where no instant is given."""
 
@@ -66,6 +72,10 @@ class WebhookApplied(msgspec.Struct, frozen=True, kw_only=True):
 def payment_view(payment: Payment) -> PaymentView:
     """What the world sees of a payment."""
     return msgspec.convert(payment, PaymentView, from_attributes=True)
+
+
+def _received(payment: Payment) -> ReceivedView:
+    return msgspec.convert(payment, ReceivedView, from_attributes=True)
 
 
 async def list_payments(tx: Transaction, call: Call[Nothing, PaymentFilter]) -> Page[PaymentView]:
@@ -93,22 +103,22 @@ def _receipt(draft: ReceiptDraft) -> Receipt:
     return Receipt(method=draft.method, reference=draft.reference, received_at=draft.received_at)
 
 
-async def receive_for_invoice(tx: Transaction, call: Call[ReceiptDraft, Nothing]) -> PaymentView:
+async def receive_for_invoice(tx: Transaction, call: Call[ReceiptDraft, Nothing]) -> ReceivedView:
     """Mark an invoice as paid by ACH or wire."""
     receipt, invoice_id = _receipt(call.body), call.path["invoice_id"]
     payment = await receive.mark_invoice_received(
         tx, tenant_id=call.tenant_id, invoice_id=invoice_id, receipt=receipt, now=call.now
     )
-    return payment_view(payment)
+    return _received(payment)
 
 
-async def receive_payment(tx: Transaction, call: Call[ReceiptDraft, Nothing]) -> PaymentView:
+async def receive_payment(tx: Transaction, call: Call[ReceiptDraft, Nothing]) -> ReceivedView:
     """Mark a payment that is waited for as received by ACH or wire."""
     receipt, payment_id = _receipt(call.body), call.path["payment_id"]
     payment = await receive.mark_received(
         tx, tenant_id=call.tenant_id, payment_id=payment_id, receipt=receipt, now=call.now
     )
-    return payment_view(payment)
+    return _received(payment)
 
 
 async def hear_stripe(call: Call[Nothing, Nothing]) -> WebhookApplied:
@@ -153,8 +163,9 @@ ROUTES = (
         summary="Mark a payment as received by ACH or wire",
         query=Nothing,
         body=ReceiptDraft,
-        answer=PaymentView,
+        answer=ReceivedView,
         status=201,
+        tells=lambda answer: answer.customer_id,
         act=receive_payment,
     ),
     Route(
@@ -163,8 +174,9 @@ ROUTES = (
         summary="Mark an invoice as paid by ACH or wire",
         query=Nothing,
         body=ReceiptDraft,
-        answer=PaymentView,
+        answer=ReceivedView,
         status=201,
+        tells=lambda answer: answer.customer_id,
         act=receive_for_invoice,
     ),
     FlowRoute(

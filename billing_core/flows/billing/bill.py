@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from billing_core.errors import Conflict
+from billing_core.flows.money import dun
 from billing_core.invoices.booked import transfers_of
 from billing_core.invoices.invoice import (
     Invoice,
@@ -145,6 +146,7 @@ async def void(tx: Transaction, *, tenant_id: str, invoice_id: str, now: datetim
     if transfer is not None:
         invariant(await ledger.book(tx, transfer), "an invoice is voided once")
     await invoices.void(tx, tenant_id=tenant_id, invoice_id=invoice_id, at=at)
+    await dun.lift(tx, tenant_id=tenant_id, customer_id=invoice.customer_id, now=now)
     return msgspec.structs.replace(invoice, state=following, voided_at=at)
 
 

@@ -1,8 +1,9 @@
 """Recognize: what was paid ahead becomes revenue as it is served.
 
 Prepaid credit becomes revenue when it burns: movements of paid grants are added up per customer and day, stretch by
-stretch of each shard's stream, and booked in the transaction that moves the shard's mark. What lapsed is breakage.
-Promotional credit is in no books. Fees become revenue day by day as their schedules say.
+stretch of each shard's stream, and booked in the transaction that moves the shard's mark; `revenue.burn` says how.
+What lapsed is breakage, what was drawn on an overdraft is owed until it is repaid. Promotional credit is in no
+books. Fees become revenue day by day as their schedules say.
 
 Worked example: a top-up of 25.00, of which 4.00 burned on 2 March and 21.00 lapsed on 1 June: burn 4.00 on 2 March,
 breakage 21.00 on 1 June, and nothing is owed any more.
@@ -16,11 +17,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from billing_core.ledger.account import REVENUE, Account
-from billing_core.ledger.booking import Cause, breakage, burn
-from billing_core.ledger.transfer import Transfer
+from billing_core.revenue.burn import booked
 from billing_core.revenue.schedule import earned
 from billing_core.store.billing import schedule as schedules
-from billing_core.store.billing.schedule import Burn, EarningTenant, Stretch
+from billing_core.store.billing.schedule import EarningTenant, Stretch
 from billing_core.store.database import Database, Transaction
 from billing_core.store.meter import plan_afresh
 from billing_core.store.money import ledger
@@ -103,23 +103,15 @@ def _lines(balances: Sequence[Balance], accounts: frozenset[Account] | set[Accou
 async def _burn(tx: Transaction, stretch: Stretch) -> int:
     """Book a stretch and move the mark behind it."""
     await plan_afresh(tx)
-    found = [_booked(stretch, one) for one in await schedules.burn_of(tx, stretch)]
-    transfers = [transfer for transfer in found if transfer is not None]
-    invariant(await ledger.book_all(tx, transfers) == len(transfers), "a stretch is booked once")
-    await schedules.mark_recognized(tx, stretch)
-    return len(transfers)
-
-
-def _booked(stretch: Stretch, one: Burn) -> Transfer | None:
     shard, _, _, until_ms, until_seq = stretch.bounds
-    cause = Cause(
-        tenant_id=one.tenant_id,
-        customer_id=one.customer_id,
-        currency=one.currency,
-        source=f"{shard}:{until_ms}-{until_seq}:{one.customer_id}:{one.currency}:{one.day.date().isoformat()}",
-        booked_at=one.day,
-    )
-    return (breakage if one.lapsed else burn)(cause, one.nanos)
+    burns = await schedules.burn_of(tx, stretch)
+    counted = await schedules.counted(tx, burns)
+    books = booked(burns, counted, source=f"{shard}:{until_ms}-{until_seq}")
+    written = await ledger.book_all(tx, books.transfers)
+    invariant(written == len(books.transfers), "a stretch is booked once")
+    await schedules.mark_recognized(tx, stretch)
+    await schedules.count(tx, books.counted)  # behind the mark: a flusher too takes the shard before its grants
+    return written
 
 
 async def _earn(db: Database, tenant: EarningTenant, *, now: datetime) -> int:

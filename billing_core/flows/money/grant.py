@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from billing_core.errors import NotFound
+from billing_core.errors import InvalidInput, NotFound, Unprocessable
 from billing_core.store import outbox
 from billing_core.store.database import Transaction
 from billing_core.store.money import grant as grants
 from billing_core.store.outbox import OutboxKind
 from billing_core.values.ids import new_id
-from billing_core.wallets.grant import GrantOrder, check_order, check_room
+from billing_core.values.money import is_currency
+from billing_core.wallets.grant import GrantOrder, check_lower, check_order, check_room
 
 
 async def issue(tx: Transaction, order: GrantOrder, *, now: datetime) -> str:
@@ -37,6 +38,43 @@ async def issue(tx: Transaction, order: GrantOrder, *, now: datetime) -> str:
         tx, OutboxKind.GRANT, tenant_id=order.tenant_id, customer_id=order.customer_id, subject=grant_id
     )
     return grant_id
+
+
+async def check_wallet(tx: Transaction, tenant_id: str, *, currency: str) -> None:
+    """Refuse a wallet in what is no currency and no unit of the tenant's catalog. Raises: InvalidInput."""
+    if not is_currency(currency) and not await grants.has_unit(tx, tenant_id, code=currency):
+        rule = f"{currency!r} is neither an ISO 4217 currency nor a unit that the catalog declares"
+        raise InvalidInput(rule, field="currency")
+
+
+async def check_names(tx: Transaction, order: GrantOrder) -> None:
+    """Refuse a wallet or a feature that the tenant's catalog does not know.
+
+    Asked when a grant is ordered, not when its money has come: a catalog may have changed meanwhile.
+
+    Raises: InvalidInput naming the field.
+    """
+    await check_wallet(tx, order.tenant_id, currency=order.currency)
+    missing = await grants.missing_features(tx, order.tenant_id, codes=order.features)
+    if missing:
+        raise InvalidInput(f"there is no metered feature {missing[0]!r}", field="features")
+
+
+async def lower(tx: Transaction, *, tenant_id: str, grant_id: str, limit_nanos: int) -> None:
+    """Give an overdraft a lower limit: nothing above it is drawn any more.
+
+    What is drawn above it already stays owed, and is not given back to the limit when it is repaid.
+
+    Raises: NotFound; InvalidInput or Unprocessable where it is no overdraft, is void, or would not be lowered.
+    """
+    row = await grants.by_id(tx, tenant_id=tenant_id, grant_id=grant_id)
+    if row is None:
+        raise NotFound(f"there is no grant {grant_id!r}", field="grant_id")
+    before_nanos = row.amount_nanos if row.lowered_nanos is None else row.lowered_nanos
+    check_lower(row.kind, limit_nanos=limit_nanos, before_nanos=before_nanos)
+    if not await grants.mark_lower(tx, tenant_id=tenant_id, grant_id=grant_id, limit_nanos=limit_nanos):
+        raise Unprocessable("it is void", field="grant_id")
+    await outbox.push(tx, OutboxKind.LAPSE, tenant_id=tenant_id, customer_id=row.customer_id, subject=grant_id)
 
 
 async def void(tx: Transaction, *, tenant_id: str, grant_id: str, now: datetime) -> bool:

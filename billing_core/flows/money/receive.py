@@ -2,7 +2,8 @@
 
 Money for an invoice pays it and clears the receivable; money for a top-up becomes a paid grant and a liability.
 The payment, the booking and the grant are written in one transaction under the payment's lock, so that two
-pieces of news of the same money (an answer, a webhook, an operator's mark) have one effect.
+pieces of news of the same money (an answer, a webhook, an operator's mark) have one effect. Where money for an
+invoice is given up, its customer is suspended in that transaction; where it came, a suspension may end in it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from billing_core.flows.money import dun
 from billing_core.flows.money.grant import issue
 from billing_core.invoices.invoice import InvoiceAct, state_after
 from billing_core.ledger.booking import Cause, payment_received, top_up_paid
@@ -34,7 +36,7 @@ from billing_core.store.setup.tenant import tenant_of
 from billing_core.values.ids import new_id
 from billing_core.values.invariant import invariant
 from billing_core.values.money import to_nanos
-from billing_core.wallets.grant import GrantKind, GrantOrder
+from billing_core.wallets.grant import GrantKind, GrantOrder, Price
 
 POLL_EVERY = timedelta(hours=6)
 """How often a charge that takes days is looked at, should no webhook come."""
@@ -65,6 +67,8 @@ async def hear(tx: Transaction, news: News, *, attempts: int, now: datetime) -> 
     await payments.save(tx, after)
     if after.state is PaymentState.SUCCEEDED and payment.state is not PaymentState.SUCCEEDED:
         await take_effect(tx, after, now=now)
+    if after.state is PaymentState.FAILED and payment.invoice_id is not None:
+        await dun.suspend(tx, tenant_id=payment.tenant_id, customer_id=payment.customer_id, now=now)
     return after
 
 
@@ -121,6 +125,7 @@ async def take_effect(tx: Transaction, payment: Payment, *, now: datetime) -> No
     nanos = to_nanos(payment.amount_minor, payment.currency)
     if payment.invoice_id is not None:
         await _pay(tx, payment, invoice_id=payment.invoice_id)
+        await dun.lift(tx, tenant_id=payment.tenant_id, customer_id=payment.customer_id, now=now)
         transfer = payment_received(cause, nanos)
     else:
         await issue(tx, grant_order(payment), now=now)
@@ -133,17 +138,26 @@ def grant_order(payment: Payment) -> GrantOrder:
     bought = payment.top_up or TopUp()
     came_at = payment.settled_at or payment.created_at
     too_late = bought.expires_at is not None and bought.expires_at <= came_at
+    paid_nanos = to_nanos(payment.amount_minor, payment.currency)
     return GrantOrder(
         tenant_id=payment.tenant_id,
         customer_id=payment.customer_id,
-        currency=payment.currency,
+        currency=bought.unit or payment.currency,
         kind=GrantKind.PAID,
-        amount_nanos=to_nanos(payment.amount_minor, payment.currency),
+        amount_nanos=bought.unit_nanos if bought.unit else paid_nanos,
         priority=bought.priority,
+        effective_at=_effective(bought, too_late=too_late),
         expires_at=None if too_late else bought.expires_at,
+        features=bought.features,
+        price=Price(currency=payment.currency, nanos=paid_nanos),
         payment_id=payment.payment_id,
         note=bought.note,
     )
+
+
+def _effective(bought: TopUp, *, too_late: bool) -> datetime | None:
+    """From when on the grant counts; at once where its whole time has passed."""
+    return None if too_late else bought.effective_at
 
 
 async def _receive(tx: Transaction, payment: Payment, *, receipt: Receipt, now: datetime, at: datetime) -> Payment:

@@ -13,6 +13,7 @@ import msgspec
 
 from billing_core.errors import IdempotencyConflict, InvalidInput, Unavailable, Unprocessable
 from billing_core.flows.money.collect import LEASE, attempt
+from billing_core.flows.money.grant import check_names
 from billing_core.flows.money.receive import grant_order, take_effect
 from billing_core.payments.payment import (
     Method,
@@ -35,7 +36,10 @@ from billing_core.wallets.grant import check_order, check_room
 
 
 class TopUpOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Money for a wallet. `request_key` names the request: the same name makes the same payment."""
+    """Money for a wallet. `request_key` names the request: the same name makes the same payment.
+
+    Currency and amount are those of the money; where `top_up` names a credit unit, that is the wallet's.
+    """
 
     tenant_id: str
     customer_id: str
@@ -110,8 +114,8 @@ async def _begin(tx: Transaction, order: TopUpOrder, *, now: datetime) -> _Begun
 
 def _again(known: Payment, order: TopUpOrder, *, instrument: Instrument) -> _Begun:
     """What a request that was made before is about: the same payment, resumed if its outcome is not known."""
-    wanted = (order.customer_id, order.currency, order.amount_minor, order.method)
-    if (known.customer_id, known.currency, known.amount_minor, known.method) != wanted:
+    wanted = (order.customer_id, order.currency, order.amount_minor, order.method, order.top_up)
+    if (known.customer_id, known.currency, known.amount_minor, known.method, known.top_up) != wanted:
         raise IdempotencyConflict("this request made another payment", field="Idempotency-Key")
     resumable = known.method is Method.STRIPE and known.state is PaymentState.PROCESSING
     return _Begun(payment=known, claim=_claim(known, instrument, resumed=True) if resumable else None)
@@ -127,8 +131,9 @@ async def _check(
     if wanted.expires_at != order.top_up.expires_at:
         raise InvalidInput("must lie in the future", field="expires_at")
     check_order(wanted, now=at)
+    await check_names(tx, wanted)
     standing = await grants.lock_standing(
-        tx, tenant_id=order.tenant_id, customer_id=order.customer_id, currency=order.currency
+        tx, tenant_id=order.tenant_id, customer_id=order.customer_id, currency=wanted.currency
     )
     check_room(wanted, standing_nanos=standing.standing_nanos if standing else 0)
     if order.method is Method.STRIPE and not (instrument.processor_customer and instrument.processor_method):

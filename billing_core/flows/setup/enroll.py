@@ -145,12 +145,18 @@ async def enroll_customer(tx: Transaction, tenant_id: str, *, draft: CustomerDra
     return added
 
 
-async def set_status(tx: Transaction, tenant_id: str, *, customer_id: str, status: Status) -> Customer:
-    """Suspend a customer or resume it; doing so twice changes nothing.
+async def set_suspended(
+    tx: Transaction, tenant_id: str, *, customer_id: str, suspended: bool, now: datetime
+) -> Customer:
+    """Suspend a customer by the operator's word, or take that word back; doing so twice changes nothing.
+
+    A customer whom dunning has suspended too is served again when it has paid.
 
     Raises: NotFound.
     """
-    customer = await customer_store.set_status(tx, tenant_id, customer_id=customer_id, status=status)
+    customer = await customer_store.set_suspended(
+        tx, tenant_id, customer_id=customer_id, suspended=suspended, now=now
+    )
     await push(tx, OutboxKind.SNAPSHOT, tenant_id=tenant_id, customer_id=customer_id)
     return customer
 

@@ -53,21 +53,33 @@ WHERE $1 = '' OR n.tenant_id = $1
 GROUP BY n.tenant_id
 HAVING count(i.number) <> n.last;
 
--- name: receivable_is_what_finalized_invoices_booked_and_nobody_paid
+-- name: receivable_is_what_unpaid_invoices_booked_and_overdrafts_have_drawn
 -- rows: many
 -- params: tenant_id text
--- Told in nanos alone: what the open invoices' own transfers put on the receivable is what stands there.
+-- Told in nanos alone: what the open invoices' own transfers put on the receivable is what stands there, with the share of
+-- the price that is drawn on overdrafts and not repaid, where recognition stands.
 WITH standing AS (
     SELECT tenant_id, customer_id, currency, sum(nanos) AS nanos FROM ledger_entry
     WHERE account = 'accounts_receivable' AND ($1 = '' OR tenant_id = $1) GROUP BY tenant_id, customer_id, currency
-), owed AS (
-    SELECT e.tenant_id, e.customer_id, e.currency, sum(e.nanos) AS nanos
+), drawn AS (
+    SELECT m.tenant_id, m.grant_id, sum(m.nanos) AS nanos
+    FROM movement m JOIN shard s USING (shard)
+    WHERE m.kind <> 'lapse' AND (m.stream_ms, m.stream_seq) <= (s.recognized_ms, s.recognized_seq)
+      AND ($1 = '' OR m.tenant_id = $1)
+    GROUP BY m.tenant_id, m.grant_id
+), owing AS (
+    SELECT e.tenant_id, e.customer_id, e.currency, e.nanos
     FROM invoice i
     JOIN ledger_transfer t ON t.tenant_id = i.tenant_id AND t.source = i.invoice_id
         AND t.kind IN ('fee_billed', 'usage_billed', 'usage_corrected')
     JOIN ledger_entry e ON e.tenant_id = t.tenant_id AND e.transfer_id = t.transfer_id AND e.account = 'accounts_receivable'
     WHERE i.state = 'finalized' AND ($1 = '' OR i.tenant_id = $1)
-    GROUP BY e.tenant_id, e.customer_id, e.currency
+    UNION ALL
+    SELECT g.tenant_id, g.customer_id, g.price_currency, div(g.price_nanos * d.nanos, g.amount_nanos)
+    FROM credit_grant g JOIN drawn d USING (tenant_id, grant_id)
+    WHERE g.kind = 'overdraft'
+), owed AS (
+    SELECT tenant_id, customer_id, currency, sum(nanos) AS nanos FROM owing GROUP BY tenant_id, customer_id, currency
 )
 SELECT tenant_id, customer_id, 'accounts_receivable' AS subject, currency,
     (coalesce(s.nanos, 0) - coalesce(o.nanos, 0))::bigint AS difference_nanos
@@ -107,6 +119,14 @@ SELECT p.tenant_id, p.customer_id, p.payment_id AS subject, p.currency, p.amount
 FROM payment p LEFT JOIN ledger_transfer t
     ON t.tenant_id = p.tenant_id AND t.source = p.payment_id AND t.kind IN ('payment_received', 'top_up_paid')
 WHERE (p.state = 'succeeded') <> (t.transfer_id IS NOT NULL) AND ($1 = '' OR p.tenant_id = $1);
+
+-- name: who_is_suspended_by_dunning_has_not_paid
+-- rows: many
+-- params: tenant_id text
+SELECT c.tenant_id, c.customer_id, 'dunning' AS subject, '' AS currency, 0::bigint AS difference_nanos
+FROM customer c
+WHERE c.dunning_suspended_at IS NOT NULL AND ($1 = '' OR c.tenant_id = $1) AND NOT EXISTS (
+    SELECT FROM invoice i WHERE i.tenant_id = c.tenant_id AND i.customer_id = c.customer_id AND i.state = 'finalized');
 
 -- name: a_top_up_that_succeeded_has_its_grant
 -- rows: many

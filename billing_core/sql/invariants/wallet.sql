@@ -20,6 +20,17 @@ WHERE $1 = '' OR g.tenant_id = $1
 GROUP BY g.tenant_id, g.grant_id
 HAVING g.lapsed_nanos <> coalesce(sum(m.nanos), 0);
 
+-- name: a_repayment_moves_as_much_back_as_it_takes
+-- rows: many
+-- params: tenant_id text
+-- Out of paid grants, and back onto overdrafts that were drawn.
+SELECT m.tenant_id, min(m.customer_id) AS customer_id, min(m.event_id) AS subject, min(m.currency) AS currency,
+       sum(m.nanos)::bigint AS difference_nanos
+FROM movement m JOIN credit_grant g USING (tenant_id, grant_id)
+WHERE m.kind = 'repay' AND ($1 = '' OR m.tenant_id = $1)
+GROUP BY m.tenant_id, m.shard, m.stream_ms, m.stream_seq
+HAVING sum(m.nanos) <> 0 OR bool_or(g.kind <> CASE WHEN m.nanos > 0 THEN 'paid' ELSE 'overdraft' END);
+
 -- name: movements_are_of_their_customers_grant
 -- rows: many
 -- params: tenant_id text
@@ -40,7 +51,7 @@ WITH charged AS (
 ), moved AS (
     SELECT shard, stream_ms, stream_seq, min(tenant_id) AS tenant_id, min(customer_id) AS customer_id,
            min(event_id) AS event_id, min(currency) AS currency, sum(nanos) AS nanos
-    FROM movement WHERE kind <> 'lapse' AND ($1 = '' OR tenant_id = $1)
+    FROM movement WHERE kind IN ('debit', 'settle') AND ($1 = '' OR tenant_id = $1)
     GROUP BY shard, stream_ms, stream_seq
 )
 SELECT coalesce(c.tenant_id, m.tenant_id) AS tenant_id, coalesce(c.customer_id, m.customer_id) AS customer_id,

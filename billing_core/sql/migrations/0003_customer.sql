@@ -1,11 +1,14 @@
--- Who is billed, and which keys speak for them.
+-- Who is billed, and which keys speak for them. A customer is suspended while any cause of it stands.
 
 CREATE TABLE customer (
     tenant_id              text NOT NULL REFERENCES tenant,
     customer_id            text NOT NULL,
     name                   text NOT NULL,
     time_zone              text NOT NULL DEFAULT 'UTC',
-    status                 text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
+    operator_suspended_at  timestamptz,
+    dunning_suspended_at   timestamptz,
+    status                 text NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN operator_suspended_at IS NULL AND dunning_suspended_at IS NULL THEN 'active' ELSE 'suspended' END) STORED,
     collection             text NOT NULL DEFAULT 'offline' CHECK (collection IN ('stripe', 'offline')),
     payment_terms_days     integer NOT NULL DEFAULT 30 CHECK (payment_terms_days BETWEEN 0 AND 365),
     stripe_customer        text NOT NULL DEFAULT '',

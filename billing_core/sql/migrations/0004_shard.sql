@@ -38,6 +38,7 @@ CREATE TABLE outbox (
     retry_at     timestamptz NOT NULL DEFAULT '-infinity'
 );
 CREATE INDEX outbox_by_turn ON outbox (retry_at, outbox_id);
+CREATE INDEX outbox_by_customer ON outbox (customer_id, tenant_id);
 
 CREATE FUNCTION tell_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

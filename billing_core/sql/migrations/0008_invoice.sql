@@ -38,6 +38,7 @@ CREATE TABLE invoice (
 CREATE UNIQUE INDEX "a period is billed once" ON invoice (subscription_id, tenant_id, period_end_at, reason) WHERE state <> 'void';
 CREATE INDEX invoice_by_customer ON invoice (customer_id, tenant_id, created_at);
 CREATE INDEX invoice_by_subscription ON invoice (subscription_id, tenant_id, period_start_at);
+CREATE INDEX invoice_unpaid ON invoice (due_at) WHERE state = 'finalized';
 CREATE INDEX invoice_by_state ON invoice (state) WHERE state IN ('draft', 'finalized');
 
 CREATE TABLE invoice_line (
@@ -61,12 +62,17 @@ CREATE TABLE invoice_line (
     event_count      bigint NOT NULL DEFAULT 0,
     unreadable_count bigint NOT NULL DEFAULT 0,
     event_digest     text NOT NULL DEFAULT '',
+    wallet           text NOT NULL DEFAULT '',
+    wallet_nanos     bigint NOT NULL DEFAULT 0,
+    unpaid_nanos     bigint NOT NULL DEFAULT 0,
     earlier          jsonb,
     PRIMARY KEY (tenant_id, invoice_id, line_no),
     FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice,
     CONSTRAINT "a service takes time" CHECK (service_start_at < service_end_at),
     CONSTRAINT "a correction says what was billed before" CHECK ((kind = 'correction') = (earlier IS NOT NULL)),
-    CONSTRAINT "only a correction gives back" CHECK (kind = 'correction' OR amount_minor >= prepaid_minor)
+    CONSTRAINT "only a correction gives back" CHECK (kind = 'correction' OR amount_minor >= prepaid_minor),
+    CONSTRAINT "what another wallet paid is no money of this invoice"
+        CHECK (wallet = '' AND wallet_nanos = 0 AND unpaid_nanos = 0 OR wallet <> '' AND amount_minor = 0 AND prepaid_minor = 0)
 );
 
 -- What came late: rows that were written after a period's cut but belong before its end. Blocks of punctual rows never

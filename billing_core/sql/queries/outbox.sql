@@ -20,6 +20,22 @@ ORDER BY retry_at, outbox_id
 LIMIT $1
 FOR UPDATE SKIP LOCKED;
 
+-- name: outbox_take_of_customer
+-- rows: many
+-- params: tenant_id text, customer_id text
+-- What a relay has taken is waited for: where it was told meanwhile, it is not here any more.
+SELECT outbox_id, kind, tenant_id, customer_id, subject
+FROM outbox
+WHERE tenant_id = $1 AND customer_id = $2
+ORDER BY outbox_id
+FOR UPDATE;
+
+-- name: patience
+-- rows: one
+-- params: lock_timeout text
+-- How long this transaction waits for a lock.
+SELECT set_config('lock_timeout', $1, true) AS lock_timeout;
+
 -- name: outbox_delete
 -- rows: none
 -- params: outbox_ids bigint[]

@@ -109,11 +109,13 @@ SELECT tenant_id, customer_id FROM customer WHERE shard = ANY ($1) ORDER BY tena
 -- name: grants_of_shards
 -- rows: many
 -- params: shards integer[]
--- All that may still hold something, and those that were perhaps applied without anybody having noted it.
+-- All that may still hold something, overdrafts that are to be repaid, and those that were perhaps applied without anybody
+-- having noted it.
 SELECT g.grant_id, g.tenant_id, g.customer_id, g.currency, g.kind, g.amount_nanos, g.spent_nanos, g.lapsed_nanos,
-       g.priority, g.effective_at, g.expires_at, g.payment_id, g.note, g.created_at, g.applied_at, g.voided_at, g.ended_at
+       g.priority, g.effective_at, g.expires_at, g.features, g.price_nanos, g.price_currency, g.lowered_nanos, g.payment_id,
+       g.note, g.created_at, g.applied_at, g.voided_at, g.ended_at
 FROM customer c JOIN credit_grant g USING (tenant_id, customer_id)
-WHERE c.shard = ANY ($1) AND (g.ended_at IS NULL OR g.applied_at IS NULL)
+WHERE c.shard = ANY ($1) AND (g.ended_at IS NULL OR g.applied_at IS NULL OR (g.kind = 'overdraft' AND g.spent_nanos > 0))
 ORDER BY g.tenant_id, g.grant_id;
 
 -- name: units_used_since

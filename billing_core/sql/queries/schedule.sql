@@ -46,15 +46,34 @@ WHERE (recognized_ms, recognized_seq) < (watermark_ms, watermark_seq) AND recogn
 -- name: burn_of_stretch
 -- rows: many
 -- params: shard integer, after_ms bigint, after_seq bigint, until_ms bigint, until_seq bigint
--- What left paid grants within a stretch of the stream, per customer, currency and date of the customer.
-SELECT m.tenant_id, m.customer_id, m.currency, m.kind = 'lapse' AS lapsed,
-    ((m.event_at AT TIME ZONE c.time_zone)::date::timestamp AT TIME ZONE 'UTC') AS day, sum(m.nanos)::bigint AS nanos
+-- What left grants that money pays for within a stretch of the stream, per customer and date of the customer. A grant that
+-- costs what it is needs no counting of its own; each other one is told apart, with its price. Limits that lapse undrawn
+-- are nothing to anybody.
+SELECT m.tenant_id, m.customer_id, g.price_currency AS currency, g.kind = 'overdraft' AS overdrawn,
+    CASE WHEN g.price_nanos = g.amount_nanos THEN '' ELSE g.grant_id END AS grant_id,
+    ((m.event_at AT TIME ZONE c.time_zone)::date::timestamp AT TIME ZONE 'UTC') AS day,
+    CASE WHEN m.kind IN ('lapse', 'repay') THEN m.kind ELSE 'burn' END AS act, sum(m.nanos)::bigint AS nanos
 FROM movement m
-JOIN credit_grant g ON g.tenant_id = m.tenant_id AND g.grant_id = m.grant_id AND g.kind = 'paid' AND g.payment_id IS NOT NULL
+JOIN credit_grant g ON g.tenant_id = m.tenant_id AND g.grant_id = m.grant_id
+    AND (g.payment_id IS NOT NULL OR (g.kind = 'overdraft' AND m.kind <> 'lapse'))
 JOIN customer c ON c.tenant_id = m.tenant_id AND c.customer_id = m.customer_id
 WHERE m.shard = $1 AND (m.stream_ms, m.stream_seq) > ($2, $3) AND (m.stream_ms, m.stream_seq) <= ($4, $5)
-GROUP BY 1, 2, 3, 4, 5
-ORDER BY 1, 2, 3, 4, 5;
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+ORDER BY 1, 2, 3, 4, 5, 6, 7;
+
+-- name: grants_booked
+-- rows: many
+-- params: tenant_ids text[], grant_ids text[]
+SELECT g.tenant_id, g.grant_id, g.amount_nanos, g.price_nanos, g.booked_nanos
+FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, grant_id) JOIN credit_grant g USING (tenant_id, grant_id)
+ORDER BY g.tenant_id, g.grant_id;
+
+-- name: grants_book
+-- rows: none
+-- params: tenant_ids text[], grant_ids text[], booked_nanos bigint[]
+UPDATE credit_grant g SET booked_nanos = told.booked
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS told (tenant_id, grant_id, booked)
+WHERE g.tenant_id = told.tenant_id AND g.grant_id = told.grant_id;
 
 -- name: shard_recognize
 -- rows: none

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from billing_core.revenue.burn import Burn, Counted
 from billing_core.revenue.schedule import Schedule
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
@@ -38,17 +39,6 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     def bounds(self) -> tuple[int, int, int, int, int]:
         """Shard, mark and watermark."""
         return (self.shard, self.recognized_ms, self.recognized_seq, self.watermark_ms, self.watermark_seq)
-
-
-class Burn(msgspec.Struct, frozen=True, kw_only=True):
-    """Paid credit of one customer that was used, or lapsed, on one date."""
-
-    tenant_id: str
-    customer_id: str
-    currency: str
-    lapsed: bool
-    day: datetime
-    nanos: int
 
 
 async def insert_all(tx: Transaction, schedules: Sequence[Schedule]) -> None:
@@ -93,8 +83,23 @@ async def stretches(tx: Transaction, *, recognized_before_ms: int) -> list[Stret
 
 
 async def burn_of(tx: Transaction, stretch: Stretch) -> list[Burn]:
-    """What left paid grants within the stretch."""
+    """What left grants that money pays for within the stretch."""
     return await tx.many(Q["burn_of_stretch"], Burn, *stretch.bounds)
+
+
+async def counted(tx: Transaction, burns: Sequence[Burn]) -> list[Counted]:
+    """How far the grants that are told apart in these are booked."""
+    names = sorted({(one.tenant_id, one.grant_id) for one in burns if one.grant_id})
+    if not names:
+        return []
+    return await tx.many(Q["grants_booked"], Counted, [name[0] for name in names], [name[1] for name in names])
+
+
+async def count(tx: Transaction, grants: Sequence[Counted]) -> None:
+    """Write how far these grants are booked; the mark of their shard is moved, so nobody else writes it."""
+    if grants:
+        columns = ([one.tenant_id for one in grants], [one.grant_id for one in grants])
+        await tx.exactly(len(grants), Q["grants_book"], *columns, [one.booked_nanos for one in grants])
 
 
 async def mark_recognized(tx: Transaction, stretch: Stretch) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
-from billing_core.wallets.grant import GrantKind, GrantOrder
+from billing_core.wallets.grant import GrantKind, GrantOrder, Price
 
 
 class GrantRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,25 @@ class GrantRow(msgspec.Struct, frozen=True, kw_only=True):
     applied_at: datetime | None
     voided_at: datetime | None
     ended_at: datetime | None
+    features: tuple[str, ...] = ()
+    price_nanos: int | None = None
+    price_currency: str | None = None
+    lowered_nanos: int | None = None
+
+    @property
+    def price(self) -> Price | None:
+        """What the whole of it costs; None where nobody pays for it."""
+        if self.price_nanos is None or self.price_currency is None:
+            return None
+        return Price(currency=self.price_currency, nanos=self.price_nanos)
+
+
+class _Declared(msgspec.Struct, frozen=True, kw_only=True):
+    is_there: bool
+
+
+class _Code(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
 
 
 class GrantName(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +85,7 @@ async def lock_standing(tx: Transaction, *, tenant_id: str, customer_id: str, cu
 
 async def insert(tx: Transaction, order: GrantOrder, *, grant_id: str, created_at: datetime) -> None:
     """Write a grant that passed its rules."""
+    cost = order.cost
     await tx.run(
         Q["grant_insert"],
         grant_id,
@@ -77,6 +97,9 @@ async def insert(tx: Transaction, order: GrantOrder, *, grant_id: str, created_a
         order.priority,
         order.effective_at or created_at,
         order.expires_at,
+        list(order.features),
+        None if cost is None else cost.nanos,
+        None if cost is None else cost.currency,
         order.payment_id,
         order.note,
         created_at,
@@ -108,8 +131,26 @@ async def mark_void(tx: Transaction, *, tenant_id: str, grant_id: str, at: datet
     return await tx.run(Q["grant_void"], tenant_id, grant_id, at) == 1
 
 
+async def mark_lower(tx: Transaction, *, tenant_id: str, grant_id: str, limit_nanos: int) -> bool:
+    """Note the new limit of an overdraft; False where it is void."""
+    return await tx.run(Q["grant_lower"], tenant_id, grant_id, limit_nanos) == 1
+
+
+async def has_unit(tx: Transaction, tenant_id: str, *, code: str) -> bool:
+    """Whether the tenant's catalog declares the credit unit."""
+    return (await tx.one(Q["unit_is_declared"], _Declared, tenant_id, code)).is_there
+
+
+async def missing_features(tx: Transaction, tenant_id: str, *, codes: Sequence[str]) -> list[str]:
+    """Those of the codes that are no metered feature of the tenant."""
+    return [row.code for row in await tx.many(Q["features_missing"], _Code, tenant_id, list(codes))]
+
+
 async def take_lapsing(tx: Transaction, *, now: datetime, retry_ms: int, most: int) -> list[GrantName]:
-    """Expired or voided grants that still hold something and were not asked for in the last `retry_ms`."""
+    """Grants that still hold what they must not, and were not asked for in the last `retry_ms`.
+
+    That is all of an expired or voided one, and what an overdraft has above its new limit.
+    """
     return await tx.many(Q["grants_lapse"], GrantName, now, retry_ms, most)
 
 

@@ -102,6 +102,7 @@ class Plane:
         self.root = self.caller(ROOT_TOKEN)
         self.ours = self.theirs = self.nobody = self.caller("")
         self.url = ""
+        self.redis: Any = None
 
     def caller(self, token: str) -> Caller:
         return Caller(self._client, token)
@@ -188,6 +189,7 @@ async def plane(database: Database, redis_url: str, double_port: int) -> AsyncIt
         host, port = runner.addresses[0][:2]
         async with ClientSession(f"http://{host}:{port}") as session:
             made = Plane(session, database, clock)
+            made.redis = client
             made.url = f"http://{host}:{port}"
             made.ours = await made.found("ours", sandbox=True)
             made.theirs = await made.found("theirs", sandbox=True)

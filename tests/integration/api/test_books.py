@@ -42,14 +42,15 @@ async def test_revenue_is_told_by_month_account_and_customer(plane: Plane, acme:
 
 
 async def test_wallets_are_proved_against_postgres(plane: Plane, acme: None) -> None:
-    """Credit that has not reached Redis is pending; others see nothing of it."""
+    """Credit is in the wallet when the top-up is answered; others see nothing of it."""
     proof = await plane.ours.post("/v1/reconcile")
     assert proof.status == 200
-    shown = {name: proof.body[name] for name in ("grants", "granted_nanos", "pending_nanos", "difference_nanos")}
-    assert shown == {
+    names = ("grants", "granted_nanos", "remaining_nanos", "pending_nanos", "difference_nanos")
+    assert {name: proof.body[name] for name in names} == {
         "grants": 1,
         "granted_nanos": 25_000_000_000,
-        "pending_nanos": 25_000_000_000,
+        "remaining_nanos": 25_000_000_000,
+        "pending_nanos": 0,
         "difference_nanos": 0,
     }
     assert proof.body["findings"] == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from billing_core.contract.keys import KeyRecord, Role, digest_of
+from billing_core.contract.keys import KeyRecord, Role, api_key_name, customer_keys, digest_of
 from billing_core.store.projection import credentials
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ ACME = {
     "stripe_customer": "",
     "stripe_payment_method": "",
     "created_at": "2026-03-01T12:00:00Z",
+    "operator_suspended_at": None,
+    "dunning_suspended_at": None,
 }
+
+
+async def status_at_the_gate(plane: Plane) -> str | None:
+    """What the gateway's snapshot of acme says."""
+    return await plane.redis.hget(customer_keys("ours", "acme").snapshot, "st")
 
 
 async def test_a_customer_is_created_once_and_the_gateway_is_told(plane: Plane) -> None:
@@ -28,10 +36,10 @@ async def test_a_customer_is_created_once_and_the_gateway_is_told(plane: Plane) 
     made = await plane.ours.post(
         "/v1/customers", {"customer_id": "acme", "name": "Acme", "time_zone": "Europe/Berlin"}
     )
-    assert (made.status, made.body) == (201, ACME)
+    assert (made.status, made.body) == (201, {**ACME, "applied": True})
     assert (await plane.ours.get("/v1/customers/acme")).body == ACME
-    told = await plane.rows("SELECT tenant_id, customer_id FROM outbox WHERE kind = 'snapshot'")
-    assert told == [{"tenant_id": "ours", "customer_id": "acme"}]
+    assert await status_at_the_gate(plane) == b"active"
+    assert await plane.value("SELECT count(*) FROM outbox WHERE customer_id = 'acme'") == 0
     before = await plane.count()
     again = await plane.ours.post("/v1/customers", {"customer_id": "acme"})
     assert (again.status, again.body["code"], again.body["field"]) == (409, "conflict", "customer_id")
@@ -55,12 +63,42 @@ async def test_stripe_collects_only_from_a_known_payment_method(plane: Plane) ->
 
 
 async def test_a_customer_is_suspended_and_resumed(plane: Plane) -> None:
-    """Each change, and each repetition, has the snapshot made anew."""
+    """The gateway knows before the answer comes; twice is once, and the first instant stays."""
     await plane.ours.post("/v1/customers", {"customer_id": "acme"})
-    for act, status in (("suspend", "suspended"), ("suspend", "suspended"), ("resume", "active")):
+    for act, status, since in (
+        ("suspend", "suspended", "2026-03-01T12:00:00Z"),
+        ("suspend", "suspended", "2026-03-01T12:00:00Z"),
+        ("resume", "active", None),
+    ):
         answer = await plane.ours.post(f"/v1/customers/acme/{act}")
-        assert (answer.status, answer.body["status"]) == (200, status)
-    assert await plane.value("SELECT count(*) FROM outbox WHERE kind = 'snapshot'") == 4
+        assert (answer.status, answer.body["status"], answer.body["applied"]) == (200, status, True)
+        assert answer.body["operator_suspended_at"] == since
+        assert await status_at_the_gate(plane) == status.encode()
+        plane.clock.move(timedelta(minutes=1))
+
+
+async def test_dunning_and_the_operator_suspend_each_for_itself(plane: Plane) -> None:
+    """Resuming lifts the operator's word only; the other cause is shown."""
+    await plane.ours.post("/v1/customers", {"customer_id": "acme"})
+    await plane.ours.post("/v1/customers/acme/suspend")
+    await plane.value("UPDATE customer SET dunning_suspended_at = '2026-02-01T00:00:00Z'")
+    resumed = (await plane.ours.post("/v1/customers/acme/resume")).body
+    assert (resumed["status"], resumed["operator_suspended_at"]) == ("suspended", None)
+    assert resumed["dunning_suspended_at"] == "2026-02-01T00:00:00Z"
+
+
+async def test_what_redis_does_not_hear_is_done_all_the_same(plane: Plane) -> None:
+    """The answer says that it has not reached the gateway; the relay will bring it, and a retry says so."""
+    await plane.ours.post("/v1/customers", {"customer_id": "acme"})
+    epoch = customer_keys("ours", "acme").epoch
+    kept = await plane.redis.getdel(epoch)
+    given = await plane.ours.post("/v1/customers/acme/wallets/USD/grants", {"amount": "1"}, key="g")
+    assert (given.status, given.body["applied"]) == (201, False)
+    assert await plane.value("SELECT count(*) FROM outbox WHERE customer_id = 'acme'") == 1
+    await plane.redis.set(epoch, kept)
+    again = await plane.ours.post("/v1/customers/acme/wallets/USD/grants", {"amount": "1"}, key="g")
+    assert again.body == {**given.body, "applied": True}
+    assert await plane.value("SELECT count(*) FROM outbox WHERE customer_id = 'acme'") == 0
 
 
 async def test_customers_are_listed_page_by_page(plane: Plane) -> None:
@@ -81,6 +119,8 @@ async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
     assert made.status == 201
     secret = made.body["key"]
     assert secret.startswith("tgk_")
+    assert made.body["applied"]
+    assert await plane.redis.exists(api_key_name(digest_of(secret))) == 1
     assert made.body["hint"] == secret[-4:]
     async with plane.database.transaction() as tx:
         record = KeyRecord(
@@ -96,7 +136,8 @@ async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
     assert (await plane.ours.delete(path)).body == first.body
     async with plane.database.transaction() as tx:
         assert await credentials(tx, [digest_of(secret)]) == {digest_of(secret): None}
-    assert await plane.value("SELECT count(*) FROM outbox WHERE subject = $1", digest_of(secret)) == 3
+    assert first.body["applied"]
+    assert await plane.redis.exists(api_key_name(digest_of(secret))) == 0
 
 
 async def test_an_operator_token_is_a_credential_of_the_gateway_too(plane: Plane) -> None:

@@ -111,6 +111,7 @@ def _url(route: AnyRoute, name: str, query: str = "") -> str:
         "token_id",
         "customer_id",
         "key_id",
+        "grant_id",
         "subscription_id",
         "invoice_id",
         "line_no",

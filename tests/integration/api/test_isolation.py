@@ -37,6 +37,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/customers": {"customer_id": "c_theirs", "name": "home"},
     "POST /v1/subscriptions": {"customer_id": "c_theirs", "plan": "p_theirs"},
     "POST /v1/customers/{customer_id}/wallets/{currency}/grants": {"amount": "1"},
+    "POST /v1/customers/{customer_id}/grants/{grant_id}/lower": {"amount": "1"},
     "POST /v1/customers/{customer_id}/wallets/{currency}/top-ups": {
         "amount": "1",
         "method": "wire",
@@ -70,7 +71,8 @@ async def names(plane: Plane) -> dict[str, str]:
     await theirs.put("/v1/catalog", CATALOG)
     await theirs.post("/v1/customers", {"customer_id": "c_theirs", "name": "n_theirs"})
     key = (await theirs.post("/v1/customers/c_theirs/keys", {"label": "l_theirs"})).body
-    await theirs.post("/v1/customers/c_theirs/wallets/USD/grants", {"amount": "5", "note": "g_theirs"}, key="g")
+    gift = {"amount": "5", "note": "g_theirs"}
+    grant = (await theirs.post("/v1/customers/c_theirs/wallets/USD/grants", gift, key="g")).body
     subscription = (await theirs.post("/v1/subscriptions", {"customer_id": "c_theirs", "plan": "p_theirs"})).body
     invoice = (await theirs.get("/v1/invoices")).body["items"][0]
     payment = (await theirs.get("/v1/payments")).body["items"][0]
@@ -80,6 +82,7 @@ async def names(plane: Plane) -> dict[str, str]:
         "token_id": token["token_id"],
         "customer_id": "c_theirs",
         "key_id": key["key_id"],
+        "grant_id": grant["grant_id"],
         "subscription_id": subscription["subscription_id"],
         "invoice_id": invoice["invoice_id"],
         "payment_id": payment["payment_id"],

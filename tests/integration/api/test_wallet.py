@@ -29,10 +29,14 @@ async def test_promotional_credit_stands_in_the_wallet(plane: Plane) -> None:
         "priority": 3,
         "effective_at": "2026-03-01T12:00:00Z",
         "expires_at": "2026-03-31T22:00:00Z",
+        "features": [],
+        "price": None,
+        "lowered_nanos": None,
         "payment_id": None,
         "note": "welcome",
         "created_at": "2026-03-01T12:00:00Z",
         "voided_at": None,
+        "applied": True,
     }
     later = {"amount": "1", "effective_at": "2026-05-01T00:00:00Z"}
     assert (await plane.ours.post(GRANTS, later, key="g-2")).status == 201

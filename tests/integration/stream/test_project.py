@@ -53,7 +53,7 @@ async def test_a_relay_that_dies_before_its_commit_leaves_the_rows(works: Works)
     with pytest.raises(ZeroDivisionError):
         await _tell_and_die(works)
     version = int(await works.valkey.hget(customer_keys("t", "c").snapshot, "v"))
-    await works.raw.execute("UPDATE customer SET status = 'suspended'")
+    await works.raw.execute("UPDATE customer SET operator_suspended_at = now()")
     assert await works.project() == 1
     assert int(await works.valkey.hget(customer_keys("t", "c").snapshot, "v")) > version
     assert (await works.consume("c", 1))[0] == b"suspended"

@@ -21,7 +21,7 @@ GOOD = GrantOrder(
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"currency": "XXQ"}, "currency"),
+        ({"currency": "xxq"}, "currency"),
         ({"amount_nanos": 0}, "amount"),
         ({"amount_nanos": -1}, "amount"),
         ({"amount_nanos": MAX_EXACT + 1}, "amount"),
