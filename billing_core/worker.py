@@ -8,7 +8,7 @@ A process has one or more roles, and any number of processes may have the same o
     flush    brings usage from Redis to Postgres, lane by lane
 
 Each role is a loop that does not end. A server that is away, or a failure that has a name, makes it begin again
-after a pause that grows to a few seconds, and is counted. Anything else that breaks, a broken law above all, ends
+after a pause that grows to a second, and is counted. Anything else that breaks, a broken law above all, ends
 the whole process with its traceback: whoever supervises it starts a whole one, and what was not committed has not
 happened.
 """
@@ -75,7 +75,8 @@ FATAL: Final = (InvariantBroken, ConfigurationError)
 ROLES: Final = frozenset({"api", "relay", "cycle", "flush"})
 _CYCLE_LOCK: Final = 7_265_110
 _FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 3.0
+_LONGEST_PAUSE_S: Final = 1.0
+_SETTLED_S: Final = 3.0
 _ROWS_AT_ONCE: Final = 100
 _LOOK_S: Final = 1.0
 _STOP_S: Final = 10.0
@@ -127,7 +128,7 @@ class Worker:
                 if words != said:
                     sys.stderr.write(f"{words}; trying again\n")
                     said = words
-            if asyncio.get_running_loop().time() - began_s > _LONGEST_PAUSE_S:
+            if asyncio.get_running_loop().time() - began_s > _SETTLED_S:
                 pause_s, said = _FIRST_PAUSE_S, ""
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -24,6 +24,7 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 CONNECTION_FAILURES = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server that died has said so, and its socket is not closed yet
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

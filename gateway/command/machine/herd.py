@@ -22,7 +22,7 @@ from gateway.command.embedded.process import Child
 
 _FIRST_PAUSE_MS: Final = 100
 _LONGEST_PAUSE_MS: Final = 5_000
-_SETTLED_MS: Final = 30_000  # who lived so long did not die of how it was started
+_SETTLED_MS: Final = 10_000  # who lived so long did not die of how it was started
 _BREATH_MS: Final = 1_000
 
 
