@@ -8,6 +8,10 @@ A usage line of a prepaid price also says how much of it came out of the wallet:
 events, never more than the line. Where the wallet was short when a hold was settled, or an event did not pass the
 gate, the rest is due.
 
+A prepaid price in another currency than the plan's, or in a credit unit, is paid out of its own wallet or not at
+all. Its line shows the quantity, what that wallet paid (`wallet_nanos`) and what it could not pay (`unpaid_nanos`),
+and has no amount: nothing of it ever becomes due, because nobody agreed what a missing credit costs in money.
+
 Worked example: 22_361_870 tokens at 2.50 a million are 55_904_675_000 nanos: 55.90 USD. The gate charged them all:
 prepaid 55.90, due nothing.
 """
@@ -78,6 +82,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_count: int = 0
     event_digest: str = ""
     earlier: Earlier | None = None
+    wallet: str = ""
+    wallet_nanos: int = 0
+    unpaid_nanos: int = 0
 
     @property
     def due_minor(self) -> int:
@@ -120,12 +127,39 @@ def fee_line(version: PlanVersion, service: Period, *, share: Fraction) -> Line 
 
 
 def period_lines(rated: Rated, readings: Mapping[str, Sequence[MeterReading]]) -> list[Line]:
-    """The usage lines of a closed period in the order of the plan's prices; `readings` by the meter's code."""
+    """The usage lines of a closed period in the order of the plan's prices; `readings` by their names."""
     return [
         line
         for price in rated.version.terms.plan.prices
-        for line in price_lines(rated, price, readings=readings.get(price.meter, ()))
+        for line in price_lines(
+            rated, price, readings=readings.get(reading_name(price.meter, wallet_of(rated.version, price)), ())
+        )
     ]
+
+
+def reading_name(meter_code: str, wallet: str) -> str:
+    """How a meter's readings are called: by its code, and the wallet where events are told apart by it."""
+    return f"{meter_code}@{wallet}" if wallet else meter_code
+
+
+def wallets_of(version: PlanVersion, price: Price) -> tuple[str, ...]:
+    """The wallets by which a price's events are told apart; none where one wallet, the plan's own, pays for all.
+
+    The plan's own currency comes first: what no wallet was asked for is due in money where the plan has a price.
+    """
+    if price.pay is not Pay.PREPAID:
+        return ()
+    plan = version.terms.plan
+    named = [
+        one.currency or plan.currency for one in plan.prices if one.pay is Pay.PREPAID and one.meter == price.meter
+    ]
+    apart = dict.fromkeys(sorted(named, key=lambda code: code != plan.currency))
+    return () if set(apart) == {plan.currency} else tuple(apart)
+
+
+def wallet_of(version: PlanVersion, price: Price) -> str:
+    """The wallet whose events the price counts; "" for all events of its meter."""
+    return (price.currency or version.terms.plan.currency) if wallets_of(version, price) else ""
 
 
 def price_lines(rated: Rated, price: Price, *, readings: Sequence[MeterReading]) -> list[Line]:
@@ -141,6 +175,8 @@ def _usage_line(rated: Rated, price: Price, *, reading: MeterReading | None) -> 
     A rate per measure of the period counts the full period, also where the customer came in the middle of it.
     """
     plan = rated.version.terms.plan
+    if price.currency not in {"", plan.currency}:
+        return None if reading is None else _wallet_line(rated, price, reading=reading)
     quantity = reading.quantity if reading else Decimal(0)
     charge = charge_of(rates_of(price, rated.full), quantity)
     amount_minor = to_minor(charge.amount_nanos, plan.currency)
@@ -165,4 +201,29 @@ def _usage_line(rated: Rated, price: Price, *, reading: MeterReading | None) -> 
         event_count=reading.event_count if reading else 0,
         unreadable_count=reading.unreadable_count if reading else 0,
         event_digest=reading.event_digest if reading else "",
+    )
+
+
+def _wallet_line(rated: Rated, price: Price, *, reading: MeterReading) -> Line:
+    """What another wallet paid for: told, never due."""
+    return Line(
+        kind=LineKind.USAGE,
+        description=price.name or price.code,
+        plan_code=rated.version.terms.plan.code,
+        plan_version=rated.version.version,
+        price_code=price.code,
+        meter_code=price.meter,
+        group_key=reading.group_key,
+        service_start_at=rated.service.start_at,
+        service_end_at=rated.service.end_at,
+        recorded_until=rated.recorded_until,
+        quantity=exact_text(Fraction(reading.quantity)),
+        amount_minor=0,
+        parts=part_records(charge_of(rates_of(price, rated.full), reading.quantity)),
+        event_count=reading.event_count,
+        unreadable_count=reading.unreadable_count,
+        event_digest=reading.event_digest,
+        wallet=price.currency,
+        wallet_nanos=reading.charged_nanos,
+        unpaid_nanos=reading.uncollected_nanos,
     )

@@ -25,7 +25,7 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     """One group of one customer's period; without events there is no reading, which means zero.
 
     Units: `quantity` in the meter's units; nanos are what the gate charged and could not collect for these events.
-    `start_at` is the asked span's.
+    `start_at` is the asked span's. `wallet` is "" where events are not told apart by the wallet that they asked.
     """
 
     customer_id: str
@@ -37,6 +37,7 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     event_digest: str
     charged_nanos: int
     uncollected_nanos: int
+    wallet: str = ""
 
 
 class MeteredEvent(msgspec.Struct, frozen=True, kw_only=True):

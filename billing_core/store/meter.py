@@ -15,6 +15,9 @@ from billing_core.catalog.document import Aggregation, Meter
 from billing_core.metering.reading import MeteredEvent, MeterReading, Span
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
+from billing_core.values.invariant import invariant
+
+_WHOLE = frozenset({Aggregation.UNIQUE, Aggregation.LATEST})
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -30,12 +33,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events: one customer's of one name within a span, of one group, recorded until an instant."""
+    """Which events: one customer's of one name within a span, of one group, recorded until an instant.
+
+    Where events are told apart by `wallets`, those of `wallet`.
+    """
 
     span: Span
     event: str
     recorded_until: datetime
     group_key: dict[str, str] = {}
+    wallets: tuple[str, ...] = ()
+    wallet: str = ""
 
 
 async def plan_afresh(tx: Transaction) -> None:
@@ -48,11 +56,22 @@ async def plan_afresh(tx: Transaction) -> None:
 
 
 async def read(
-    tx: Transaction, tenant_id: str, *, meter: Meter, spans: Sequence[Span], recorded_until: datetime
+    tx: Transaction,
+    tenant_id: str,
+    *,
+    meter: Meter,
+    spans: Sequence[Span],
+    recorded_until: datetime,
+    wallets: Sequence[str] = (),
 ) -> list[MeterReading]:
-    """What the meter says about each span, one reading per group; a span without events has none."""
+    """What the meter says about each span, one reading per group; a span without events has none.
+
+    Where wallets are named, one reading per group and wallet, the first with what asked none of them; only sums and
+    their like are told apart so, because only those are paid out of wallets.
+    """
     if not spans:
         return []
+    invariant(not wallets or meter.aggregation not in _WHOLE, "what wallets pay is a sum")
     await plan_afresh(tx)
     asked = (
         [span.customer_id for span in spans],
@@ -66,7 +85,7 @@ async def read(
     if meter.aggregation is Aggregation.LATEST:
         return await tx.many(Q["meter_latest"], MeterReading, *head, meter.field, meter.scale, groups)
     values = (meter.aggregation, meter.field, meter.scale, groups)
-    return await tx.many(Q["meter_tally"], MeterReading, *head, *values)
+    return await tx.many(Q["meter_tally"], MeterReading, *head, *values, list(wallets))
 
 
 async def events(
@@ -76,4 +95,6 @@ async def events(
     span = source.span
     bounds = (span.customer_id, source.event, span.start_at, span.end_at, source.recorded_until)
     place = (after.event_at, after.shard, after.stream_ms, after.stream_seq, after.part)
-    return await tx.many(Q["metered_event_page"], MeteredEvent, tenant_id, *bounds, source.group_key, *place, count)
+    apart = (list(source.wallets), source.wallet)
+    values = (*bounds, source.group_key, *place, count, *apart)
+    return await tx.many(Q["metered_event_page"], MeteredEvent, tenant_id, *values)

@@ -60,7 +60,10 @@ class InvoiceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineView(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. `quantity` is exact decimal text; `parts` say what each tier priced."""
+    """One line. `quantity` is exact decimal text; `parts` say what each tier priced.
+
+    A line of another `wallet` has no amount: it tells what that wallet paid and could not pay, in its nanos.
+    """
 
     line_no: int
     kind: LineKind
@@ -81,6 +84,9 @@ class LineView(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_count: int
     event_digest: str
     earlier: Earlier | None
+    wallet: str
+    wallet_nanos: int
+    unpaid_nanos: int
 
 
 class InvoiceDetail(InvoiceView, frozen=True, kw_only=True):

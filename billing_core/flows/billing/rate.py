@@ -14,7 +14,7 @@ from itertools import groupby
 import msgspec
 
 from billing_core.catalog.catalog import PlanVersion
-from billing_core.invoices.line import Line, Rated, period_lines
+from billing_core.invoices.line import Line, Rated, period_lines, reading_name, wallets_of
 from billing_core.metering.reading import MeterReading, Span
 from billing_core.store import meter as meters
 from billing_core.store.billing.subscription import PeriodKey
@@ -77,8 +77,16 @@ async def _readings(
 ) -> Readings:
     spans = [Span(customer_id=key.customer_id, start_at=key.start_at, end_at=key.end_at) for key in keys]
     found: Readings = defaultdict(lambda: defaultdict(list))
-    for code in sorted({price.meter for price in plan.terms.plan.prices}):
-        meter = plan.terms.meter(code)
-        for reading in await meters.read(tx, tenant_id, meter=meter, spans=spans, recorded_until=recorded_until):
-            found[(reading.customer_id, reading.start_at)][code].append(reading)
+    for code, wallets in sorted({(price.meter, wallets_of(plan, price)) for price in plan.terms.plan.prices}):
+        read = await meters.read(
+            tx,
+            tenant_id,
+            meter=plan.terms.meter(code),
+            spans=spans,
+            recorded_until=recorded_until,
+            wallets=wallets,
+        )
+        for reading in read:
+            name = reading_name(code, reading.wallet)
+            found[(reading.customer_id, reading.start_at)][name].append(reading)
     return found

@@ -13,7 +13,7 @@ from billing_core.flows.billing.rate import calendar_for, rate
 from billing_core.flows.billing.subscribe import fee_share
 from billing_core.invoices.correction import place_of
 from billing_core.invoices.invoice import Invoice
-from billing_core.invoices.line import Line, LineKind, fee_line
+from billing_core.invoices.line import Line, LineKind, fee_line, wallet_of, wallets_of
 from billing_core.invoices.replay import Difference, Replay, compared, corrected_again
 from billing_core.metering.reading import MeteredEvent, Span
 from billing_core.store import meter as meters
@@ -59,11 +59,14 @@ async def events_of_line(
         raise Unprocessable("a fee is made of no events", field="line_no")
     invoice = await invoices.by_id(tx, tenant_id=tenant_id, invoice_id=invoice_id)
     version = await plan_version(tx, tenant_id, plan_code=line.plan_code, version=line.plan_version)
+    price = version.terms.price(line.price_code)
     source = Source(
         span=Span(customer_id=invoice.customer_id, start_at=line.service_start_at, end_at=line.service_end_at),
         event=version.terms.meter(line.meter_code).event,
         recorded_until=line.recorded_until,
         group_key=line.group_key,
+        wallets=wallets_of(version, price),
+        wallet=wallet_of(version, price),
     )
     return await meters.events(tx, tenant_id, source=source, after=after, count=count)
 

@@ -37,7 +37,7 @@ ORDER BY invoice_id LIMIT $5;
 -- params: tenant_id text, invoice_id text
 SELECT line_no, kind, description, plan_code, plan_version, price_code, meter_code, group_key, service_start_at,
     service_end_at, recorded_until, quantity, amount_minor, prepaid_minor, parts, event_count, unreadable_count,
-    event_digest, earlier
+    event_digest, earlier, wallet, wallet_nanos, unpaid_nanos
 FROM invoice_line WHERE tenant_id = $1 AND invoice_id = $2 ORDER BY line_no;
 
 -- name: billed_of_periods

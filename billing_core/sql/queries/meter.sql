@@ -5,11 +5,15 @@
 
 -- name: meter_tally
 -- rows: many
--- params: tenant_id text, event text, customer_ids text[], start_ats timestamptz[], end_ats timestamptz[], recorded_until timestamptz, aggregation text, field text, scale integer, group_by text[]
+-- params: tenant_id text, event text, customer_ids text[], start_ats timestamptz[], end_ats timestamptz[], recorded_until timestamptz, aggregation text, field text, scale integer, group_by text[], wallets text[]
+-- Where wallets are named, each has a reading of its own: of the events that it was asked to pay. What asked none of them
+-- belongs to the first.
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS span (customer_id, start_at, end_at)
 ), told AS (
     SELECT asked.customer_id, asked.start_at, e.tenant_id, e.event_id, e.part, e.charged_nanos, e.uncollected_nanos,
+        CASE WHEN cardinality($11::text[]) = 0 THEN '' WHEN e.currency = ANY ($11::text[]) THEN e.currency ELSE $11[1] END AS wallet,
+        cardinality($11::text[]) = 0 OR e.currency = ANY ($11::text[]) AS is_asked,
         CASE WHEN cardinality($10::text[]) = 0 THEN '{}'::jsonb ELSE (
             SELECT jsonb_object_agg(name, coalesce(e.properties ->> name, '')) FROM unnest($10::text[]) AS name
         ) END AS group_key,
@@ -23,17 +27,17 @@ WITH asked AS MATERIALIZED (
     WHERE e.recorded_at <= $6::timestamptz
         AND e.event_at >= (SELECT min(start_at) FROM asked) AND e.event_at < (SELECT max(end_at) FROM asked)
 )
-SELECT customer_id, start_at, group_key,
+SELECT customer_id, start_at, group_key, wallet,
     trim_scale(coalesce(CASE WHEN $7::text = 'max' THEN max(measured) ELSE sum(measured) END, 0)) AS quantity,
     count(measured) AS event_count,
     count(*) - count(measured) AS unreadable_count,
     coalesce(sum(('x' || substr(md5(concat_ws(':', tenant_id, event_id, part, trim_scale(measured))), 1, 15))::bit(60)::bigint)
         FILTER (WHERE measured IS NOT NULL), 0)::text AS event_digest,
-    sum(charged_nanos)::bigint AS charged_nanos,
-    sum(uncollected_nanos)::bigint AS uncollected_nanos
+    coalesce(sum(charged_nanos) FILTER (WHERE is_asked), 0)::bigint AS charged_nanos,
+    coalesce(sum(uncollected_nanos) FILTER (WHERE is_asked), 0)::bigint AS uncollected_nanos
 FROM told
-GROUP BY customer_id, start_at, group_key
-ORDER BY customer_id, start_at, group_key;
+GROUP BY customer_id, start_at, group_key, wallet
+ORDER BY customer_id, start_at, group_key, wallet;
 
 -- name: meter_unique
 -- rows: many
@@ -99,7 +103,7 @@ ORDER BY customer_id, start_at, group_key;
 
 -- name: metered_event_page
 -- rows: many
--- params: tenant_id text, customer_id text, event text, start_at timestamptz, end_at timestamptz, recorded_until timestamptz, group_key jsonb, after_at timestamptz, after_shard integer, after_ms bigint, after_seq bigint, after_part integer, most integer
+-- params: tenant_id text, customer_id text, event text, start_at timestamptz, end_at timestamptz, recorded_until timestamptz, group_key jsonb, after_at timestamptz, after_shard integer, after_ms bigint, after_seq bigint, after_part integer, most integer, wallets text[], wallet text
 -- The raw events behind a line, in the order of their time, from behind a place (-infinity and zeroes to begin).
 SELECT e.event_id, e.part, e.name, e.source, e.event_at, e.recorded_at, trim_scale(e.quantity) AS quantity,
     coalesce(e.properties, '{}') AS properties, e.charged_nanos, e.uncollected_nanos, e.shard, e.stream_ms, e.stream_seq
@@ -107,6 +111,7 @@ FROM usage_event e
 WHERE e.tenant_id = $1 AND e.customer_id = $2 AND e.name = $3
     AND e.event_at >= $4::timestamptz AND e.event_at < $5::timestamptz AND e.recorded_at <= $6::timestamptz
     AND NOT EXISTS (SELECT FROM jsonb_each_text($7::jsonb) AS named WHERE coalesce(e.properties ->> named.key, '') <> named.value)
+    AND (cardinality($14::text[]) = 0 OR $15 = CASE WHEN e.currency = ANY ($14::text[]) THEN e.currency ELSE $14[1] END)
     AND (e.event_at, e.shard, e.stream_ms, e.stream_seq, e.part) > ($8::timestamptz, $9::integer, $10::bigint, $11::bigint, $12::integer)
 ORDER BY e.event_at, e.shard, e.stream_ms, e.stream_seq, e.part
 LIMIT $13::integer;

@@ -65,6 +65,9 @@ class _LineRow(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_count: int
     event_digest: str
     earlier: Earlier | None
+    wallet: str
+    wallet_nanos: int
+    unpaid_nanos: int
 
 
 async def take_numbers(tx: Transaction, *, tenant_id: str, count: int) -> int:

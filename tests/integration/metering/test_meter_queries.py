@@ -80,7 +80,7 @@ async def read(
         return await tx.many(Q["meter_unique"], MeterReading, *head, field, list(groups))
     if aggregation == "latest":
         return await tx.many(Q["meter_latest"], MeterReading, *head, field, scale, list(groups))
-    return await tx.many(Q["meter_tally"], MeterReading, *head, aggregation, field, scale, list(groups))
+    return await tx.many(Q["meter_tally"], MeterReading, *head, aggregation, field, scale, list(groups), [])
 
 
 @pytest.mark.parametrize("aggregation", list(Aggregation))
@@ -157,7 +157,7 @@ async def test_many_customers_are_read_in_one_pass_each_in_its_own_period(tx: Tr
     await tx.copy("usage_event", COLUMNS, records=rows)
     spans = (["ada", "bob", "cyd"], [START, half, START], [END, END, END])
     head = ("acme", "call", *spans, CLOSE)
-    readings = await tx.many(Q["meter_tally"], MeterReading, *head, "count", "", 0, [])
+    readings = await tx.many(Q["meter_tally"], MeterReading, *head, "count", "", 0, [], [])
     assert {(one.customer_id, one.start_at): one.quantity for one in readings} == {
         ("ada", START): 15,
         ("bob", half): 7,
@@ -181,7 +181,7 @@ async def test_a_line_drills_down_to_its_events_page_by_page(tx: Transaction) ->
     place: tuple[object, ...] = (datetime.min.replace(tzinfo=UTC), 0, 0, 0, 0)
     found: list[MeteredEvent] = []
     head = ("acme", "ada", "call", START, END, CLOSE, {"region": "eu"})
-    while page := await tx.many(Q["metered_event_page"], MeteredEvent, *head, *place, 5):
+    while page := await tx.many(Q["metered_event_page"], MeteredEvent, *head, *place, 5, [], ""):
         found += page
         last = page[-1]
         place = (last.event_at, last.shard, last.stream_ms, last.stream_seq, last.part)

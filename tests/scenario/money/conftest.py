@@ -29,7 +29,10 @@ from billing_core.flows.billing.close import close_due
 from billing_core.flows.billing.recognize import recognize_due
 from billing_core.flows.billing.subscribe import SubscriptionOrder
 from billing_core.flows.money.collect import Webhook, apply_webhook, collect_due
-from billing_core.flows.money.receive import mark_invoice_received
+from billing_core.flows.money.dun import dun_due
+from billing_core.flows.money.grant import issue
+from billing_core.flows.money.lapse import lapse_due
+from billing_core.flows.money.receive import mark_invoice_received, mark_received
 from billing_core.flows.money.top_up import ToppedUp, TopUpOrder, top_up
 from billing_core.flows.setup.enroll import CustomerDraft, TenantDraft, enroll_customer, found_tenant
 from billing_core.flows.setup.publish import publish
@@ -44,10 +47,22 @@ from billing_core.store.query import INVARIANTS
 from billing_core.store.setup.customer import Collection
 from billing_core.store.usage import MOVEMENT_COLUMNS, USAGE_COLUMNS
 from billing_core.subscriptions.subscription import Subscription
+from billing_core.wallets.grant import GrantKind, GrantOrder
 
 TENANT = "acme"
 
+TOKENS: dict[str, Any] = {
+    "code": "tokens",
+    "meter": "tokens",
+    "model": "per_unit",
+    "unit_amount": "2.50",
+    "per": 1_000_000,
+    "pay": "prepaid",
+    "feature": "token",
+}
+
 CATALOG: dict[str, Any] = {
+    "units": [{"code": "AIC", "name": "AI credits"}],
     "meters": [
         {"code": "calls", "event": "call", "aggregation": "sum", "field": "quantity"},
         {"code": "tokens", "event": "token", "aggregation": "sum", "field": "quantity"},
@@ -87,17 +102,21 @@ CATALOG: dict[str, Any] = {
             "currency": "USD",
             "anchor": "subscription",
             "entitlements": [{"feature": "token"}],
-            "prices": [
-                {
-                    "code": "tokens",
-                    "meter": "tokens",
-                    "model": "per_unit",
-                    "unit_amount": "2.50",
-                    "per": 1_000_000,
-                    "pay": "prepaid",
-                    "feature": "token",
-                }
-            ],
+            "prices": [TOKENS],
+        },
+        {
+            "code": "credits",
+            "currency": "USD",
+            "anchor": "subscription",
+            "entitlements": [{"feature": "token"}],
+            "prices": [TOKENS | {"code": "credits", "currency": "AIC", "unit_amount": "2", "per": 1}],
+        },
+        {
+            "code": "both",
+            "currency": "USD",
+            "anchor": "subscription",
+            "entitlements": [{"feature": "token"}],
+            "prices": [TOKENS | {"code": "credits", "currency": "AIC", "unit_amount": "2", "per": 1}, TOKENS],
         },
         {
             "code": "volume",
@@ -171,6 +190,7 @@ class World:
         nanos: int = 0,
         uncollected: int = 0,
         kind: str = "debit",
+        currency: str = "USD",
         **properties: str,
     ) -> None:
         """One usage event, and the movement of the grant that paid `nanos` of it, as one entry of the stream."""
@@ -178,18 +198,37 @@ class World:
         async with self.db.session() as connection:
             await connection.execute("SELECT ensure_usage_month($1)", at)
         place, name = self._place(customer)
-        charge = ("USD", nanos, uncollected, "")
+        charge = (currency, nanos, uncollected, "")
         row = (*place, TENANT, customer, name, event, "gate", at, at, Decimal(quantity), properties, *charge)
         async with self.db.transaction() as tx:
             recorded_at = await self._recording(tx)
             await tx.copy("usage_event", USAGE_COLUMNS, records=[(*row, recorded_at)])
         if nanos:
-            await self._move(place, (TENANT, customer, grant, "USD", kind, nanos, name, at))
+            await self._move(place, (TENANT, customer, grant, currency, kind, nanos, name, at))
 
-    async def lapse(self, customer: str, grant: str, nanos: int, *, at: datetime) -> None:
+    async def lapse(self, customer: str, grant: str, nanos: int, *, at: datetime, currency: str = "USD") -> None:
         """What is left of a grant lapses."""
         place, name = self._place(customer)
-        await self._move(place, (TENANT, customer, grant, "USD", "lapse", nanos, name, at))
+        await self._move(place, (TENANT, customer, grant, currency, "lapse", nanos, name, at))
+
+    async def repay(self, customer: str, grant: str, overdraft: str, nanos: int, *, currency: str = "USD") -> None:
+        """A paid grant repays what is drawn on an overdraft: one entry with two movements."""
+        (shard, ms, seq, _), name = self._place(customer)
+        for part, (grant_id, moved) in enumerate(((grant, nanos), (overdraft, -nanos))):
+            place = (shard, ms, seq, part)
+            await self._move(place, (TENANT, customer, grant_id, currency, "repay", moved, name, self.now))
+
+    async def grant(self, customer: str, nanos: int, kind: str = "promotional", **more: Any) -> str:
+        """Credit that nobody paid for, or a limit to be overdrawn; its id."""
+        order = GrantOrder(
+            tenant_id=TENANT,
+            customer_id=customer,
+            amount_nanos=nanos,
+            kind=GrantKind(kind),
+            **({"currency": "USD"} | more),
+        )
+        async with self.db.transaction() as tx:
+            return await issue(tx, order, now=self.now)
 
     def _place(self, customer: str) -> tuple[tuple[int, int, int, int], str]:
         self._events += 1
@@ -201,9 +240,12 @@ class World:
         async with self.db.transaction() as tx:
             recorded_at = await self._recording(tx)
             await tx.copy("movement", MOVEMENT_COLUMNS, records=[(*place, *moved, recorded_at)])
-            column = "lapsed_nanos" if kind == "lapse" else "spent_nanos"
+            spent, lapsed = (0, nanos) if kind == "lapse" else (nanos, 0)
             await tx._connection.execute(
-                f"UPDATE credit_grant SET {column} = {column} + $1 WHERE grant_id = $2", nanos, grant
+                "UPDATE credit_grant SET spent_nanos = spent_nanos + $2, lapsed_nanos = lapsed_nanos + $3,"
+                " ended_at = CASE WHEN spent_nanos + $2 + lapsed_nanos + $3 = amount_nanos THEN $4::timestamptz END"
+                " WHERE grant_id = $1",
+                *(grant, spent, lapsed, moved[7]),
             )
             await tx._connection.execute("UPDATE shard SET watermark_ms = $2 WHERE shard = $1", *place[:2])
 
@@ -226,14 +268,24 @@ class World:
         await self.check()
         return booked
 
+    async def dun(self, overdue_days: int = 30) -> int:
+        dunned = await dun_due(self.db, now=self.now, overdue_days=overdue_days)
+        await self.check()
+        return dunned
+
+    async def standing(self, customer: str) -> tuple[str, bool, bool]:
+        """The customer's status, and whether the operator and dunning have suspended it."""
+        sql = "SELECT status, operator_suspended_at, dunning_suspended_at FROM customer WHERE customer_id = $1"
+        ((status, operator, dunning),) = await self.fetch(sql, customer)
+        return status, operator is not None, dunning is not None
+
     async def top_up(self, customer: str, minor: int, method: str = "wire", **more: Any) -> ToppedUp:
         order = TopUpOrder(
             tenant_id=TENANT,
             customer_id=customer,
-            currency="USD",
             amount_minor=minor,
             method=Method(method),
-            **{name: value for name, value in more.items() if name != "processor"},
+            **({"currency": "USD"} | {name: value for name, value in more.items() if name != "processor"}),
         )
         done = await top_up(self.db, more.get("processor"), order=order, now=self.now)
         await self.check()
@@ -247,6 +299,18 @@ class World:
             )
         await self.check()
         return payment
+
+    async def receive_payment(self, payment: Payment, reference: str = "FT-1") -> Payment:
+        receipt = Receipt(method=Method.WIRE, reference=reference)
+        async with self.db.transaction() as tx:
+            received = await mark_received(
+                tx, tenant_id=TENANT, payment_id=payment.payment_id, receipt=receipt, now=self.now
+            )
+        await self.check()
+        return received
+
+    async def lapse_due(self) -> int:
+        return await lapse_due(self.db, now=self.now)
 
     async def payments(self) -> list[Payment]:
         async with self.db.transaction() as tx:
