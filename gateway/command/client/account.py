@@ -67,6 +67,8 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True):
     stripe_customer: str = ""
     stripe_payment_method: str = ""
     created_at: datetime | None = None
+    operator_suspended_at: datetime | None = None
+    dunning_suspended_at: datetime | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,15 @@ from datetime import datetime
 import msgspec
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What all of a credit block costs."""
+
+    currency: str
+    nanos: int
+
+
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """A credit block."""
+    """A credit block. `applied` is said of one that was changed: whether the gateway knows it."""
 
     grant_id: str
     kind: str = ""
@@ -22,7 +29,11 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     effective_at: datetime | None = None
     expires_at: datetime | None = None
+    features: tuple[str, ...] = ()
+    price: Price | None = None
+    lowered_nanos: int | None = None
     note: str = ""
+    applied: bool | None = None
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +59,7 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
 
     payment: Payment
     grant_id: str | None = None
+    applied: bool | None = None
 
 
 class Wallet(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +67,8 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
 
     currency: str
     balance_nanos: int = 0
+    overdraft_nanos: int = 0
+    owed_nanos: int = 0
     grants: tuple[Grant, ...] = ()
 
 
@@ -107,6 +121,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     service_end_at: datetime | None = None
     event_count: int = 0
     parts: tuple[Part, ...] = ()
+    wallet: str = ""
+    wallet_nanos: int = 0
+    unpaid_nanos: int = 0
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):

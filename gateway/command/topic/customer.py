@@ -82,7 +82,7 @@ def suspend(desk: Desk, customer_id: CustomerArgument) -> None:
 
 @hang(customers, "resume")
 def resume(desk: Desk, customer_id: CustomerArgument) -> None:
-    """Serve a suspended customer again."""
+    """Serve a suspended customer again; one whom dunning has suspended must have paid too."""
     _act(desk, customer_id, act="resume")
 
 
@@ -107,6 +107,8 @@ def _customer_facts(one: Customer) -> RenderableType:
             ("customer", one.customer_id),
             ("name", one.name),
             ("status", one.status),
+            ("suspended by you", day(one.operator_suspended_at)),
+            ("suspended by dunning", day(one.dunning_suspended_at)),
             ("collection", one.collection),
             ("terms", f"{one.payment_terms_days} days"),
             ("time zone", one.time_zone),

@@ -144,14 +144,24 @@ def _line_table(one: Invoice) -> RenderableType:
                 line.line_no,
                 line.description,
                 line.quantity,
-                minor(line.amount_minor, one.currency),
-                minor(line.prepaid_minor, one.currency),
+                "" if line.wallet else minor(line.amount_minor, one.currency),
+                nanos(line.wallet_nanos, line.wallet) if line.wallet else minor(line.prepaid_minor, one.currency),
                 line.event_count,
                 _period(line),
             )
         )
+        if line.unpaid_nanos:
+            rows.append(("", "  not paid, not due", "", "", nanos(line.unpaid_nanos, line.wallet), "", ""))
         rows += [
-            ("", f"  {_part(part)}", part.quantity, _exact(part.amount_nanos, one.currency), "", "", "")
+            (
+                "",
+                f"  {_part(part)}",
+                part.quantity,
+                _exact(part.amount_nanos, line.wallet or one.currency),
+                "",
+                "",
+                "",
+            )
             for part in line.parts
             if len(line.parts) > 1
         ]

@@ -1,4 +1,4 @@
-"""Wallets: prepaid balances, how money comes into them, and what is in them now."""
+"""Wallets: prepaid balances in money or credits, how money comes into them, and what is in them now."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
+from billing_core.errors import InvalidInput
 from gateway.command.client.bill import Grant, TopUp, Wallet, Wallets
 from gateway.command.client.decision import LiveWallet, LiveWallets
 from gateway.command.client.route import route
@@ -19,26 +20,60 @@ wallets = typer.Typer(name="wallets", help="Prepaid balances.", no_args_is_help=
 
 _NONE: Final = "No wallet yet: `tallygate wallets top-up` makes one."
 
-CurrencyOption = Annotated[str, typer.Option(help="ISO 4217 code of the wallet.")]
+CurrencyOption = Annotated[str, typer.Option(help="The wallet: an ISO 4217 code, or a credit unit of the catalog.")]
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="In the major unit, such as 25.00.")]
+GrantArgument = Annotated[str, typer.Argument(metavar="GRANT", help="The grant's id, as `wallets show` tells it.")]
+
+
+class PriceTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What all of the credits cost."""
+
+    currency: str
+    amount: str
 
 
 class BlockTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is said of a credit block, whether it is paid for or given."""
 
     priority: int | None = None
+    effective_at: str | None = None
     expires_at: str | None = None
+    features: tuple[str, ...] = ()
+    price: PriceTerms | None = None
     note: str = ""
 
 
 def block_terms(
     *,
     priority: Annotated[int | None, typer.Option(min=0, max=255, help="Lower is drawn down first.")] = None,
+    effective: Annotated[
+        str, typer.Option(metavar="TIME", help="From when on it can be used; now if left out.")
+    ] = "",
     expires: Annotated[str, typer.Option(metavar="TIME", help="When what is left lapses.")] = "",
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Only for this feature; once per feature. All if left out.")
+    ] = None,
+    price: Annotated[str, typer.Option(metavar="MONEY", help="What all of the credits cost, as `10.00 USD`.")] = "",
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> BlockTerms:
-    """The options of a credit block. Raises: InvalidInput where a time is none."""
-    return BlockTerms(priority=priority, expires_at=instant_or_none(expires, field="expires"), note=note)
+    """The options of a credit block. Raises: InvalidInput where a time or a price is none."""
+    return BlockTerms(
+        priority=priority,
+        effective_at=instant_or_none(effective, field="effective"),
+        expires_at=instant_or_none(expires, field="expires"),
+        features=tuple(feature or ()),
+        price=_price(price),
+        note=note,
+    )
+
+
+def _price(text: str) -> PriceTerms | None:
+    if not text:
+        return None
+    amount, _, currency = text.partition(" ")
+    if not amount or not currency.strip():
+        raise InvalidInput(f"{text!r} is not an amount and a currency, such as `10.00 USD`", field="price")
+    return PriceTerms(currency=currency.strip(), amount=amount)
 
 
 class _TopUpDraft(BlockTerms, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +88,7 @@ class _GrantDraft(BlockTerms, frozen=True, kw_only=True, omit_defaults=True):
     """A grant as the control plane takes it."""
 
     amount: str
-    effective_at: str | None = None
+    kind: str = "promotional"
 
 
 @hang(wallets, "show")
@@ -92,30 +127,78 @@ def top_up(  # noqa: PLR0913 - the options of a command
 
 
 @hang(wallets, "grant", terms=block_terms)
-def grant(  # noqa: PLR0913 - the options of a command
+def grant(
     desk: Desk,
     customer_id: CustomerArgument,
     *,
     amount: AmountArgument,
     currency: CurrencyOption = "USD",
-    effective: Annotated[
-        str, typer.Option(metavar="TIME", help="From when on it can be used; now if left out.")
-    ] = "",
     terms: BlockTerms,
     idempotency_key: IdempotencyKey = "",
 ) -> None:
     """Give promotional credit: nothing is paid, and nothing becomes revenue."""
-    effective_at = instant_or_none(effective, field="effective")
-    draft = _GrantDraft(amount=amount, effective_at=effective_at, **msgspec.structs.asdict(terms))
-    path, key = route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), key_or_new(idempotency_key)
-    desk.show(lambda planes: planes.control.post(path, Grant, body=draft, idempotency_key=key), _grant_facts)
+    draft = _GrantDraft(amount=amount, **msgspec.structs.asdict(terms))
+    _give(desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft, key=idempotency_key)
+
+
+@hang(wallets, "overdraft", terms=block_terms)
+def overdraft(
+    desk: Desk,
+    customer_id: CustomerArgument,
+    *,
+    amount: AmountArgument,
+    currency: CurrencyOption = "USD",
+    terms: BlockTerms,
+    idempotency_key: IdempotencyKey = "",
+) -> None:
+    """Let a wallet be overdrawn up to AMOUNT: what is drawn is owed, and the next top-up repays it."""
+    draft = _GrantDraft(amount=amount, kind="overdraft", **msgspec.structs.asdict(terms))
+    _give(desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft, key=idempotency_key)
+
+
+@hang(wallets, "lower")
+def lower(
+    desk: Desk,
+    customer_id: CustomerArgument,
+    grant_id: GrantArgument,
+    *,
+    amount: AmountArgument,
+    idempotency_key: IdempotencyKey = "",
+) -> None:
+    """Lower an overdraft's limit to AMOUNT; what is drawn above it stays owed."""
+    path = route("/v1/customers/{}/grants/{}/lower", customer_id, grant_id)
+    _give(desk, path, {"amount": amount}, key=idempotency_key)
+
+
+@hang(wallets, "void")
+def void(
+    desk: Desk, customer_id: CustomerArgument, grant_id: GrantArgument, *, idempotency_key: IdempotencyKey = ""
+) -> None:
+    """Take what is left of a grant out of its wallet."""
+    _give(desk, route("/v1/customers/{}/grants/{}/void", customer_id, grant_id), None, key=idempotency_key)
+
+
+def _give(desk: Desk, path: str, draft: object, *, key: str) -> None:
+    name = key_or_new(key)
+    desk.show(lambda planes: planes.control.post(path, Grant, body=draft, idempotency_key=name), _grant_facts)
 
 
 def _wallets_page(shown: Wallets) -> RenderableType:
     parts: list[RenderableType] = []
     for wallet in shown.wallets:
-        parts += [facts_of((("balance", nanos(wallet.balance_nanos, wallet.currency)),)), _grant_table(wallet), ""]
+        parts += [_balances(wallet), _grant_table(wallet), ""]
     return Group(*parts[:-1]) if parts else _NONE
+
+
+def _balances(wallet: Wallet) -> RenderableType:
+    overdraft, owed = wallet.overdraft_nanos, wallet.owed_nanos
+    return facts_of(
+        (
+            ("balance", nanos(wallet.balance_nanos, wallet.currency)),
+            ("can be overdrawn", nanos(overdraft, wallet.currency) if overdraft else ""),
+            ("owed", nanos(owed, wallet.currency) if owed else ""),
+        )
+    )
 
 
 def _live_page(shown: LiveWallets) -> RenderableType:
@@ -147,7 +230,7 @@ def _live_table(wallet: LiveWallet) -> RenderableType:
 
 def _grant_table(wallet: Wallet) -> RenderableType:
     return table_of(
-        ("Grant", "Kind", ">Granted", ">Spent", ">Lapsed", ">Priority", "Expires"),
+        ("Grant", "Kind", ">Granted", ">Spent", ">Lapsed", ">Priority", "Expires", "Only for"),
         (
             (
                 one.grant_id,
@@ -157,6 +240,7 @@ def _grant_table(wallet: Wallet) -> RenderableType:
                 nanos(one.lapsed_nanos, wallet.currency),
                 one.priority,
                 day(one.expires_at),
+                " ".join(one.features),
             )
             for one in wallet.grants
         ),
@@ -169,8 +253,12 @@ def _grant_facts(one: Grant) -> RenderableType:
             ("grant", one.grant_id),
             ("amount", nanos(one.amount_nanos, one.currency) if one.currency else ""),
             ("kind", one.kind),
+            ("limit", "" if one.lowered_nanos is None else nanos(one.lowered_nanos, one.currency)),
+            ("price", "" if one.price is None else nanos(one.price.nanos, one.price.currency)),
+            ("only for", " ".join(one.features)),
             ("expires", day(one.expires_at)),
             ("note", one.note),
+            ("at the gateway", _told(one)),
         )
     )
 
@@ -185,5 +273,11 @@ def _top_up_facts(one: TopUp) -> RenderableType:
             ("state", payment.state),
             ("failure", payment.failure_code),
             ("grant", one.grant_id or "comes with the payment"),
+            ("at the gateway", _told(one) if one.grant_id else ""),
         )
     )
+
+
+def _told(one: Grant | TopUp) -> str:
+    """Whether the next check counts it; "" where nothing was said."""
+    return {None: "", True: "now", False: "follows as soon as Redis answers"}[one.applied]
