@@ -138,7 +138,9 @@ def grant(
 ) -> None:
     """Give promotional credit: nothing is paid, and nothing becomes revenue."""
     draft = _GrantDraft(amount=amount, **msgspec.structs.asdict(terms))
-    _give(desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft, key=idempotency_key)
+    _give(
+        desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft=draft, key=idempotency_key
+    )
 
 
 @hang(wallets, "overdraft", terms=block_terms)
@@ -153,32 +155,34 @@ def overdraft(
 ) -> None:
     """Let a wallet be overdrawn up to AMOUNT: what is drawn is owed, and the next top-up repays it."""
     draft = _GrantDraft(amount=amount, kind="overdraft", **msgspec.structs.asdict(terms))
-    _give(desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft, key=idempotency_key)
+    _give(
+        desk, route("/v1/customers/{}/wallets/{}/grants", customer_id, currency), draft=draft, key=idempotency_key
+    )
 
 
 @hang(wallets, "lower")
 def lower(
     desk: Desk,
     customer_id: CustomerArgument,
-    grant_id: GrantArgument,
     *,
+    grant_id: GrantArgument,
     amount: AmountArgument,
     idempotency_key: IdempotencyKey = "",
 ) -> None:
     """Lower an overdraft's limit to AMOUNT; what is drawn above it stays owed."""
     path = route("/v1/customers/{}/grants/{}/lower", customer_id, grant_id)
-    _give(desk, path, {"amount": amount}, key=idempotency_key)
+    _give(desk, path, draft={"amount": amount}, key=idempotency_key)
 
 
 @hang(wallets, "void")
 def void(
-    desk: Desk, customer_id: CustomerArgument, grant_id: GrantArgument, *, idempotency_key: IdempotencyKey = ""
+    desk: Desk, customer_id: CustomerArgument, *, grant_id: GrantArgument, idempotency_key: IdempotencyKey = ""
 ) -> None:
     """Take what is left of a grant out of its wallet."""
-    _give(desk, route("/v1/customers/{}/grants/{}/void", customer_id, grant_id), None, key=idempotency_key)
+    _give(desk, route("/v1/customers/{}/grants/{}/void", customer_id, grant_id), draft=None, key=idempotency_key)
 
 
-def _give(desk: Desk, path: str, draft: object, *, key: str) -> None:
+def _give(desk: Desk, path: str, *, draft: object, key: str) -> None:
     name = key_or_new(key)
     desk.show(lambda planes: planes.control.post(path, Grant, body=draft, idempotency_key=name), _grant_facts)
 
