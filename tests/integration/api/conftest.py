@@ -20,10 +20,13 @@ from billing_core.adapters.stripe_double.server import Double
 from billing_core.adapters.stripe_double.state import State
 from billing_core.adapters.stripe_double.webhook import Hook, Postman
 from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
+from billing_core.adapters.usage_stream import UsageStream
 from billing_core.api.app import make_app, make_runner
 from billing_core.api.route import House
 from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
+from billing_core.flows.project import PlanMemory
+from billing_core.flows.rebuild import Builder
 from billing_core.settings import BillingSettings
 from billing_core.store.database import Database
 from billing_core.values.clock import system_now
@@ -103,6 +106,7 @@ class Plane:
         self.ours = self.theirs = self.nobody = self.caller("")
         self.url = ""
         self.redis: Any = None
+        self.processor: Any = None
 
     def caller(self, token: str) -> Caller:
         return Caller(self._client, token)
@@ -173,7 +177,8 @@ async def plane(database: Database, redis_url: str, double_port: int) -> AsyncIt
     )
     async with open_stripe(access) as processor:
         client = connect(redis_url)
-        await Projection(client).open_fresh(dict.fromkeys(range(SHARD_COUNT), 1))
+        builder = Builder(database, Projection(client), stream=UsageStream(client), plans=PlanMemory())
+        assert (await builder.build()).opened_shards == SHARD_COUNT
         house = House(
             database=database,
             settings=settings,
@@ -189,7 +194,7 @@ async def plane(database: Database, redis_url: str, double_port: int) -> AsyncIt
         host, port = runner.addresses[0][:2]
         async with ClientSession(f"http://{host}:{port}") as session:
             made = Plane(session, database, clock)
-            made.redis = client
+            made.redis, made.processor = client, processor
             made.url = f"http://{host}:{port}"
             made.ours = await made.found("ours", sandbox=True)
             made.theirs = await made.found("theirs", sandbox=True)
