@@ -2,9 +2,9 @@
 
 One gateway process with the default deadline of 15 ms, and a wire between it and an embedded Valkey that writes its
 log through. Callers ask at an even pace, before, during and after the outage; each answer's time is told, and after
-what time from the end of the outage a decision is made again, and none of half a second is `unavailable`. What takes
-longer than the bound is counted; callers and gateway share the machine's processors with everything else that runs,
-so the same figures in calm, from the same run, say how late the machine itself is.
+what time from the end of the outage a decision is made again, and none of half a second is `unavailable`. What
+takes longer than the bound is counted; callers and gateway share the machine's processors with everything else that
+runs, so the same figures in calm, from the same run, say how late the machine itself is.
 
     python -m bench.outage [--rounds 3] [--outage-s 2]
 """

@@ -41,7 +41,7 @@ async def own_valkey(tmp_path: Path, started: Callable[[Valkey], Valkey], world:
 
 
 @contextlib.asynccontextmanager
-async def hung(server: Valkey, _: Wire) -> AsyncIterator[None]:
+async def hung(server: Valkey, wire: Wire, world: Any) -> AsyncIterator[None]:
     """The process is stopped: it takes what is sent and says nothing."""
     os.kill(server.child.pid, signal.SIGSTOP)
     try:
@@ -51,16 +51,18 @@ async def hung(server: Valkey, _: Wire) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def refused(server: Valkey, _: Wire) -> AsyncIterator[None]:
-    """The process is gone, and so is its socket's listener."""
+async def refused(server: Valkey, wire: Wire, world: Any) -> AsyncIterator[None]:
+    """The process is gone, and so is its socket's listener; who comes back is looked at before it is asked."""
     server.kill()
     yield
     server.begin_again()
     server.wait_ready()
+    await world.valkey.connection_pool.disconnect()
+    await world.vouch()
 
 
 @contextlib.asynccontextmanager
-async def slow(_: Valkey, wire: Wire) -> AsyncIterator[None]:
+async def slow(server: Valkey, wire: Wire, world: Any) -> AsyncIterator[None]:
     """Every byte comes later than a decision may take; so the scripts run, and nobody hears of it in time."""
     wire.obey(f"delay {4 * DEADLINE_MS}")
     yield
@@ -68,7 +70,7 @@ async def slow(_: Valkey, wire: Wire) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def stalled(_: Valkey, wire: Wire) -> AsyncIterator[None]:
+async def stalled(server: Valkey, wire: Wire, world: Any) -> AsyncIterator[None]:
     """No byte comes through until later."""
     wire.obey("stall")
     yield
@@ -119,7 +121,7 @@ async def test_an_outage_is_told_as_one_and_a_retry_finds_what_ran_unseen(
         )
         peek = {"key": world.key, "feature": "tokens", "quantity": 1, "mode": "peek"}
         assert (await answer_of(call, peek))["allowed"]
-        async with outage(own_valkey, wire):
+        async with outage(own_valkey, wire, world):
             answers = await asyncio.gather(
                 *(call("/v1/check", attempt(world, number)) for number in range(ATTEMPTS))
             )
