@@ -40,6 +40,15 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     wallet: str = ""
 
 
+class WalletCharge(msgspec.Struct, frozen=True, kw_only=True):
+    """What one wallet paid for the events of a group, and could not pay. Units: nanos of its currency or unit."""
+
+    group_key: dict[str, str]
+    currency: str
+    charged_nanos: int
+    uncollected_nanos: int
+
+
 class MeteredEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One raw event behind a reading, with its place for the next page."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from billing_core.catalog.document import Aggregation, Meter
-from billing_core.metering.reading import MeteredEvent, MeterReading, Span
+from billing_core.metering.reading import MeteredEvent, MeterReading, Span, WalletCharge
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
 from billing_core.values.invariant import invariant
@@ -86,6 +86,12 @@ async def read(
         return await tx.many(Q["meter_latest"], MeterReading, *head, meter.field, meter.scale, groups)
     values = (meter.aggregation, meter.field, meter.scale, groups)
     return await tx.many(Q["meter_tally"], MeterReading, *head, *values, list(wallets))
+
+
+async def charges(tx: Transaction, tenant_id: str, *, meter: Meter, span: Span) -> list[WalletCharge]:
+    """What wallets paid for the events that a meter reads, and could not pay, per group and currency or unit."""
+    bounds = (span.customer_id, span.start_at, span.end_at)
+    return await tx.many(Q["usage_charges"], WalletCharge, tenant_id, meter.event, *bounds, list(meter.group_by))
 
 
 async def events(

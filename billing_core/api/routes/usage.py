@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -12,9 +13,9 @@ from billing_core.api.wire import Nothing
 from billing_core.catalog.document import Meter
 from billing_core.errors import InvalidInput
 from billing_core.flows.setup.publish import clock_of
-from billing_core.metering.reading import MeterReading, Span
+from billing_core.metering.reading import MeterReading, Span, WalletCharge
 from billing_core.store.database import Transaction
-from billing_core.store.meter import read
+from billing_core.store.meter import charges, read
 from billing_core.store.setup.catalog import meter_of, meters_of
 from billing_core.store.setup.customer import customer_of
 from billing_core.store.setup.tenant import tenant_of
@@ -37,20 +38,23 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     group_by: Label = ""
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The quantity of one meter, or of one group of it, as exact decimal text.
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate took out of one wallet for these events, and could not. Units: nanos."""
 
-    Events that the meter cannot read are counted apart. Units: nanos are what the gate charged and could not
-    collect.
-    """
+    currency: str
+    charged_nanos: int
+    uncollected_nanos: int
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The quantity of one meter, or of one group of it, as exact decimal text; events that it cannot read apart."""
 
     meter: str
     group: dict[str, str]
     quantity: str
     event_count: int
     unreadable_count: int
-    charged_nanos: int
-    uncollected_nanos: int
+    charges: tuple[Charge, ...]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +76,8 @@ async def read_usage(tx: Transaction, call: Call[Nothing, UsageQuery]) -> Usage:
     for meter in one or await meters_of(tx, call.tenant_id):
         grouped = msgspec.structs.replace(meter, group_by=names)
         readings = await read(tx, call.tenant_id, meter=grouped, spans=[span], recorded_until=LAST_INSTANT)
-        items += [_row(meter, reading) for reading in readings or _nothing(span, grouped)]
+        paid = await charges(tx, call.tenant_id, meter=grouped, span=span)
+        items += [_row(meter, reading, charged=paid) for reading in readings or _nothing(span, grouped)]
     return Usage(customer_id=span.customer_id, from_at=span.start_at, to_at=span.end_at, items=tuple(items))
 
 
@@ -113,15 +118,22 @@ def _nothing(span: Span, meter: Meter) -> list[MeterReading]:
     return [zero]
 
 
-def _row(meter: Meter, reading: MeterReading) -> UsageRow:
+def _row(meter: Meter, reading: MeterReading, *, charged: Sequence[WalletCharge]) -> UsageRow:
     return UsageRow(
         meter=meter.code,
         group=reading.group_key,
         quantity=f"{reading.quantity:f}",
         event_count=reading.event_count,
         unreadable_count=reading.unreadable_count,
-        charged_nanos=reading.charged_nanos,
-        uncollected_nanos=reading.uncollected_nanos,
+        charges=tuple(
+            Charge(
+                currency=one.currency,
+                charged_nanos=one.charged_nanos,
+                uncollected_nanos=one.uncollected_nanos,
+            )
+            for one in charged
+            if one.group_key == reading.group_key
+        ),
     )
 
 

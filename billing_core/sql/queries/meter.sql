@@ -116,6 +116,19 @@ WHERE e.tenant_id = $1 AND e.customer_id = $2 AND e.name = $3
 ORDER BY e.event_at, e.shard, e.stream_ms, e.stream_seq, e.part
 LIMIT $13::integer;
 
+-- name: usage_charges
+-- rows: many
+-- params: tenant_id text, event text, customer_id text, start_at timestamptz, end_at timestamptz, group_by text[]
+-- What wallets paid for events and could not pay, each currency and unit for itself.
+SELECT CASE WHEN cardinality($6::text[]) = 0 THEN '{}'::jsonb ELSE (
+        SELECT jsonb_object_agg(name, coalesce(e.properties ->> name, '')) FROM unnest($6::text[]) AS name
+    ) END AS group_key,
+    e.currency, sum(e.charged_nanos)::bigint AS charged_nanos, sum(e.uncollected_nanos)::bigint AS uncollected_nanos
+FROM usage_event e
+WHERE e.tenant_id = $1 AND e.name = $2 AND e.customer_id = $3 AND e.event_at >= $4 AND e.event_at < $5
+    AND (e.charged_nanos > 0 OR e.uncollected_nanos > 0)
+GROUP BY 1, e.currency ORDER BY e.currency;
+
 -- name: plans_fresh
 -- rows: none
 -- params:

@@ -142,17 +142,22 @@ async def test_a_draft_is_finalized_and_voided(plane: Plane, subscribed: str) ->
     assert (await plane.ours.get(f"{path}/lines/one/events")).status == 404
 
 
-async def _use(plane: Plane, number: int, quantity: str, **properties: str) -> None:
+async def _use(
+    plane: Plane, number: int, quantity: str, charge: tuple[str, int, int] = ("", 0, 0), **properties: str
+) -> None:
     async with plane.database.session() as session:
         await session.execute(
             """INSERT INTO usage_event (shard, stream_ms, stream_seq, part, tenant_id, customer_id, event_id, name,
-                   source, event_at, decided_at, recorded_at, quantity, properties)
+                   source, event_at, decided_at, recorded_at, quantity, properties,
+                   currency, charged_nanos, uncollected_nanos)
                VALUES (1, $1, 0, 0,
-                   'ours', 'acme', $2, 'tokens', 'gate', '2026-03-01T11:00:00Z', now(), now(), $3, $4)""",
+                   'ours', 'acme', $2, 'tokens', 'gate', '2026-03-01T11:00:00Z', now(), now(), $3, $4,
+                   $5, $6, $7)""",
             number,
             f"e{number}",
             Decimal(quantity),
             properties,
+            *charge,
         )
 
 
@@ -172,6 +177,17 @@ async def test_usage_is_told_by_meter_and_by_group(plane: Plane, subscribed: str
     ]
     empty = (await plane.ours.get(f"{path}?meter=tokens&from=2026-03-01T11:30:00Z")).body["items"]
     assert [(one["quantity"], one["event_count"]) for one in empty] == [("0", 0)]
+
+
+async def test_each_wallet_is_told_for_itself(plane: Plane, subscribed: str) -> None:
+    """Credits and dollars are never added up."""
+    for number, charge in enumerate((("USD", 5, 1), ("AIC", 7, 0), ("AIC", 0, 3), ("", 0, 0)), start=1):
+        await _use(plane, number, "1", charge, model="large" if number < 3 else "small")
+    told = (await plane.ours.get("/v1/customers/acme/usage?meter=tokens&group_by=model")).body["items"]
+    dollars = {"currency": "USD", "charged_nanos": 5, "uncollected_nanos": 1}
+    credit = {"currency": "AIC", "charged_nanos": 7, "uncollected_nanos": 0}
+    lost = {"currency": "AIC", "charged_nanos": 0, "uncollected_nanos": 3}
+    assert [one["charges"] for one in told] == [[credit, dollars], [lost]]
 
 
 @pytest.mark.parametrize(
