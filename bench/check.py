@@ -31,6 +31,8 @@ from billing_core.contract import keys
 from billing_core.contract.snapshot import (
     Entitlement,
     FeatureKind,
+    Guard,
+    Limit,
     Snapshot,
     Status,
     Tariff,
@@ -77,9 +79,8 @@ async def furnish(url: str) -> None:
         tiers=(Tier(upto=0, nanos_per_batch=1000),),
         window=_FOREVER,
     )
-    feature = Entitlement(
-        kind=FeatureKind.METERED, enabled=True, limit_units=10**12, window=_FOREVER, tariff=(tariff,)
-    )
+    limit = Limit(counter="calls@lifetime", units=10**12, ceiling=10**12, window=_FOREVER)
+    feature = Entitlement(kind=FeatureKind.METERED, enabled=True, guard=Guard(limits=(limit,)), tariffs=(tariff,))
     snapshot = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": feature})
     names = keys.customer_keys("bench", "customer")
     record = keys.KeyRecord(tenant_id="bench", role=keys.Role.CALLER, customer_id="customer", hint="nch")
@@ -93,8 +94,9 @@ async def furnish(url: str) -> None:
             await pipe.execute()
         fields = snapshot_fields(snapshot)
         await client.eval(SCRIPTS["project"].text, 2, names.epoch, names.snapshot, "1", "active", "0", *fields)
-        grant = ("USD", "gra_bench", str(9 * 10**15), "0", str(now_ms), "0", "1", str(now_ms))
-        await client.eval(SCRIPTS["grant"].text, 2, names.epoch, names.wallet, *grant)
+        grant = ("USD", "gra_bench", str(9 * 10**15), "0", str(now_ms), "0", "1", str(now_ms), "", "unread")
+        places = names.epoch, names.snapshot, names.wallet, names.stream
+        await client.eval(SCRIPTS["grant"].text, 4, *places, *grant)
 
 
 def start_side(

@@ -47,9 +47,20 @@ def make_app(url: str) -> web.Application:
             event_id=f"dec_{next(numbers)}", tenant_id="bench", customer_id="customer", features=(ask.feature,)
         )
         reply = await client.evalsha(
-            _SCRIPT.sha, len(names), *names, "", "0", encode_body(body), "1", ask.feature, str(ask.quantity)
+            _SCRIPT.sha,
+            len(names),
+            *names,
+            "",
+            "0",
+            encode_body(body),
+            "",
+            "0",
+            "0",
+            "1",
+            ask.feature,
+            str(ask.quantity),
         )
-        return web.json_response({"allowed": reply[0] == b"allowed", "balance_nanos": reply[6]})
+        return web.json_response({"allowed": reply[0] == b"allowed", "balance_nanos": reply[8]})
 
     async def warm(_: web.Application) -> None:
         await client.script_load(_SCRIPT.text)

@@ -121,17 +121,22 @@ def _wallet_fields(blocks: Mapping[str, Sequence[Block]]) -> dict[str, bytes | i
     """The wallet as the scripts keep it: who burns when, and what each has left."""
     fields: dict[str, bytes | int] = {}
     for currency, listed in blocks.items():
-        order = [
-            (one.grant_id, one.effective_ms, one.expires_ms, one.priority, int(one.is_paid), one.created_ms)
-            for one in in_burn_order(listed)
-            if one.remaining_nanos
-        ]
+        order = [_place(one) for one in in_burn_order(listed) if one.remaining_nanos or one.is_overdraft]
         if order:
             fields[f"o:{currency}"] = _ENCODER.encode(order)
         for one in listed:
             fields[f"r:{one.grant_id}"] = one.remaining_nanos
             fields[f"h:{one.grant_id}"] = 0
+            if one.is_overdraft:
+                fields[f"a:{one.grant_id}"] = one.granted_nanos
     return fields
+
+
+def _place(block: Block) -> tuple[str | int, ...]:
+    """What the burn order says of a grant, as `lua/lib/wallet.lua` reads it."""
+    paid = 2 if block.is_overdraft else int(block.is_paid)
+    times = block.effective_ms, block.expires_ms, block.priority, paid, block.created_ms
+    return (block.grant_id, *times, " ".join(block.features))
 
 
 def _flat(fields: Mapping[str, bytes | int]) -> list[Any]:

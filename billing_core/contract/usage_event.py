@@ -4,9 +4,12 @@ The gateway prepares the body before the decision (who, what, which request); th
 (when, how much it cost, which grants paid). The worker reads both. Bodies allow unknown fields, because tomorrow's
 gateway may write for today's worker.
 
-Stream fields: `k` kind, `b` body, `at` decision instant in ms on the tenant's clock, `q` quantities, `c` costs and
-`u` uncollected nanos (each in the order of the body's charges, joined by spaces), `m` movements
-`grant=nanos grant=nanos`, `w` currency, `e` shard epoch.
+Stream fields: `k` kind, `b` body, `at` decision instant in ms on the tenant's clock, `e` shard epoch; then columns
+in the order of the body's charges, joined by spaces: `q` quantities (of a gauge its new level, the customer's), `c`
+charged and `u` uncollected nanos, `s` nanos rated in real time (c + u where prepaid; of a postpaid price what it
+comes to, c and u being 0), `w` currencies (`-` where nothing is priced); and `m` movements `grant=nanos
+grant=nanos`, each in its grant's currency. A lapse and a repayment have no charges: their `w` is the one currency.
+What shadow mode would have refused has `r` reason and `l` level instead of what was charged.
 """
 
 from __future__ import annotations
@@ -26,14 +29,17 @@ class EntryKind(StrEnum):
     SETTLE = "settle"
     LAPSE = "lapse"
     EVENT = "event"
+    SHADOW = "shadow"
+    REPAY = "repay"
 
 
 class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the gateway knows before the decision. Shape in the stream: msgpack map.
 
-    Gate decisions: `event_id` is the decision id, `features` names the charges in order. Client-sent events:
+    Gate decisions: `event_id` is the decision id, `features` names the charges in order, `path` the budget levels
+    (`team:ml/project:chat`). Client-sent events:
     `event_id` is the client's, `name` its type, `event_at_ms` its time, `properties` its fields (numbers as text).
-    Lapses: `grant_id` and `reason`.
+    Lapses and repayments: `grant_id` and `reason`.
     """
 
     event_id: str
@@ -44,24 +50,27 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event_at_ms: int = 0
     properties: dict[str, str] = {}
     key_hint: str = ""
+    path: str = ""
     grant_id: str = ""
     reason: str = ""
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """Nanos taken from one grant by one entry."""
+    """Nanos taken from one grant by one entry; below zero where a repayment put them back."""
 
     grant_id: str
     nanos: int
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature of a gate decision, as it was charged."""
+    """One feature of a gate decision, as it was charged; no currency where nothing is priced."""
 
     feature: str
     quantity: int
     charged_nanos: int
     uncollected_nanos: int
+    rated_nanos: int
+    currency: str
 
 
 class StreamPosition(msgspec.Struct, frozen=True, order=True):
@@ -81,7 +90,10 @@ class StreamPosition(msgspec.Struct, frozen=True, order=True):
 
 
 class UsageEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream entry, decoded."""
+    """One stream entry, decoded. `currency` is that of the first priced charge, or of the lapse or repayment.
+
+    `refusal` and `level` are those that shadow mode did not make.
+    """
 
     position: StreamPosition
     kind: EntryKind
@@ -91,7 +103,12 @@ class UsageEntry(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     charges: tuple[Charge, ...]
     movements: tuple[Movement, ...]
+    refusal: str = ""
+    level: str = ""
 
+
+NO_CURRENCY = "-"
+"""What a column says for a charge that nothing is priced for."""
 
 _DECODER = msgspec.msgpack.Decoder(EventBody)
 _ENCODER = msgspec.msgpack.Encoder()
@@ -109,25 +126,46 @@ def decode_entry(stream_id: bytes, fields: Mapping[bytes, bytes]) -> UsageEntry:
     """
     try:
         body = _DECODER.decode(fields[b"b"])
+        currencies = _currencies(fields)
         return UsageEntry(
             position=StreamPosition.parse(stream_id.decode()),
             kind=EntryKind(fields[b"k"].decode()),
             body=body,
             decided_at_ms=int(fields[b"at"]),
-            currency=fields.get(b"w", b"").decode(),
+            currency=next((currency for currency in currencies if currency), ""),
             epoch=int(fields.get(b"e", b"0")),
-            charges=_charges(body, fields),
+            charges=_charges(body, fields, currencies=currencies),
             movements=_movements(fields.get(b"m", b"")),
+            refusal=fields.get(b"r", b"").decode(),
+            level=fields.get(b"l", b"").decode(),
         )
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise InvariantBroken(f"stream entry {stream_id!r} cannot be read: {error}") from error
 
 
-def _charges(body: EventBody, fields: Mapping[bytes, bytes]) -> tuple[Charge, ...]:
-    columns = [[int(n) for n in fields.get(name, b"").split()] for name in (b"q", b"c", b"u")]
+def _currencies(fields: Mapping[bytes, bytes]) -> list[str]:
+    return ["" if word == NO_CURRENCY else word for word in fields.get(b"w", b"").decode().split()]
+
+
+def _charges(body: EventBody, fields: Mapping[bytes, bytes], *, currencies: list[str]) -> tuple[Charge, ...]:
+    if b"q" not in fields:
+        return ()
+    quantities = [int(n) for n in fields[b"q"].split()]
+    if b"c" not in fields:  # shadow mode charges nothing
+        currencies = [""] * len(quantities)
+    nothing = b" ".join([b"0"] * len(quantities))
+    amounts = [[int(n) for n in fields.get(name, nothing).split()] for name in (b"c", b"u", b"s")]
+    columns = [quantities, *amounts]
     return tuple(
-        Charge(feature=feature, quantity=quantity, charged_nanos=cost, uncollected_nanos=lost)
-        for feature, quantity, cost, lost in zip(body.features, *columns, strict=True)
+        Charge(
+            feature=feature,
+            quantity=quantity,
+            charged_nanos=cost,
+            uncollected_nanos=lost,
+            rated_nanos=rated,
+            currency=currency,
+        )
+        for feature, quantity, cost, lost, rated, currency in zip(body.features, *columns, currencies, strict=True)
     )
 
 

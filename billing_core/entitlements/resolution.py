@@ -5,7 +5,7 @@ not entitled. A limit's windows follow the calendar of the contract's zone or th
 price is counted by billing period, which is the window of its tariff. The snapshot names edges only so far ahead;
 `stale_at` is the instant at which it must be resolved and projected again.
 
-Worked example: 1,000 requests a calendar month in UTC, resolved on 17 March 2026, is limit_units 1000 with edges 1
+Worked example: 1,000 requests a calendar month in UTC, resolved on 17 March 2026, is a limit of 1000 with edges 1
 February, 1 March, 1 April and so on until May 2028.
 """
 
@@ -27,7 +27,6 @@ _KINDS = {
     FeatureKind.STATIC: snapshot.FeatureKind.STATIC,
     FeatureKind.METERED: snapshot.FeatureKind.METERED,
 }
-_MODES = {LimitMode.HARD: snapshot.LimitMode.HARD, LimitMode.SOFT: snapshot.LimitMode.SOFT}
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,11 +79,23 @@ def _entitlement(subscribed: Subscribed, one: PlanEntitlement, *, now: datetime)
         kind=_KINDS[subscribed.plan.terms.feature(one.feature).kind],
         enabled=one.enabled,
         static_value=one.value,
-        limit_units=-1 if one.limit_units is None else one.limit_units,
-        limit_mode=_MODES[one.limit_mode],
-        window=_limit_window(subscribed, one, now=now),
-        tariff=_tariffs(subscribed, one.feature, now=now),
+        guard=snapshot.Guard(limits=_limits(subscribed, one, now=now)),
+        tariffs=_tariffs(subscribed, one.feature, now=now),
     )
+
+
+def _limits(subscribed: Subscribed, one: PlanEntitlement, *, now: datetime) -> tuple[snapshot.Limit, ...]:
+    """The plan's limit, counted under the feature's name and its interval; none where it has none."""
+    if one.limit_units is None:
+        return ()
+    interval = one.limit_interval.value if one.limit_interval else "lifetime"
+    limit = snapshot.Limit(
+        counter=f"{one.feature}@{interval}",
+        units=one.limit_units,
+        ceiling=-1 if one.limit_mode is LimitMode.SOFT else one.limit_units,
+        window=_limit_window(subscribed, one, now=now),
+    )
+    return (limit,)
 
 
 def _limit_window(subscribed: Subscribed, one: PlanEntitlement, *, now: datetime) -> snapshot.Window:
@@ -115,4 +126,5 @@ def _tariffs(subscribed: Subscribed, feature: str, *, now: datetime) -> tuple[sn
 
 
 def _windows(entitlement: snapshot.Entitlement) -> list[snapshot.Window]:
-    return [entitlement.window, *(tariff.window for tariff in entitlement.tariff)]
+    limits = entitlement.guard.limits
+    return [*(limit.window for limit in limits), *(tariff.window for tariff in entitlement.tariffs)]

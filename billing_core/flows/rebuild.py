@@ -247,7 +247,7 @@ def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterat
     """The counters that decisions of this customer will ask for."""
     instant_ms = to_ms(now) + facts.clock_offset_ms
     for feature, entitlement in snapshot.features.items():
-        for name, window, since in _counted(feature, entitlement, facts=facts):
+        for name, window, since in _counted(entitlement, facts=facts):
             start_ms = window_start_ms(window, instant_ms)
             if start_ms is not None:
                 asked = UnitsAsked(
@@ -259,12 +259,10 @@ def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterat
                 yield Slot(name=name, start_ms=start_ms, asked=asked)
 
 
-def _counted(
-    feature: str, entitlement: Entitlement, *, facts: SnapshotFacts
-) -> Iterator[tuple[str, Window, datetime]]:
-    if entitlement.limit_units >= 0:
-        yield feature, entitlement.window, EPOCH
-    for tariff in entitlement.tariff:
+def _counted(entitlement: Entitlement, *, facts: SnapshotFacts) -> Iterator[tuple[str, Window, datetime]]:
+    for limit in entitlement.guard.limits:
+        yield limit.counter, limit.window, EPOCH
+    for tariff in entitlement.tariffs:
         yield f"${tariff.price_id}", tariff.window, facts.started_at or EPOCH
 
 

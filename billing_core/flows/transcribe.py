@@ -24,7 +24,7 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 
 from billing_core.adapters.usage_stream import RawEntry, Reading
-from billing_core.contract.usage_event import EventBody
+from billing_core.contract.usage_event import NO_CURRENCY, EventBody
 from billing_core.store import binary_copy
 from billing_core.store.binary_copy import NULL
 from billing_core.store.money.grant import GrantMove
@@ -36,7 +36,7 @@ GrantKey: TypeAlias = tuple[str, str]
 Place: TypeAlias = tuple[int, int, int]
 """Shard, and the two halves of the stream id."""
 
-_SHAPE = [b"k", b"b", b"at", b"q", b"c", b"u", b"m", b"w", b"e"]
+_SHAPE = [b"k", b"b", b"at", b"q", b"c", b"u", b"s", b"m", b"w", b"e"]
 """The fields of a gate's entry in the order of the scripts."""
 
 _GATE_KINDS = frozenset({b"debit", b"settle"})
@@ -120,7 +120,8 @@ class Transcript:
 
     def _add_one(self, place: Place, values: Sequence[bytes]) -> None:
         """Add one entry. All that may fail stands before the first append, so that no entry is half written."""
-        kind, raw, stamp, quantities, costs, losses, moved, currency, _ = values
+        kind, raw, stamp, quantities, costs, losses, _, moved, currencies, _ = values
+        currency = _currency(currencies)
         body, at_ms = _BODY.decode(raw), int(stamp)
         entry = (
             place,
@@ -229,6 +230,14 @@ class Transcript:
         at = _datetime(at_ms)
         self.months[at.year, at.month] = at
         return binary_copy.instant(at)
+
+
+def _currency(column: bytes) -> bytes:
+    """The one currency that a row's charges are priced in; empty where nothing is."""
+    named = set(column.split()) - {NO_CURRENCY.encode()}
+    if len(named) > 1:
+        raise ValueError("its charges are priced in several currencies")
+    return named.pop() if named else b""
 
 
 def _word(raw: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Burn order: which grant pays first, as a pure function.
 
-Priority, then expiry (a grant that never expires comes last), promotional before paid, effective, created, id. What
-a hold did not use goes back in the reverse order. A debit above what the grants hold together is refused whole.
+Overdrafts after all others; then priority, expiry (a grant that never expires comes last), promotional before paid,
+effective, created, id. What a hold did not use goes back in the reverse order. A debit above what the grants hold
+together is refused whole.
 
 The scripts keep the sorted array in the wallet's hash and walk it; here the same order makes the wallets of a
 rebuild and tells in tests what the scripts should have taken.
@@ -18,7 +19,10 @@ import msgspec
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """What the order looks at, and what is left. Units: ms on the tenant's clock; expires_ms 0 is never."""
+    """What the order looks at, and what is left. Units: ms on the tenant's clock; expires_ms 0 is never.
+
+    No features are all. An overdraft says in `granted_nanos` how much it lends at most.
+    """
 
     grant_id: str
     remaining_nanos: int
@@ -27,12 +31,16 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int
     is_paid: bool
     created_ms: int
+    is_overdraft: bool = False
+    granted_nanos: int = 0
+    features: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[int, bool, int, bool, int, int, str]:
+    def place(self) -> tuple[bool, int, bool, int, bool, int, int, str]:
         """Where the block stands in burn order: smaller burns sooner."""
         never = self.expires_ms == 0
         return (
+            self.is_overdraft,
             self.priority,
             never,
             self.expires_ms,

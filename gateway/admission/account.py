@@ -1,22 +1,23 @@
 """A customer's account as it is now: what it may use, what it has used, what its wallets hold.
 
 Live reads change nothing and are as fresh as a decision. Replies of `usage_read` and `wallet_read` are rows laid
-end to end; reading them is pure.
+end to end; reading them is pure. A feature is told with the tightest limit of the customer itself.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from billing_core.contract.snapshot import FeatureKind, LimitMode, Status
+from billing_core.contract.snapshot import FeatureKind, Status
 from billing_core.errors import InvariantBroken
 from gateway.admission.caller import Caller
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
 from gateway.state.resp import ErrorReply, Flat, Reply, flat, text_of
 
-_FEATURE_COUNT = 11
-_GRANT_COUNT = 9
+_LIMITS = frozenset({"limit", "gauge"})
+_ROW_COUNT = 14
+_GRANT_COUNT = 11
 
 
 class FeatureUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +28,7 @@ class FeatureUsage(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     static_value: str
     limit_units: int | None
-    limit_mode: LimitMode
+    soft: bool
     used_units: int
     held_units: int
     remaining_units: int | None
@@ -77,7 +78,7 @@ class AccountReader:
         Raises: NotFound, Unavailable.
         """
         names = caller.keys
-        return usage_of(await self._run("usage_read", (names.epoch, names.snapshot, names.counters)))
+        return usage_of(await self._run("usage_read", (names.epoch, names.snapshot, names.counters), args=("",)))
 
     async def purse(self, caller: Caller) -> Purse:
         """What the customer's wallets hold.
@@ -85,11 +86,11 @@ class AccountReader:
         Raises: NotFound, Unavailable.
         """
         names = caller.keys
-        return purse_of(await self._run("wallet_read", (names.epoch, names.snapshot, names.wallet)))
+        return purse_of(await self._run("wallet_read", (names.epoch, names.snapshot, names.wallet), args=()))
 
-    async def _run(self, name: str, keys: tuple[str, ...]) -> Reply:
+    async def _run(self, name: str, keys: tuple[str, ...], *, args: tuple[str, ...]) -> Reply:
         try:
-            return await self._bulk.run(name, keys, args=(), deadline_ms=self._deadline_ms)
+            return await self._bulk.run(name, keys, args=args, deadline_ms=self._deadline_ms)
         except ErrorReply as error:
             raise failure_of(error) from None
 
@@ -101,8 +102,15 @@ def usage_of(reply: Reply) -> Usage:
     """
     try:
         words = flat(reply)
-        rows = _rows(words[2:], _FEATURE_COUNT)
-        features = sorted((_feature(row) for row in rows), key=lambda one: one.feature)
+        rows = _rows(words[2:], _ROW_COUNT)
+        limits: dict[str, list[Flat]] = {}
+        for row in rows:
+            if text_of(row[0]) in _LIMITS:
+                limits.setdefault(text_of(row[1]), []).append(row)
+        told = [row for row in rows if text_of(row[0]) == "feature"]
+        features = sorted(
+            (_feature(row, limits.get(text_of(row[1]), [])) for row in told), key=lambda one: one.feature
+        )
         return Usage(at_ms=int(words[0]), status=Status(text_of(words[1])), features=tuple(features))
     except (ValueError, TypeError, IndexError) as error:
         raise InvariantBroken(f"a usage reply cannot be read: {error}") from error
@@ -126,22 +134,27 @@ def _rows(words: Flat, width: int) -> list[Flat]:
     return [words[at : at + width] for at in range(0, len(words), width)]
 
 
-def _feature(row: Flat) -> FeatureUsage:
-    limit_units, remaining_units = int(row[4]), int(row[8])
-    window_start_ms, reset_at_ms = int(row[9]), int(row[10])
+def _feature(row: Flat, limits: list[Flat]) -> FeatureUsage:
+    tightest = min(limits, key=_tightness, default=row)
+    limit_units, remaining_units = int(tightest[7]), int(tightest[11])
+    window_start_ms, reset_at_ms = int(tightest[12]), int(tightest[13])
     return FeatureUsage(
-        feature=text_of(row[0]),
-        kind=FeatureKind(int(row[1])),
-        enabled=int(row[2]) == 1,
-        static_value=text_of(row[3]),
+        feature=text_of(row[1]),
+        kind=FeatureKind(int(row[2])),
+        enabled=int(row[3]) == 1,
+        static_value=text_of(row[4]),
         limit_units=None if limit_units < 0 else limit_units,
-        limit_mode=LimitMode(int(row[5])),
-        used_units=int(row[6]),
-        held_units=int(row[7]),
+        soft=int(tightest[8]) < 0,
+        used_units=int(tightest[9]),
+        held_units=int(tightest[10]),
         remaining_units=None if remaining_units < 0 else remaining_units,
         window_start_ms=None if window_start_ms < 0 else window_start_ms,
         reset_at_ms=reset_at_ms or None,
     )
+
+
+def _tightness(row: Flat) -> tuple[bool, int]:
+    return int(row[11]) < 0, int(row[11])
 
 
 def _grant(row: Flat) -> GrantState:

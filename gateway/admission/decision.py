@@ -13,8 +13,8 @@ from gateway.admission.order import Order
 from gateway.admission.reason import Reason
 from gateway.state.resp import Flat, Reply, flat, text_of
 
-_HEAD_COUNT = 9
-_CHARGE_COUNT = 5
+_HEAD_COUNT = 13
+_CHARGE_COUNT = 7
 
 
 class ChargeOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,21 +71,21 @@ def _read(words: Flat, order: Order, *, decision_id: str) -> Decision:
     end = _HEAD_COUNT + count * _CHARGE_COUNT
     if len(words) != end:
         raise ValueError(f"{len(words)} words for {count} charges")
-    refused, deadline_ms = int(words[2]), int(words[7])
+    refused, deadline_ms = int(words[2]), int(words[9])
     return Decision(
         reason=Reason(text_of(words[0])),
         decision_id=decision_id,
         replayed=int(words[1]) == 1,
         refused_feature=order.charges[refused - 1].feature if refused else "",
-        decided_at_ms=int(words[3]),
-        currency=text_of(words[4]),
-        cost_nanos=int(words[5]),
-        balance_nanos=int(words[6]),
+        decided_at_ms=int(words[5]),
+        currency=text_of(words[6]),
+        cost_nanos=int(words[7]),
+        balance_nanos=int(words[8]),
         charges=tuple(
             _charge(words[at : at + _CHARGE_COUNT], charge.feature)
             for at, charge in zip(range(_HEAD_COUNT, end, _CHARGE_COUNT), order.charges, strict=True)
         ),
-        hold=HoldOutcome(hold_id=text_of(words[8]), deadline_ms=deadline_ms) if deadline_ms else None,
+        hold=HoldOutcome(hold_id=text_of(words[10]), deadline_ms=deadline_ms) if deadline_ms else None,
     )
 
 

@@ -23,6 +23,7 @@ from gateway.admission.caller import Caller
 from gateway.state.resp import Word
 
 _ID_BYTES = 16
+_NO_PATH, _NEVER_LATE, _NOT_SHADOW = "", 0, 0
 
 
 class Mode(StrEnum):
@@ -84,9 +85,9 @@ def plan(order: Order, caller: Caller, *, window_ms: int) -> Act:
         names.idempotency_prefix + key,
     )
     if order.mode is Mode.PEEK:
-        return Act(script="peek", keys=keys, args=tuple(pairs), decision_id=decision_id)
+        return Act(script="peek", keys=keys, args=(_NO_PATH, *pairs), decision_id=decision_id)
     memory: tuple[Word, ...] = (_digest(order), window_ms) if key else ("", 0)
-    head = (*memory, _body(order, caller, decision_id=decision_id))
+    head = (*memory, _body(order, caller, decision_id=decision_id), _NO_PATH, _NEVER_LATE, _NOT_SHADOW)
     if order.mode is Mode.CONSUME:
         return Act(script="consume", keys=keys, args=(*head, *pairs), decision_id=decision_id)
     hold_id = new_hold_id(names.shard)

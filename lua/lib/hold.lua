@@ -1,23 +1,23 @@
 -- The one end of a hold: settled, released or expired.
 --
--- The hash of an open hold has id, state `open`, deadline_ms (real clock), on_expiry, the names of the customer's keys, body,
--- currency, features and quantities (joined by spaces), parts (what was taken of each grant, in order), and for each
--- priced charge the entitlement as it was promised. After its end only the answer is left, and for a stated time.
+-- What an open hold keeps is told in lib/placing.lua. After its end only the answer is left, and for a stated time.
 --
 -- All ends are one act: settle at some quantities. A release settles at zero, an expiry at zero or as held. The price
 -- is the snapshot's of now, as the invoice will have it; where the feature lost its price in between, what was promised
--- holds. Parts are used in the order of taking, so that what is not used goes back in the reverse order.
+-- holds. Each charge is paid from what it had set aside, in the order of taking, so that what is not used goes back in the
+-- reverse order; what it lacks is taken from the wallet, which by then has what the other charges gave back.
 --
 -- A place is where a hold ends: {stream, shard_holds, epoch, real_ms}.
 
 local ANSWER_KEPT_MS = 3600000
 
--- The hold, or nil.
+-- The hold, or nil; of an open one also kept and leases, unpacked.
 local function read_hold(hold_key)
   local values = redis.call('HGETALL', hold_key)
   if #values == 0 then return nil end
   local hold = { key = hold_key }
   for index = 1, #values, 2 do hold[values[index]] = values[index + 1] end
+  if hold.state == 'open' then hold.kept, hold.leases = cmsgpack.unpack(hold.charges), cmsgpack.unpack(hold.leases) end
   return hold
 end
 
@@ -27,13 +27,12 @@ end
 
 -- The charges of an open hold at their held quantities.
 local function held_charges(hold)
-  local charges, index = {}, 0
-  for feature in string.gmatch(hold.features, '%S+') do
-    charges[#charges + 1] = { feature = feature, charged = 0, uncollected = 0 }
-  end
-  for quantity in string.gmatch(hold.quantities, '%S+') do
-    index = index + 1
-    charges[index].held, charges[index].quantity = tonumber(quantity), tonumber(quantity)
+  local charges = {}
+  for index, kept in ipairs(hold.kept) do
+    charges[index] = {
+      feature = kept[1], quantity = kept[2], held = kept[2], held_nanos = kept[3], held_currency = kept[4],
+      promised = kept[5], held_parts = kept[6], charged = 0, uncollected = 0, rated = 0, currency = '-', tariff = false,
+    }
   end
   return charges
 end
@@ -56,79 +55,125 @@ local function unused_charges(hold)
   return charges
 end
 
--- Give each charge the price and window that count now. Returns the instant on the tenant's clock.
-local function reprice(hold, charges, real_ms)
-  local fields = { 'off' }
-  for index, charge in ipairs(charges) do fields[index + 1] = 'f:' .. charge.feature end
-  local values = redis.call('HMGET', hold.snapshot, unpack(fields))
-  for index, charge in ipairs(charges) do
-    local entitlement = values[index + 1] and cmsgpack.unpack(values[index + 1])
-    local tariff = entitlement and entitlement[7][1]
-    if not tariff or tariff[2] ~= hold.currency then
-      local promised = hold['promised:' .. index]
-      tariff = promised and cmsgpack.unpack(promised)[7][1]
-    end
-    charge.window, charge.tariff = entitlement and entitlement[6], tariff
+-- The tariff of now that stands for the promised one: same currency, and prepaid if that was; else what was promised.
+local function tariff_of(charge)
+  for _, tariff in ipairs(charge.tariffs) do
+    if tariff[2] == charge.held_currency and tariff[7] == charge.promised[7] then return tariff end
   end
-  return real_ms + (tonumber(values[1]) or 0)
+  return charge.promised
 end
 
--- Count the charges and say what they cost together; nil where a counter or the cost would pass 2^53 - 1.
-local function count_charges(charges)
+-- Give each charge the price and the guard that count now. Returns the instant on the tenant's clock.
+local function reprice(hold, nodes, charges, real_ms)
+  local quantities = {}
+  for index, charge in ipairs(charges) do quantities[index], charge.tariffs = charge.quantity, NO_TARIFFS end
+  local status, offset_ms = read_snapshot(hold.snapshot, nodes, charges)
+  for index, charge in ipairs(charges) do
+    if charge.is_static or charge.is_gauge then charge.guard, charge.tariffs = nil, NO_TARIFFS end
+    charge.quantity, charge.is_static, charge.is_gauge = quantities[index], false, false
+    local tariff = tariff_of(charge)
+    if tariff then
+      charge.tariff, charge.tariffs, charge.currency = tariff, { tariff }, tariff[2]
+    else
+      charge.tariffs = NO_TARIFFS
+    end
+  end
+  return real_ms + (status and offset_ms or 0)
+end
+
+-- Count the charges at all levels and price them; nil where a counter or a cost would pass 2^53 - 1.
+local function count_charges(nodes, charges)
   local total = 0
   for _, charge in ipairs(charges) do
-    local slot, price, quantity = charge.slot, charge.price, charge.quantity
-    slot.more_used, slot.more_held = slot.more_used + quantity, slot.more_held - charge.held
-    if slot.used + slot.more_used > MAX_EXACT then return nil end
-    if price then
+    if charge.tariff then
+      local price, quantity = charge.prices[1], charge.quantity
       local from = price.used + price.more_used
       if from + quantity > MAX_EXACT then return nil end
-      charge.charged = debit_nanos(charge.tariff, from, quantity)
-      if not charge.charged then return nil end
-      price.more_used, total = price.more_used + quantity, total + charge.charged
+      charge.rated = debit_nanos(charge.tariff, from, quantity)
+      if not charge.rated then return nil end
+      price.more_used, total = price.more_used + quantity, total + charge.rated
       if total > MAX_EXACT then return nil end
+    end
+  end
+  for _, node in ipairs(nodes) do
+    for n = 1, #node.uses, 3 do
+      local slot = node.uses[n + 1]
+      slot.more_used = slot.more_used + charges[node.uses[n]].quantity
+      if slot.used + slot.more_used > MAX_EXACT then return nil end
+    end
+    for n = 1, #node.caps, 2 do
+      local slot, cap = node.caps[n], node.caps[n + 1]
+      for _, charge in ipairs(charges) do
+        if charge.currency == cap[2] then slot.more_used = slot.more_used + charge.rated end
+      end
+      if slot.used + slot.more_used > MAX_EXACT then return nil end
     end
   end
   return total
 end
 
--- Pay from the held parts, then from the purse. Returns parts with {grant_id, held, back}, what was taken beyond them,
--- what moved for good (one part a grant), what was released and what could not be collected.
-local function pay(hold, purse, total)
-  local parts, moved, moved_of, left, released = {}, {}, {}, total, 0
-  for grant_id, nanos in string.gmatch(hold.parts, '(%S+)=(%d+)') do
-    local held = tonumber(nanos)
-    local used = math.min(held, left)
-    left, released = left - used, released + held - used
-    parts[#parts + 1] = { grant_id, held, held - used }
-    if used > 0 then
-      moved_of[grant_id] = { grant_id, used }
-      moved[#moved + 1] = moved_of[grant_id]
+-- The purses of all currencies that the charges are priced in or were held in.
+local function open_held_purses(wallet_key, charges, at)
+  local currencies = {}
+  for _, charge in ipairs(charges) do
+    local currency = charge.promised and charge.promised[7] and charge.held_currency
+    if currency and not currencies[currency] then
+      currencies[#currencies + 1], currencies[currency] = currency, true
     end
   end
-  local beyond, uncollected = take(purse, left)
-  for _, part in ipairs(beyond) do
-    local known = moved_of[part[1]]
-    if known then known[2] = known[2] + part[2] else moved[#moved + 1] = part end
-  end
-  return { parts = parts, beyond = beyond, moved = moved, released = released, uncollected = uncollected }
+  return open_purses(wallet_key, currencies, at)
 end
 
--- Tell each charge what it paid: the earlier ones first.
-local function share(charges, collected)
+-- Give what a charge did not use back to its purse, where it is usable still.
+local function give_back(purse, grant_id, nanos)
+  for place, known in ipairs(purse.grants) do
+    if known == grant_id then
+      purse.remaining[place], purse.balance = purse.remaining[place] + nanos, purse.balance + nanos
+    end
+  end
+end
+
+-- Pay from the held parts, then from the purses. Returns what moved for good, what was held and what came back, by grant.
+local function pay(charges, purses)
+  local moved, held, back = {}, {}, {}
   for _, charge in ipairs(charges) do
-    local cost = charge.charged
-    charge.charged = math.min(cost, collected)
-    charge.uncollected, collected = cost - charge.charged, collected - charge.charged
+    local parts = charge.held_parts
+    charge.lack, charge.released = charge.tariff and charge.tariff[7] and charge.rated or 0, 0
+    for n = 1, #parts, 2 do
+      local used = math.min(parts[n + 1], charge.lack)
+      local unused = parts[n + 1] - used
+      charge.lack, charge.released = charge.lack - used, charge.released + unused
+      if used > 0 then add_parts(moved, { parts[n], used }) end
+      add_parts(back, { parts[n], unused })
+      give_back(purses[charge.held_currency], parts[n], unused)
+    end
+    add_parts(held, parts)
   end
+  for _, charge in ipairs(charges) do
+    if charge.tariff and charge.tariff[7] then
+      local parts, left = take(purses[charge.currency], charge.feature, charge.lack)
+      charge.charged, charge.uncollected = charge.rated - left, left
+      add_parts(moved, parts)
+      for n = 1, #parts, 2 do add_parts(back, { parts[n], -parts[n + 1] }) end
+    end
+  end
+  return { moved = moved, held = held, back = back }
 end
 
-local function write_parts(wallet_key, payment)
-  for _, part in ipairs(payment.parts) do
-    move(wallet_key, 'h:' .. part[1], -part[2])
-    move(wallet_key, 'r:' .. part[1], part[3])
+local function write_payment(wallet_key, payment)
+  for _, grant_id in ipairs(payment.held) do move(wallet_key, 'h:' .. grant_id, -payment.held[grant_id]) end
+  for _, grant_id in ipairs(payment.back) do move(wallet_key, 'r:' .. grant_id, payment.back[grant_id]) end
+end
+
+-- Take back what the hold has held in the nodes: units of limits and prices, nanos of spend caps, and its place.
+local function write_leases(hold, nodes, charges)
+  local leases = hold.leases
+  for n = 1, #leases, 4 do
+    local node, charge, measure = nodes[leases[n]], charges[leases[n + 2]], leases[n + 3]
+    local amount = measure == 1 and charge.held or measure == 2 and charge.held_nanos or 1
+    if amount > 0 then redis.call('HINCRBY', node.key, leases[n + 1], digits(-amount)) end
+    node.more_holds = -1
   end
-  for _, part in ipairs(payment.beyond) do move(wallet_key, 'r:' .. part[1], -part[2]) end
 end
 
 -- Leave only the answer of the hold, for the time stated.
@@ -142,30 +187,38 @@ local function write_end(hold, place, answer, ending)
   redis.call('PEXPIRE', hold.key, digits(ending.keep_ms))
 end
 
+-- The answer: amounts of the hold's currency, and the balance that its first priced charge may use.
+local function answer_of(hold, charges, purses, outcome, at)
+  local answer = { outcome, 0, at, hold.currency, 0, 0, 0, 0 }
+  local purse = purses[hold.currency]
+  for index = #charges, 1, -1 do
+    local charge = charges[index]
+    if charge.held_currency == hold.currency then
+      answer[5], answer[6] = answer[5] + charge.charged, answer[6] + charge.released
+      answer[7] = answer[7] + charge.uncollected
+      if purse then answer[8] = available(purse, charge.feature) end
+    end
+  end
+  return answer
+end
+
 -- End an open hold at the quantities of its charges. An ending has outcome, digest and keep_ms. Returns the answer;
 -- nil where the quantities are too large to be counted, and then nothing is written.
 local function end_hold(hold, charges, place, ending)
   redis.call('ZSCORE', place.shard_holds, hold.id) -- a key of another type stops here, before the first write
-  local at = reprice(hold, charges, place.real_ms)
-  local counters = open_counters(hold.counters, charges, at)
-  local total = count_charges(charges)
-  if not total then return nil end
-  local purse = open_wallet(hold.wallet, hold.currency, at)
-  local payment = pay(hold, purse, total)
-  local collected = total - payment.uncollected
-  share(charges, collected)
+  local nodes = read_path(hold.path, hold.counters)
+  local at = reprice(hold, nodes, charges, place.real_ms)
+  open_levels(nodes, charges, at)
+  if not count_charges(nodes, charges) then return nil end
+  local purses = open_held_purses(hold.wallet, charges, at)
+  local payment = pay(charges, purses)
   append_charges(place.stream, {
-    kind = 'settle', body = hold.body, at = at, moved = payment.moved, currency = hold.currency, epoch = place.epoch,
+    kind = 'settle', body = hold.body, at = at, moved = payment.moved, epoch = place.epoch,
   }, charges)
-  write_parts(hold.wallet, payment)
-  write_counters(counters)
-  local balance = purse.balance
-  for _, part in ipairs(payment.parts) do
-    for _, grant_id in ipairs(purse.grants) do
-      if grant_id == part[1] then balance = balance + part[3] end
-    end
-  end
-  local answer = { ending.outcome, 0, at, hold.currency, collected, payment.released, payment.uncollected, balance }
+  write_payment(hold.wallet, payment)
+  write_leases(hold, nodes, charges)
+  write_levels(nodes, at, place.real_ms)
+  local answer = answer_of(hold, charges, purses, ending.outcome, at)
   write_end(hold, place, answer, ending)
   return answer
 end

@@ -1,52 +1,95 @@
--- A customer's prepaid balance in one currency, block by block in burn order.
+-- A customer's prepaid balance, currency by currency, block by block in burn order.
 --
 -- The hash of a wallet has `o:<currency>`, the packed burn order [grant_id, effective_ms, expires_ms (0 none), priority,
--- paid, created_ms], and for each grant `r:<grant>` remaining and `h:<grant>` held nanos. A grant is usable from its
--- effective instant until before its expiry. Parts are pairs {grant_id, nanos} in the order of taking.
+-- paid (0 promotional, 1 paid, 2 overdraft), created_ms, features (separated by spaces; "" all)], and for each grant
+-- `r:<grant>` remaining and `h:<grant>` held nanos, and of an overdraft `a:<grant>` how much it lends at most. A grant is
+-- usable from its effective instant until before its expiry, for the features that it names.
+--
+-- A purse is what of one currency is usable: grants, features, remaining and place (id -> position) in burn order, balance,
+-- is_restricted. Parts are flat: {grant_id, nanos, grant_id, nanos, ...} in the order of taking.
 
--- The usable grants with what remains of each, and their sum.
-local function open_wallet(wallet_key, currency, at)
-  local purse = { key = wallet_key, grants = {}, remaining = {}, balance = 0 }
-  local packed = redis.call('HGET', wallet_key, 'o:' .. currency)
-  if not packed then return purse end
-  local grants, fields, count = purse.grants, {}, 0
+-- Add what is usable now to the purse, and to the fields that tell what remains of it.
+local function list_grants(purse, packed, at, fields)
+  local grants, features, count = purse.grants, purse.features, 0
   for _, grant in ipairs(cmsgpack.unpack(packed)) do
     if grant[2] <= at and (grant[3] == 0 or at < grant[3]) then
       count = count + 1
-      grants[count], fields[count] = grant[1], 'r:' .. grant[1]
+      grants[count], features[count], fields[#fields + 1] = grant[1], grant[7], 'r:' .. grant[1]
+      if grant[7] ~= '' then purse.is_restricted = true end
     end
   end
-  if count == 0 then return purse end
-  for first = 1, count, 1000 do
-    local values = redis.call('HMGET', wallet_key, unpack(fields, first, math.min(first + 999, count)))
-    for offset, value in ipairs(values) do
-      local nanos = tonumber(value) or 0
-      purse.remaining[first + offset - 1], purse.balance = nanos, purse.balance + nanos
-    end
-  end
-  return purse
 end
 
--- Take the amount out of the purse (not yet out of Redis). Returns the parts, and what was not there.
-local function take(purse, amount)
-  local parts, left = {}, amount
-  for index, grant_id in ipairs(purse.grants) do
+-- The purses of these currencies, by currency. Two commands, whatever their number.
+local function open_purses(wallet_key, currencies, at)
+  local purses, orders, fields, values = {}, {}, {}, {}
+  if #currencies == 0 then return purses end
+  for place, currency in ipairs(currencies) do orders[place] = 'o:' .. currency end
+  orders = redis.call('HMGET', wallet_key, unpack(orders))
+  for place, currency in ipairs(currencies) do
+    local purse = { grants = {}, features = {}, remaining = {}, balance = 0, is_restricted = false, first = #fields }
+    purses[currency] = purse
+    if orders[place] then list_grants(purse, orders[place], at, fields) end
+  end
+  if #fields == 0 then return purses end
+  if #fields <= 1000 then values = redis.call('HMGET', wallet_key, unpack(fields)) end
+  for first = 1, #fields > 1000 and #fields or 0, 1000 do
+    local part = redis.call('HMGET', wallet_key, unpack(fields, first, math.min(first + 999, #fields)))
+    for offset, value in ipairs(part) do values[first + offset - 1] = value end
+  end
+  for _, purse in pairs(purses) do
+    for place = 1, #purse.grants do
+      local nanos = tonumber(values[purse.first + place]) or 0
+      purse.remaining[place], purse.balance = nanos, purse.balance + nanos
+    end
+  end
+  return purses
+end
+
+local function is_for(features, feature)
+  return features == '' or string.find(' ' .. features .. ' ', ' ' .. feature .. ' ', 1, true) ~= nil
+end
+
+-- What the purse has for a feature.
+local function available(purse, feature)
+  if not purse.is_restricted then return purse.balance end
+  local nanos = 0
+  for place, features in ipairs(purse.features) do
+    if is_for(features, feature) then nanos = nanos + purse.remaining[place] end
+  end
+  return nanos
+end
+
+-- Take an amount for a feature out of the purse (not yet out of Redis). Returns the parts, and what was not there.
+local function take(purse, feature, amount)
+  local parts, count, left, remaining = {}, 0, amount, purse.remaining
+  for place, grant_id in ipairs(purse.grants) do
     if left == 0 then break end
-    local nanos = math.min(purse.remaining[index], left)
-    if nanos > 0 then
-      parts[#parts + 1] = { grant_id, nanos }
-      purse.remaining[index], left = purse.remaining[index] - nanos, left - nanos
+    local nanos = remaining[place]
+    if nanos > 0 and (not purse.is_restricted or is_for(purse.features[place], feature)) then
+      if nanos > left then nanos = left end
+      parts[count + 1], parts[count + 2], count = grant_id, nanos, count + 2
+      remaining[place], left = remaining[place] - nanos, left - nanos
     end
   end
   purse.balance = purse.balance - (amount - left)
   return parts, left
 end
 
--- Parts as text: `grant=nanos grant=nanos`.
-local function parts_text(parts)
-  if #parts == 1 then return parts[1][1] .. '=' .. digits(parts[1][2]) end
+-- Add parts to a sum by grant: {ids in the order of their first mention, nanos by id}.
+local function add_parts(sum, parts)
+  for n = 1, #parts, 2 do
+    local grant_id = parts[n]
+    if not sum[grant_id] then sum[#sum + 1] = grant_id end
+    sum[grant_id] = (sum[grant_id] or 0) + parts[n + 1]
+  end
+end
+
+-- A sum of parts as text: `grant=nanos grant=nanos`.
+local function parts_text(sum)
+  if #sum == 1 then return sum[1] .. '=' .. digits(sum[sum[1]]) end
   local texts = {}
-  for index, part in ipairs(parts) do texts[index] = part[1] .. '=' .. digits(part[2]) end
+  for place, grant_id in ipairs(sum) do texts[place] = grant_id .. '=' .. digits(sum[grant_id]) end
   return table.concat(texts, ' ')
 end
 

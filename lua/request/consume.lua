@@ -1,15 +1,16 @@
 #!lua
 -- consume: charge one request, all of it or nothing.
 --
--- A known idempotency key answers first. Then, in this order: suspended, entitlement of each feature, limit window of each
--- feature, wallet. Only when all have passed, units are counted, nanos leave the grants in burn order and the usage
--- entry is appended (none where every quantity is zero). Holds of this customer that are due end before the decision, at
--- most 100 in one call.
+-- A known idempotency key answers first; then whoever comes after not_after_ms is too late. Then, in this order: suspended,
+-- entitlement of each feature, rates, concurrency, limits level by level from the customer down, wallets, spend caps. Only
+-- when all have passed, units are counted, nanos leave the grants in burn order and the usage entry is appended (none
+-- where every quantity is zero). In shadow mode what would have been refused is allowed, charges nothing and
+-- appends an entry of its own. Holds of this customer that are due end before the decision, at most 100 in one call.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
 --   snapshot_key         what the customer may do, and the tenant's clock offset
---   counters_key         used and held units
+--   counters_key         of the customer; those of a budget node have this name, a slash and the node
 --   wallet_key           grants
 --   stream_key           usage stream of the shard
 --   customer_holds_key   deadlines of this customer's holds
@@ -19,59 +20,84 @@
 --   request_digest       what the idempotency key stands for
 --   idem_window_ms       for which the answer is kept; 0 keeps none
 --   body                 of the entry, msgpack
+--   path                 budget levels below the customer, such as team:ml/key:k1; "" none
+--   not_after_ms         real clock: later than this nothing is done; 0 never too late
+--   shadow               1: record what would be refused, and refuse nothing; 0 as the snapshot says
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
---   quantity*            of each charge, 0 to 2^53 - 1
+--   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
 -- RETURNS
---   reason               allowed, suspended, not_entitled, limit_reached, insufficient_balance, or unavailable (no window)
+--   reason               allowed, suspended, not_entitled, rate_limited, concurrency_limited, limit_reached, insufficient_balance, or unavailable (too late, or no window)
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
+--   level                that refused: customer, or a node of the path; "" where no level did
+--   limit                counter that refused, at that level; "" none
 --   at_ms                decision instant on the tenant's clock
---   currency             of all amounts; "" where nothing is priced
---   cost_nanos           of all charges; what it would have cost where the balance refused
---   balance_nanos        usable and not held, after this decision; 0 where no balance was read
+--   currency             of the first charge that has a price; "" where nothing is priced
+--   cost_nanos           of all charges in that currency; what it would have cost where the balance refused
+--   balance_nanos        of that wallet, usable for that charge, after this decision; 0 where nothing is prepaid
 --   deadline_ms          0
 --   hold_id              ""
---   limit_units*         -1 no limit
---   remaining_units*     of the limit, after this decision; 0 above a soft limit; -1 no limit
---   reset_at_ms*         end of the limit's window on the tenant's clock; 0 none
---   charge_nanos*        of this charge
+--   retry_after_ms       until the limit or rate that refused has room again; 0 unknown, or never
+--   would                reason that shadow mode did not refuse for; "" none
+--   limit_units*         of the tightest limit over all levels; -1 no limit
+--   remaining_units*     of that limit, after this decision; 0 above a soft limit; -1 no limit
+--   reset_at_ms*         end of that limit's window on the tenant's clock; 0 none
+--   charge_nanos*        what this charge costs
 --   static_value*        of a static feature, else ""
+--   charge_currency*     of charge_nanos; "" where nothing is priced
+--   outage_units*        how many units may be leased for an outage; 0 none
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
 --   INVALID idem_window_ms  not a whole number below 2^53
 --   INVALID body         empty
+--   INVALID path         not team, project, user and key in this order, each `kind:name`
+--   INVALID not_after_ms not a whole number below 2^53
+--   INVALID shadow       neither 0 nor 1
 --   INVALID charges      the count is not 1 to 100, or is not the number of charges given
---   INVALID quantity     not a whole number from 0 to 2^53 - 1
---   INVALID currency     the charges are priced in two currencies
+--   INVALID quantity     not a whole number from 0 to 2^53 - 1, or signed where the feature is no gauge
+--   INVALID level        a gauge would fall below zero
 --   UNAVAILABLE epoch    the shard is not built
 --   UNKNOWN customer     there is no snapshot
---   OVERFLOW quantity    a counter would pass 2^53 - 1
+--   OVERFLOW quantity    a counter, a gauge or a postpaid cost would pass 2^53 - 1
 --   CONFLICT idempotency the key is known with another digest
 -- INVARIANT
---   nanos that left the grants = sum of charge_nanos = movements of the entry
+--   nanos that left the grants = sum of prepaid charge_nanos = movements of the entry
 --   the debits of a price in its period add up to floor(A(units)), to the nano
 --   a refusal and an error write nothing, but for the end of holds that were due
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
+--!include lib/rolling.lua as rolling_acts
 --!include lib/counter.lua
+--!include lib/rate.lua
+--!include lib/path.lua
+--!include lib/level.lua
 --!include lib/wallet.lua
+--!include lib/refusal.lua
+--!include lib/gauge.lua as gauge_acts
 --!include lib/admit.lua
 --!include lib/entry.lua
+--!include lib/debit.lua
+--!include lib/lateness.lua
 --!include lib/hold.lua as hold_acts
 --!include lib/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local request_digest, idem_window_ms, body, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local request_digest, idem_window_ms, body, path, not_after_ms, shadow, count =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
-if #KEYS ~= 8 or #ARGV < 4 then return redis.error_reply('INVALID arguments') end
-idem_window_ms = whole(idem_window_ms)
+if #KEYS ~= 8 or #ARGV < 7 then return redis.error_reply('INVALID arguments') end
+idem_window_ms, not_after_ms = whole(idem_window_ms), whole(not_after_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local charges, fault = read_charges(4)
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
+if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
+if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
+local charges, fault = read_charges(7)
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -82,21 +108,24 @@ if idem_window_ms > 0 then
 end
 
 local real_ms = real_now_ms()
-local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
+if not_after_ms > 0 and real_ms > not_after_ms then return late_reply(charges, snapshot_key, real_ms) end
+local place = {
+  stream = stream_key, shard_holds = shard_holds_key, wallet = wallet_key, epoch = epoch, real_ms = real_ms, body = body,
+}
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
-local decision =
-  decide(charges, real_ms, { snapshot = snapshot_key, counters = counters_key, wallet = wallet_key }, false)
+local decision = decide(charges, {
+  real_ms = real_ms, nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = false,
+  is_shadow = shadow == '1',
+})
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then return reply_of(decision, charges, 0, '') end
 
-decision.acted = true
-local parts = decision.purse and take(decision.purse, decision.cost) or {}
-append_charges(stream_key, {
-  kind = 'debit', body = body, at = decision.at, moved = parts, currency = decision.currency, epoch = epoch,
-}, charges)
-for _, part in ipairs(parts) do move(wallet_key, 'r:' .. part[1], -part[2]) end
-write_counters(decision.counters)
+if decision.would == '' then
+  write_debit(decision, charges, place)
+else
+  append_shadow(decision, charges, place)
+end
 local reply = reply_of(decision, charges, 0, '')
 if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
 return reply

@@ -7,60 +7,78 @@
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
 --   snapshot_key         what the customer may do, and the tenant's clock offset
---   counters_key         used and held units
+--   counters_key         of the customer; those of a budget node have this name, a slash and the node
 --   wallet_key           grants
 --   stream_key           usage stream of the shard
 --   customer_holds_key   deadlines of this customer's holds
 --   shard_holds_key      deadlines of all holds of the shard
 --   answer_key           first answer to this idempotency key (not read, nor are the three before it)
 -- ARGV
+--   path                 budget levels below the customer, such as team:ml/key:k1; "" none
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
---   quantity*            of each charge, 0 to 2^53 - 1
+--   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
 -- RETURNS
---   reason               allowed, suspended, not_entitled, limit_reached, insufficient_balance, or unavailable (no window)
+--   reason               allowed, suspended, not_entitled, rate_limited, concurrency_limited, limit_reached, insufficient_balance, or unavailable (no window)
 --   replayed             0
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
+--   level                that refused: customer, or a node of the path; "" where no level did
+--   limit                counter that refused, at that level; "" none
 --   at_ms                decision instant on the tenant's clock
---   currency             of all amounts; "" where nothing is priced
---   cost_nanos           of all charges, as consume would take them
---   balance_nanos        usable and not held as it stands; 0 where no balance was read
+--   currency             of the first charge that has a price; "" where nothing is priced
+--   cost_nanos           of all charges in that currency, as consume would take them
+--   balance_nanos        of that wallet, usable for that charge, as it stands; 0 where nothing is prepaid
 --   deadline_ms          0
 --   hold_id              ""
---   limit_units*         -1 no limit
---   remaining_units*     of the limit as it stands; 0 above a soft limit; -1 no limit
---   reset_at_ms*         end of the limit's window on the tenant's clock; 0 none
---   charge_nanos*        of this charge
+--   retry_after_ms       until the limit or rate that refused has room again; 0 unknown, or never
+--   would                reason that shadow mode did not refuse for; "" none
+--   limit_units*         of the tightest limit over all levels; -1 no limit
+--   remaining_units*     of that limit, as it stands; 0 above a soft limit; -1 no limit
+--   reset_at_ms*         end of that limit's window on the tenant's clock; 0 none
+--   charge_nanos*        what this charge costs
 --   static_value*        of a static feature, else ""
+--   charge_currency*     of charge_nanos; "" where nothing is priced
+--   outage_units*        how many units may be leased for an outage; 0 none
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
+--   INVALID path         not team, project, user and key in this order, each `kind:name`
 --   INVALID charges      the count is not 1 to 100, or is not the number of charges given
---   INVALID quantity     not a whole number from 0 to 2^53 - 1
---   INVALID currency     the charges are priced in two currencies
+--   INVALID quantity     not a whole number from 0 to 2^53 - 1, or signed where the feature is no gauge
+--   INVALID level        a gauge would fall below zero
 --   UNAVAILABLE epoch    the shard is not built
 --   UNKNOWN customer     there is no snapshot
---   OVERFLOW quantity    a counter would pass 2^53 - 1
+--   OVERFLOW quantity    a counter, a gauge or a postpaid cost would pass 2^53 - 1
 -- INVARIANT
 --   nothing is written: the server itself refuses writes to this script
---   reason, refused, cost_nanos and charge_nanos are those of a consume in the same instant, unless a hold is due
+--   reason, refused, level, cost_nanos and charge_nanos are those of a consume in the same instant, unless a hold is due
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
+--!include lib/rolling.lua as rolling_acts
 --!include lib/counter.lua
+--!include lib/rate.lua
+--!include lib/path.lua
+--!include lib/level.lua
 --!include lib/wallet.lua
+--!include lib/refusal.lua
+--!include lib/gauge.lua as gauge_acts
 --!include lib/admit.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local count = ARGV[1]
+local path, count = ARGV[1], ARGV[2]
 
-if #KEYS ~= 8 or #ARGV < 1 then return redis.error_reply('INVALID arguments') end
-local charges, fault = read_charges(1)
+if #KEYS ~= 8 or #ARGV < 2 then return redis.error_reply('INVALID arguments') end
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
+local charges, fault = read_charges(2)
 if fault then return redis.error_reply(fault) end
 if not redis.call('GET', epoch_key) then return redis.error_reply('UNAVAILABLE epoch') end
 
-local decision =
-  decide(charges, real_now_ms(), { snapshot = snapshot_key, counters = counters_key, wallet = wallet_key }, false)
+local decision = decide(charges, {
+  real_ms = real_now_ms(), nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = false,
+  is_shadow = false,
+})
 if decision.fault then return redis.error_reply(decision.fault) end
 return reply_of(decision, charges, 0, '')

@@ -28,7 +28,11 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
+--!include lib/rolling.lua as rolling_acts
 --!include lib/counter.lua
+--!include lib/rate.lua
+--!include lib/path.lua
+--!include lib/level.lua
 --!include lib/wallet.lua
 --!include lib/entry.lua
 --!include lib/hold.lua as hold_acts

@@ -16,7 +16,9 @@
 --   effective_ms*        usable from
 --   expires_ms*          usable until before; 0 never expires
 --   priority*            lower burns first
---   is_paid*             1 paid, 0 promotional
+--   paid*                0 promotional, 1 paid, 2 overdraft
+--   features*            that it pays for, separated by spaces; "" all
+--   lent_nanos*          of an overdraft: what is drawn, held included; else 0
 -- ERRORS
 --   INVALID arguments    the wrong number of keys or arguments
 --   UNAVAILABLE epoch    the shard is not built
@@ -44,8 +46,9 @@ for index = 1, #fields, 2 do
     local is_usable = grant[2] <= at and (grant[3] == 0 or at < grant[3])
     local row = {
       currency, grant[1], is_usable and 1 or 0, tonumber(value_of['r:' .. grant[1]]),
-      tonumber(value_of['h:' .. grant[1]]), grant[2], grant[3], grant[4], grant[5],
+      tonumber(value_of['h:' .. grant[1]]), grant[2], grant[3], grant[4], grant[5], grant[7],
     }
+    row[11] = grant[5] == 2 and tonumber(value_of['a:' .. grant[1]]) - row[4] or 0
     for _, value in ipairs(row) do reply[#reply + 1] = value end
   end
 end

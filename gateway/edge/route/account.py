@@ -21,7 +21,7 @@ from gateway.state.directory import Directory
 
 
 class FeatureAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature now. `kind` is switch, static or metered; `limit_mode` is hard or soft."""
+    """One feature now. `kind` is switch, static, metered or gauge; `limit_mode` is hard or soft."""
 
     feature: str
     kind: str
@@ -120,7 +120,7 @@ def _feature(one: FeatureUsage) -> FeatureAnswer:
         enabled=one.enabled,
         value=one.static_value if one.kind is FeatureKind.STATIC else None,
         limit_units=one.limit_units,
-        limit_mode=one.limit_mode.name.lower() if limited else None,
+        limit_mode=("soft" if one.soft else "hard") if limited else None,
         used_units=one.used_units,
         held_units=one.held_units,
         remaining_units=one.remaining_units,

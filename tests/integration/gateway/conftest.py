@@ -38,6 +38,8 @@ from billing_core.contract.keys import (
 from billing_core.contract.snapshot import (
     Entitlement,
     FeatureKind,
+    Guard,
+    Limit,
     Snapshot,
     Status,
     Tariff,
@@ -60,11 +62,15 @@ def priced_in(currency: str) -> Entitlement:
     """100 nanos a unit."""
     tiers = (Tier(upto=0, nanos_per_batch=100),)
     tariff = Tariff(price_id=f"p-{currency}", currency=currency, package_units=1, batch=1, tiers=tiers, window=DAY)
-    return Entitlement(kind=FeatureKind.METERED, enabled=True, window=DAY, tariff=(tariff,))
+    return Entitlement(kind=FeatureKind.METERED, enabled=True, tariffs=(tariff,))
 
 
 FEATURES = {
-    "calls": Entitlement(kind=FeatureKind.METERED, enabled=True, limit_units=10, window=DAY),
+    "calls": Entitlement(
+        kind=FeatureKind.METERED,
+        enabled=True,
+        guard=Guard(limits=(Limit(counter="calls@day", units=10, ceiling=10, window=DAY),)),
+    ),
     "tokens": priced_in("USD"),
     "tier": Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="gold"),
     "export": Entitlement(kind=FeatureKind.SWITCH, enabled=True),
@@ -124,8 +130,9 @@ class World:
 
     async def grant(self, nanos: int, *, grant_id: str = "g1", customer: str = "acme") -> None:
         names = customer_keys("t1", customer)
-        arguments = ("USD", grant_id, nanos, 0, 0, 0, 1, 0)
-        assert await self.valkey.eval(SCRIPTS["grant"].text, 2, names.epoch, names.wallet, *arguments) == 1
+        arguments = ("USD", grant_id, nanos, 0, 0, 0, 1, 0, "", "unread")
+        places = names.epoch, names.snapshot, names.wallet, names.stream
+        assert await self.valkey.eval(SCRIPTS["grant"].text, 4, *places, *arguments) == 1
 
     async def entries(self) -> list[UsageEntry]:
         """All usage entries of all shards."""

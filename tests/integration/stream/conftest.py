@@ -146,7 +146,7 @@ class Works:
             keys.holds,
             keys.shard_holds,
             keys.idempotency_prefix + (key or "none"),
-            *("digest", 60_000 if key else 0, encode_body(body), 1, feature, tokens),
+            *("digest", 60_000 if key else 0, encode_body(body), "", 0, 0, 1, feature, tokens),
         )
 
     async def hold(self, customer: str, tokens: int, *, ttl_ms: int = 60_000, on_expiry: str = "release") -> str:
@@ -165,7 +165,7 @@ class Works:
             keys.shard_holds,
             keys.idempotency_prefix,
             hold_key(hold_id, keys.shard),
-            *("digest", 0, encode_body(body), hold_id, ttl_ms, on_expiry, 1, "input_tokens", tokens),
+            *("digest", 0, encode_body(body), "", 0, 0, hold_id, ttl_ms, on_expiry, 1, "input_tokens", tokens),
         )
         assert reply[0] == b"allowed"
         return hold_id

@@ -14,8 +14,11 @@ from billing_core.contract.keys import CustomerKeys, customer_keys, hold_key
 from lua.loader import SCRIPTS
 
 TOLERANCE_MS = 60_000
-NUMBER_FIELDS = frozenset({"deadline_ms", "at", "charged", "released", "uncollected", "balance", "v", "off"})
-RAW_FIELDS = frozenset({"body"})
+NUMBER_FIELDS = frozenset(
+    {"deadline_ms", "at", "charged", "released", "uncollected", "balance", "v", "off", "x", "o"}
+)
+PACKED_FIELDS = frozenset({"charges", "leases"})
+COUNTER_FIELDS = frozenset({":u", ":w", ":h", ":k", ":c", ":g"})
 
 Reply = tuple[int | str, ...] | int | str
 
@@ -108,11 +111,13 @@ def plain_content(kind: bytes, content: Any) -> Any:
 
 def plain_field(name: str, value: bytes) -> Any:
     """A field of a hash: packed orders unpacked, numbers as numbers."""
-    if name.startswith("o:"):
+    if name.startswith("o:") or name in PACKED_FIELDS or name.endswith(":b"):
         return unpacked(value)
-    if name.startswith(("f:", "promised:")) or name in ("body", "b"):
+    if name.startswith(("f:", "b:")) or name in ("body", "b"):
         return value
-    if name in NUMBER_FIELDS or name[:2] in ("r:", "h:") or name[-2:] in (":u", ":w", ":h"):
+    if name.endswith(":t"):
+        return tuple(map(int, value.split()))
+    if name in NUMBER_FIELDS or name[:2] in ("r:", "h:", "a:") or name[-2:] in COUNTER_FIELDS:
         return int(value)
     return value.decode()
 
@@ -122,6 +127,9 @@ def unpacked(value: bytes) -> Any:
 
 
 def frozen(value: Any) -> Any:
+    """Lists as tuples; Lua has one table for both an empty list and an empty map."""
+    if value == {}:
+        return ()
     return tuple(frozen(part) for part in value) if isinstance(value, list) else value
 
 
@@ -150,3 +158,8 @@ def decision_keys(keys: CustomerKeys, idempotency_key: str = "") -> list[str]:
 def hold_keys(keys: CustomerKeys, hold_id: str) -> list[str]:
     """The keys of settle; release takes the first three."""
     return [keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream]
+
+
+def grant_keys(keys: CustomerKeys) -> list[str]:
+    """The keys of grant."""
+    return [keys.epoch, keys.snapshot, keys.wallet, keys.stream]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from desk import Desk, Reply, decision_keys, hold_keys
+from desk import Desk, Reply, decision_keys, grant_keys, hold_keys
 
 from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
     Entitlement,
+    Budget,
     FeatureKind,
+    Guard,
+    Limit,
     Snapshot,
     Status,
     Tariff,
@@ -35,9 +38,18 @@ def tariff(
     return Tariff(price_id=price_id, currency=currency, **terms)
 
 
-def metered(*prices: Tariff, **more: Any) -> Entitlement:
-    """A metered feature with at most one price."""
-    return Entitlement(kind=FeatureKind.METERED, enabled=True, tariff=prices, **more)
+def limit(units: int, *, ceiling: int | None = None, window: Window = FOREVER, **more: Any) -> Limit:
+    """A hard limit, unless its ceiling is another."""
+    counter = more.pop("counter", "c@ever")
+    return Limit(counter=counter, units=units, ceiling=units if ceiling is None else ceiling, window=window, **more)
+
+
+def metered(*prices: Tariff, limit_units: int = -1, **more: Any) -> Entitlement:
+    """A metered feature with these prices and perhaps one hard limit for ever."""
+    limits = (limit(limit_units),) if limit_units >= 0 else ()
+    guard = more.pop("guard", Guard(limits=limits))
+    kind = more.pop("kind", FeatureKind.METERED)
+    return Entitlement(kind=kind, enabled=True, tariffs=prices, guard=guard, **more)
 
 
 class Shop:
@@ -48,38 +60,58 @@ class Shop:
         desk.clear()
         desk.client.set(KEYS.epoch, 1)
 
-    def project(self, *, status: Status = Status.ACTIVE, offset_ms: int = 0, **features: Entitlement) -> None:
+    def project(
+        self,
+        *,
+        status: Status = Status.ACTIVE,
+        offset_ms: int = 0,
+        budgets: dict[str, Budget] | None = None,
+        **features: Entitlement,
+    ) -> None:
         self.version += 1
-        snapshot = Snapshot(version=self.version, status=status, clock_offset_ms=offset_ms, features=features)
+        snapshot = Snapshot(
+            version=self.version,
+            status=status,
+            clock_offset_ms=offset_ms,
+            features=features,
+            budgets=budgets or {},
+        )
         head = self.version, status.value, offset_ms
         assert self.desk.run("project", [KEYS.epoch, KEYS.snapshot], *head, *snapshot_fields(snapshot)) == 1
 
     def grant(
-        self, grant_id: str, amount: int, *, effective_ms: int = 0, expires_ms: int = 0, **more: int
+        self, grant_id: str, amount: int, *, effective_ms: int = 0, expires_ms: int = 0, **more: Any
     ) -> Reply:
         paid, priority, created_ms = more.get("paid", 1), more.get("priority", 0), more.get("created_ms", 0)
-        terms = amount, priority, effective_ms, expires_ms, paid, created_ms
-        return self.desk.run("grant", [KEYS.epoch, KEYS.wallet], "USD", grant_id, *terms)
+        terms = amount, priority, effective_ms, expires_ms, paid, created_ms, more.get("features", "")
+        currency = more.get("currency", "USD")
+        return self.desk.run("grant", grant_keys(KEYS), currency, grant_id, *terms, body(()))
 
-    def consume(self, *charges: tuple[str, int], key: str = "", digest: str = "d") -> Any:
+    def consume(self, *charges: tuple[str, int | str], key: str = "", digest: str = "d", **more: Any) -> Any:
         window_ms = 60_000 if key else 0
-        args = digest, window_ms, body(charges), len(charges), *flat(charges)
+        asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))
+        args = digest, window_ms, body(charges), *asked, len(charges), *flat(charges)
         return self.desk.run("consume", decision_keys(KEYS, key), *args)
 
-    def peek(self, *charges: tuple[str, int]) -> Any:
-        return self.desk.run("peek", decision_keys(KEYS), len(charges), *flat(charges))
+    def record(self, *charges: tuple[str, int | str], path: str = "") -> Any:
+        args = "", 0, body(charges), path, len(charges), *flat(charges)
+        return self.desk.run("record", decision_keys(KEYS), *args)
 
-    def hold(self, *charges: tuple[str, int], ttl_ms: int = 60_000, on_expiry: str = "release") -> Any:
+    def peek(self, *charges: tuple[str, int | str], path: str = "") -> Any:
+        return self.desk.run("peek", decision_keys(KEYS), path, len(charges), *flat(charges))
+
+    def hold(self, *charges: tuple[str, int], ttl_ms: int = 60_000, on_expiry: str = "release", **more: Any) -> Any:
         hold_id = new_hold_id(KEYS.shard)
         keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
-        args = "", 0, body(charges), hold_id, ttl_ms, on_expiry, len(charges), *flat(charges)
+        asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))
+        args = "", 0, body(charges), *asked, hold_id, ttl_ms, on_expiry, len(charges), *flat(charges)
         return self.desk.run("hold", keys, *args)
 
     def due_hold(self, *charges: tuple[str, int], on_expiry: str) -> str:
         """A hold whose deadline is over."""
         reply = self.hold(*charges, ttl_ms=1, on_expiry=on_expiry)
-        self.desk.wait_until(reply[7])
-        return reply[8]
+        self.desk.wait_until(reply[9])
+        return reply[10]
 
     def settle(self, hold_id: str, *charges: tuple[str, int], digest: str = "d", keep_ms: int = 60_000) -> Any:
         return self.desk.run("settle", hold_keys(KEYS, hold_id), digest, keep_ms, len(charges), *flat(charges))
@@ -94,20 +126,26 @@ class Shop:
         keys = [KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream]
         return self.desk.run("lapse", keys, "USD", grant_id, kind, body(()))
 
+    def usage(self, path: str = "") -> list[Any]:
+        """Status, then the rows of `usage_read`."""
+        reply: Any = self.desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters], path)
+        return [reply[1], *(reply[at : at + 14] for at in range(2, len(reply), 14))]
+
     def wallet(self, field: str) -> int:
         return int(self.desk.client.hget(KEYS.wallet, field) or 0)
 
-    def counter(self, field: str) -> int:
-        return int(self.desk.client.hget(KEYS.counters, field) or 0)
+    def counter(self, field: str, *, node: str = "") -> int:
+        name = f"{KEYS.counters}/{node}" if node else KEYS.counters
+        return int(self.desk.client.hget(name, field) or 0)
 
     def entries(self) -> list[UsageEntry]:
         return [decode_entry(stream_id, fields) for stream_id, fields in self.desk.client.xrange(KEYS.stream)]
 
 
-def body(charges: tuple[tuple[str, int], ...]) -> bytes:
+def body(charges: tuple[tuple[str, int | str], ...]) -> bytes:
     features = tuple(feature for feature, _ in charges)
     return encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", features=features))
 
 
-def flat(charges: tuple[tuple[str, int], ...]) -> list[str | int]:
+def flat(charges: tuple[tuple[str, int | str], ...]) -> list[str | int]:
     return [part for charge in charges for part in charge]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
-from desk import Desk, decision_keys, hold_keys, plain
+from desk import Desk, decision_keys, grant_keys, hold_keys, plain
 
 from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
@@ -29,7 +29,7 @@ PRICE_NANOS = 7
 FOREVER = Window(kind=WindowKind.LIFETIME)
 TIERS = (Tier(upto=0, nanos_per_batch=PRICE_NANOS),)
 TARIFF = Tariff(price_id="p", currency="USD", package_units=1, batch=1, tiers=TIERS, window=FOREVER)
-CALLS = Entitlement(kind=FeatureKind.METERED, enabled=True, tariff=(TARIFF,))
+CALLS = Entitlement(kind=FeatureKind.METERED, enabled=True, tariffs=(TARIFF,))
 SNAPSHOT = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": CALLS})
 BODY = encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", features=("calls",)))
 ONE = 1, "calls", 1
@@ -41,7 +41,7 @@ def open_wallet(desk: Desk, amounts: Sequence[int]) -> None:
     desk.client.set(KEYS.epoch, 1)
     desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(SNAPSHOT))
     for number, amount in enumerate(amounts):
-        desk.run("grant", [KEYS.epoch, KEYS.wallet], "USD", f"grant_{number}", amount, 0, 0, 0, 1, number)
+        desk.run("grant", grant_keys(KEYS), "USD", f"grant_{number}", amount, 0, 0, 0, 1, number, "", BODY)
 
 
 async def all_at_once(url: str, sha: str, calls: Sequence[tuple[list[str], tuple[Any, ...]]]) -> list[Any]:
@@ -59,7 +59,7 @@ async def all_at_once(url: str, sha: str, calls: Sequence[tuple[list[str], tuple
 async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, valkey_server: str) -> None:
     """floor(b / a) are granted, whatever grants the balance lies in, and each has its entry."""
     open_wallet(desk, [30, 3, 43])
-    call = decision_keys(KEYS), ("", 0, BODY, *ONE)
+    call = decision_keys(KEYS), ("", 0, BODY, "", 0, 0, *ONE)
     replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
     assert Counter(reply[0] for reply in replies) == {"allowed": 10, "insufficient_balance": 40}
     entries = [decode_entry(stream_id, fields) for stream_id, fields in desk.client.xrange(KEYS.stream)]
@@ -72,7 +72,7 @@ async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, v
 async def test_fifty_retries_under_one_key_are_one_debit(desk: Desk, valkey_server: str) -> None:
     """One acts, the others get its answer."""
     open_wallet(desk, [1000])
-    call = decision_keys(KEYS, "key"), ("digest", 60_000, BODY, *ONE)
+    call = decision_keys(KEYS, "key"), ("digest", 60_000, BODY, "", 0, 0, *ONE)
     replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
     assert sorted(reply[1] for reply in replies) == [0] + [1] * 49
     assert len({(reply[0], *reply[2:]) for reply in replies}) == 1
@@ -84,7 +84,7 @@ async def test_of_concurrent_settles_exactly_one_wins(desk: Desk, valkey_server:
     open_wallet(desk, [1000])
     hold_id = new_hold_id(KEYS.shard)
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
-    desk.run("hold", keys, "", 0, BODY, hold_id, 60_000, "release", 1, "calls", 30)
+    desk.run("hold", keys, "", 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, 1, "calls", n % 5)) for n in range(50)]
     replies = await all_at_once(valkey_server, desk.shas["settle"], calls)
     assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 9, ("conflict", 0): 40}
@@ -97,7 +97,7 @@ async def test_a_settle_and_a_release_at_once_end_the_hold_one_way(desk: Desk, v
     open_wallet(desk, [1000])
     hold_id = new_hold_id(KEYS.shard)
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
-    desk.run("hold", keys, "", 0, BODY, hold_id, 60_000, "release", 1, "calls", 30)
+    desk.run("hold", keys, "", 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     names = hold_keys(KEYS, hold_id)
     both = await asyncio.gather(
         all_at_once(valkey_server, desk.shas["settle"], [(names, ("digest", 60_000, 0))] * 5),

@@ -12,7 +12,7 @@ import msgspec
 from desk import Desk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from model.customer import LARGEST, cumulative, window_of
+from model.counting import LARGEST, cumulative, window_of
 
 from billing_core.contract.snapshot import Tariff, Tier, Window, WindowKind
 from billing_core.pricing.cumulative import cumulative_nanos, debit_nanos, hold_nanos

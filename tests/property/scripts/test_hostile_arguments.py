@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from desk import Desk, decision_keys, hold_keys
+from desk import Desk, decision_keys, grant_keys, hold_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,8 @@ from billing_core.contract.keys import CustomerKeys, customer_keys, event_id_key
 from billing_core.contract.snapshot import (
     Entitlement,
     FeatureKind,
+    Guard,
+    Limit,
     Snapshot,
     Status,
     Tariff,
@@ -42,7 +44,8 @@ TARIFF = Tariff(
     tiers=(Tier(upto=100, nanos_per_batch=7), Tier(upto=0, nanos_per_batch=5)),
     window=DAY,
 )
-METERED = Entitlement(kind=FeatureKind.METERED, enabled=True, limit_units=10**6, window=DAY, tariff=(TARIFF,))
+LIMIT = Limit(counter="calls@day", units=10**6, ceiling=10**6, window=DAY)
+METERED = Entitlement(kind=FeatureKind.METERED, enabled=True, guard=Guard(limits=(LIMIT,)), tariffs=(TARIFF,))
 SNAPSHOT = Snapshot(
     version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": METERED, "tokens": METERED}
 )
@@ -50,21 +53,22 @@ BODY = encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", f
 PAIRS = 2, "calls", 10, "tokens", 20
 
 SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
-    "consume": (decision_keys(KEYS, "k"), ("digest", 60_000, BODY, *PAIRS)),
-    "peek": (decision_keys(KEYS), PAIRS),
+    "consume": (decision_keys(KEYS, "k"), ("digest", 60_000, BODY, "", 0, 0, *PAIRS)),
+    "record": (decision_keys(KEYS, "k"), ("digest", 60_000, BODY, "", *PAIRS)),
+    "peek": (decision_keys(KEYS), ("", *PAIRS)),
     "hold": (
         [*decision_keys(KEYS, "k"), hold_key(FRESH, KEYS.shard)],
-        ("digest", 60_000, BODY, FRESH, 60_000, "charge", *PAIRS),
+        ("digest", 60_000, BODY, "", 0, 0, FRESH, 60_000, "charge", *PAIRS),
     ),
     "settle": (hold_keys(KEYS, HELD), ("digest", 60_000, 2, "calls", 3, "tokens", 400)),
     "release": (hold_keys(KEYS, HELD)[:3], (60_000,)),
     "sweep": ([KEYS.epoch, KEYS.shard_holds, KEYS.stream], (10,)),
-    "grant": ([KEYS.epoch, KEYS.wallet], ("USD", "grant_c", 700, 1, 0, 0, 1, 5)),
+    "grant": (grant_keys(KEYS), ("USD", "grant_c", 700, 1, 0, 0, 1, 5, "", BODY)),
     "lapse": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream], ("USD", "grant_a", "void", BODY)),
     "project": ([KEYS.epoch, KEYS.snapshot], (2, "active", 0, *snapshot_fields(SNAPSHOT))),
     "ingest": ([KEYS.epoch, KEYS.stream, event_id_key("acme", "x")], ("digest", 60_000, BODY, 0)),
     "wallet_read": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet], ()),
-    "usage_read": ([KEYS.epoch, KEYS.snapshot, KEYS.counters], ()),
+    "usage_read": ([KEYS.epoch, KEYS.snapshot, KEYS.counters], ("",)),
 }
 
 HOSTILE: list[str | bytes] = [
@@ -100,10 +104,13 @@ def set_scene(desk: Desk) -> None:
     desk.client.set(KEYS.epoch, 1)
     assert desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(SNAPSHOT)) == 1
     for grant_id, amount in GRANTED.items():
-        assert desk.run("grant", [KEYS.epoch, KEYS.wallet], "USD", grant_id, amount, 0, 0, 0, 1, 0) == 1
-    desk.run("consume", decision_keys(KEYS), "", 0, BODY, *PAIRS)
+        assert desk.run("grant", grant_keys(KEYS), "USD", grant_id, amount, 0, 0, 0, 1, 0, "", BODY) == 1
+    desk.run("consume", decision_keys(KEYS), "", 0, BODY, "", 0, 0, *PAIRS)
     keys = [*decision_keys(KEYS), hold_key(HELD, KEYS.shard)]
-    assert desk.run("hold", keys, "", 0, BODY, HELD, 10**9, "charge", 2, "calls", 5, "tokens", 500)[0] == "allowed"
+    assert (
+        desk.run("hold", keys, "", 0, BODY, "", 0, 0, HELD, 10**9, "charge", 2, "calls", 5, "tokens", 500)[0]
+        == "allowed"
+    )
 
 
 def moved_of(desk: Desk, keys: CustomerKeys) -> dict[str, int]:
@@ -235,15 +242,26 @@ def test_a_snapshot_that_was_taken_never_makes_a_decision_stumble(desk: Desk, pa
         assert desk.dump() == before
         return
     for pairs in ((1, "calls", 10), (2, "calls", 0, "calls", 1)):
-        desk.run("peek", decision_keys(KEYS), *pairs)
-        desk.run("consume", decision_keys(KEYS), "", 0, BODY, *pairs)
+        desk.run("peek", decision_keys(KEYS), "", *pairs)
+        desk.run("consume", decision_keys(KEYS), "", 0, BODY, "", 0, 0, *pairs)
         fresh = new_hold_id(KEYS.shard)
         desk.run(
-            "hold", [*decision_keys(KEYS), hold_key(fresh, KEYS.shard)], "", 0, BODY, fresh, 1000, "charge", *pairs
+            "hold",
+            [*decision_keys(KEYS), hold_key(fresh, KEYS.shard)],
+            "",
+            0,
+            BODY,
+            "",
+            0,
+            0,
+            fresh,
+            1000,
+            "charge",
+            *pairs,
         )
         desk.run("settle", hold_keys(KEYS, fresh), "", 1000, 1, "calls", 30)
     desk.run("settle", hold_keys(KEYS, HELD), "", 1000, 0)
-    desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters])
+    desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters], "")
 
 
 @pytest.mark.parametrize("name", sorted(SOUND))

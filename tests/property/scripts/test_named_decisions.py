@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from shop import DAY_MS, KEYS, LARGEST, OVER, Shop, metered, tariff
+from shop import DAY_MS, KEYS, LARGEST, OVER, Shop, limit, metered, tariff
 
-from billing_core.contract.snapshot import Entitlement, FeatureKind, LimitMode, Status, Tier, Window, WindowKind
+from billing_core.contract.snapshot import Entitlement, FeatureKind, Guard, Status, Tier, Window, WindowKind
 
 REFUSALS: list[tuple[str, dict[str, Any], list[tuple[str, int]], tuple[str, int]]] = [
     ("suspension goes before entitlement", {"status": Status.SUSPENDED}, [("none", 1)], ("suspended", 0)),
@@ -38,8 +38,8 @@ def test_checks_come_in_their_order(
         free=metered(),
         off=Entitlement(kind=FeatureKind.SWITCH, enabled=False),
         three=metered(limit_units=3),
-        soft=metered(limit_units=3, limit_mode=LimitMode.SOFT),
-        over=metered(window=OVER),
+        soft=metered(guard=Guard(limits=(limit(3, ceiling=-1),))),
+        over=metered(guard=Guard(limits=(limit(9, window=OVER),))),
         cheap=metered(tariff(1)),
         dear=metered(tariff(101)),
         priced_over=metered(tariff(1, window=OVER, price_id="q")),
@@ -53,9 +53,9 @@ def test_checks_come_in_their_order(
 
 def test_a_static_feature_tells_its_value_and_counts_nothing(shop: Shop) -> None:
     """Its quantity is ignored; with nothing else above zero there is no entry."""
-    shop.project(region=Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="eu", limit_units=1))
+    shop.project(region=Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="eu"))
     before = shop.desk.dump()
-    assert shop.consume(("region", LARGEST))[9:] == (-1, -1, 0, 0, "eu")
+    assert shop.consume(("region", LARGEST))[13:] == (-1, -1, 0, 0, "eu", "", 0)
     assert shop.desk.dump() == before
 
 
@@ -64,7 +64,7 @@ def test_zero_is_decided_and_not_recorded(shop: Shop) -> None:
     shop.project(calls=metered(tariff(1), limit_units=5))
     shop.grant("grant_a", 100)
     shop.consume(("calls", 5))
-    assert shop.consume(("calls", 0))[9:13] == (5, 0, 0, 0)
+    assert shop.consume(("calls", 0))[13:17] == (5, 0, 0, 0)
     shop.project(calls=metered(tariff(1), limit_units=3), other=metered())
     assert shop.consume(("calls", 0))[0] == "allowed"
     assert len(shop.entries()) == 1
@@ -72,11 +72,17 @@ def test_zero_is_decided_and_not_recorded(shop: Shop) -> None:
     assert [charge.quantity for charge in shop.entries()[1].charges] == [0, 1]
 
 
-def test_two_currencies_in_one_request_are_refused_by_name(shop: Shop) -> None:
-    """One decision touches one wallet."""
-    shop.project(a=metered(tariff(1)), b=metered(tariff(1, currency="EUR", price_id="q")))
+def test_two_currencies_in_one_request_are_paid_by_two_wallets(shop: Shop) -> None:
+    """Column by column; the reply tells the first, and what each charge costs in its own."""
+    shop.project(a=metered(tariff(1)), b=metered(tariff(2, currency="EUR", price_id="q")))
     shop.grant("grant_a", 100)
-    assert shop.consume(("a", 1), ("b", 1)) == "INVALID currency"
+    assert shop.consume(("a", 1), ("b", 1))[0] == "insufficient_balance"
+    shop.grant("grant_b", 100, currency="EUR")
+    reply = shop.consume(("a", 1), ("b", 1))
+    assert (reply[0], *reply[6:9], reply[16], reply[23]) == ("allowed", "USD", 1, 99, 1, 2)
+    (entry,) = shop.entries()
+    assert [(charge.currency, charge.charged_nanos) for charge in entry.charges] == [("USD", 1), ("EUR", 2)]
+    assert [(move.grant_id, move.nanos) for move in entry.movements] == [("grant_a", 1), ("grant_b", 2)]
 
 
 def test_a_refusal_is_not_remembered(shop: Shop) -> None:
@@ -93,7 +99,7 @@ def test_nanos_below_one_are_carried(shop: Shop) -> None:
     """One third of a nano each: 0, 0, 1, and so on; across tiers and packages too."""
     shop.project(calls=metered(tariff(1, batch=3)))
     shop.grant("grant_a", 100)
-    assert [shop.consume(("calls", 1))[5] for _ in range(6)] == [0, 0, 1, 0, 0, 1]
+    assert [shop.consume(("calls", 1))[7] for _ in range(6)] == [0, 0, 1, 0, 0, 1]
 
 
 def test_a_period_that_began_anew_begins_at_the_first_tier(shop: Shop) -> None:
@@ -104,9 +110,9 @@ def test_a_period_that_began_anew_begins_at_the_first_tier(shop: Shop) -> None:
     )
     shop.project(calls=steps)
     shop.grant("grant_a", 100)
-    assert shop.consume(("calls", 3))[5] == 19
+    assert shop.consume(("calls", 3))[7] == 19
     shop.project(calls=steps, offset_ms=DAY_MS)
-    assert shop.consume(("calls", 1))[5] == 9
+    assert shop.consume(("calls", 1))[7] == 9
 
 
 def test_grants_burn_in_their_order(shop: Shop) -> None:
@@ -140,11 +146,11 @@ def test_a_wallet_never_holds_more_than_a_double_carries(shop: Shop) -> None:
 
 def test_counters_refuse_to_pass_what_a_double_carries(shop: Shop) -> None:
     """Used and held units together stay exact."""
-    shop.project(calls=metered())
+    shop.project(calls=metered(guard=Guard(limits=(limit(5, ceiling=-1),))))
     assert shop.consume(("calls", LARGEST))[0] == "allowed"
     assert shop.consume(("calls", 1)) == "OVERFLOW quantity"
     assert shop.hold(("calls", 1)) == "OVERFLOW quantity"
-    assert shop.counter("calls:u") == LARGEST
+    assert shop.counter("c@ever:u") == LARGEST
 
 
 def test_a_lapse_takes_what_remains_and_later_what_was_held(shop: Shop) -> None:
@@ -152,7 +158,7 @@ def test_a_lapse_takes_what_remains_and_later_what_was_held(shop: Shop) -> None:
     now = shop.desk.now_ms()
     shop.project(calls=metered(tariff(10)))
     shop.grant("grant_a", 100, expires_ms=now + DAY_MS)
-    hold_id = shop.hold(("calls", 5))[8]
+    hold_id = shop.hold(("calls", 5))[10]
     assert shop.lapse("grant_a", "expire") == 0
     shop.project(calls=metered(tariff(10)), offset_ms=DAY_MS)
     assert shop.lapse("grant_a", "expire") == 50
@@ -167,7 +173,7 @@ def test_a_void_grant_is_gone_at_once(shop: Shop) -> None:
     """Before its expiry too, and it never comes back."""
     shop.project(calls=metered(tariff(10)))
     shop.grant("grant_a", 100)
-    hold_id = shop.hold(("calls", 5))[8]
+    hold_id = shop.hold(("calls", 5))[10]
     assert shop.lapse("grant_a", "void") == 50
     assert shop.release(hold_id)[7] == 0
     assert shop.grant("grant_a", 100) == 0
@@ -175,7 +181,7 @@ def test_a_void_grant_is_gone_at_once(shop: Shop) -> None:
 
 
 def test_live_reads_tell_what_stands(shop: Shop) -> None:
-    """Wallet in burn order, usage feature by feature, on the tenant's clock."""
+    """Wallet in burn order, usage limit by limit, on the tenant's clock."""
     shop.project(
         calls=metered(tariff(10), limit_units=50), region=Entitlement(kind=FeatureKind.STATIC, enabled=True)
     )
@@ -184,11 +190,12 @@ def test_live_reads_tell_what_stands(shop: Shop) -> None:
     shop.consume(("calls", 3))
     shop.hold(("calls", 2))
     _, *grants = shop.desk.run("wallet_read", [KEYS.epoch, KEYS.snapshot, KEYS.wallet])
-    assert grants == ["USD", "grant_a", 0, 100, 0, 0, 1, 0, 1, "USD", "grant_b", 1, 50, 20, 0, 0, 0, 0]
-    _, status, *rows = shop.desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters])
-    usage = {rows[at]: rows[at + 1 : at + 11] for at in range(0, len(rows), 11)}
-    assert (status, usage["calls"]) == ("active", [2, 1, "", 50, 0, 3, 2, 45, 0, 0])
-    assert usage["region"] == [1, 1, "", -1, 0, 0, 0, -1, 0, 0]
+    assert grants[:11] == ["USD", "grant_a", 0, 100, 0, 0, 1, 0, 1, "", 0]
+    assert grants[11:] == ["USD", "grant_b", 1, 50, 20, 0, 0, 0, 0, "", 0]
+    status, *rows = shop.usage()
+    assert status == "active"
+    assert ("limit", "calls", 2, 1, "", "customer", "c@ever", 50, 50, 3, 2, 45, 0, 0) in rows
+    assert ("feature", "region", 1, 1, "", "", "", -1, -1, 0, 0, -1, 0, 0) in rows
 
 
 def test_nobody_is_served_where_the_shard_is_not_built(shop: Shop) -> None:

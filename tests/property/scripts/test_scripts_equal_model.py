@@ -2,15 +2,28 @@
 
 The machine plays two customers of one shard. Instants lie on a grid of hours around the start and the clock only
 jumps by whole days, so that no window turns while a step runs; holds are either long, or so short that the machine
-waits until they are due.
+waits until they are due. The model is told the instant that a reply names, so that rates are equal to the unit.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from desk import Desk, Reply, decision_keys, hold_keys, neighbours
-from drawing import DAY, FEATURES, HOUR, LARGEST, charge_lists, days, entitlements, indexes, one_in
+from desk import Desk, Reply, decision_keys, grant_keys, hold_keys, neighbours
+from drawing import (
+    DAY,
+    FEATURES,
+    HOUR,
+    LARGEST,
+    budgets,
+    charge_lists,
+    days,
+    entitlements,
+    indexes,
+    one_in,
+    paths,
+    signed_lists,
+)
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -47,7 +60,8 @@ UPKEEP: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "grant_id": st.sampled_from(GRANTS),
         "currency": st.sampled_from(["USD"] * 7 + ["EUR"]),
         "amount": st.sampled_from([0, 10, 50, 50, 200, 200, 600, 600, 3000, LARGEST - 9000]),
-        "terms": st.tuples(st.integers(0, 2), days, st.integers(-1, 4), st.integers(0, 1)),
+        "terms": st.tuples(st.integers(0, 2), days, st.integers(-1, 4), st.sampled_from([0, 1, 1, 2])),
+        "features": st.sampled_from(["", "", "", "calls", "tokens calls"]),
     },
     "lapse": {
         "index": indexes,
@@ -84,12 +98,19 @@ class ScriptMachine(RuleBasedStateMachine):
 
     # ---- how a step is compared
 
-    def compare(self, real: Reply, act: Any) -> Reply:
-        """The model acts too, and says the same. A shard that was lost is built again after one refusal."""
+    def compare(self, real: Reply, act: Any, *, at_place: int = -1, who: Customer | None = None) -> Reply:
+        """The model acts too, at the instant that the reply names, and says the same.
+
+        A shard that was lost is built again after one refusal.
+        """
+        self.model.real_ms = self.desk.now_ms()
+        if who and isinstance(real, tuple) and real[0] not in ("conflict", "not_found"):
+            self.model.real_ms = int(real[at_place]) - (who.snapshot.clock_offset_ms if who.snapshot else 0)
         try:
             told = act()
         except ReplyError as fault:
             told = str(fault)
+        self.model.real_ms = self.desk.now_ms()
         assert real == told
         if told == "UNAVAILABLE epoch":
             self.switch_epoch(7)
@@ -125,7 +146,7 @@ class ScriptMachine(RuleBasedStateMachine):
         for index in (0, 1):
             self.project(index, data, Status.ACTIVE, 0)
             grant_id = GRANTS[index]
-            self.grant(index, grant_id, "USD", amount=700, terms=(0, -1, 2, 1))
+            self.grant(index, grant_id, "USD", amount=700, terms=(0, -1, 2, 1), features="")
 
     @rule(
         data=st.data(),
@@ -164,13 +185,20 @@ class ScriptMachine(RuleBasedStateMachine):
                 for code in FEATURES
                 if code != missing
             },
+            budgets=data.draw(budgets(self.start_ms), label="budgets"),
         )
         head = snapshot.version, snapshot.status.value, snapshot.clock_offset_ms
         real = self.desk.run("project", [who.keys.epoch, who.keys.snapshot], *head, *snapshot_fields(snapshot))
         self.compare(real, lambda: self.model.project(who, snapshot))
 
     def grant(
-        self, index: int, grant_id: str, currency: str, amount: int, terms: tuple[int, int, int, int]
+        self,
+        index: int,
+        grant_id: str,
+        currency: str,
+        amount: int,
+        terms: tuple[int, int, int, int],
+        features: str,
     ) -> None:
         """A credit block, sometimes one that is known; `terms`: priority, effective and expiry day, paid."""
         who = self.model.customers[index]
@@ -178,9 +206,11 @@ class ScriptMachine(RuleBasedStateMachine):
         grid = self.start_ms + HOUR // 2
         expires_ms = grid + expiry_day * DAY if expiry_day > 0 else 0
         grant = f"{grant_id}_{index}", grid + effective_day * DAY, expires_ms, priority, paid, self.start_ms
-        args = currency, grant[0], amount, priority, grant[1], grant[2], paid, grant[5]
-        real = self.desk.run("grant", [who.keys.epoch, who.keys.wallet], *args)
-        self.compare(real, lambda: self.model.grant(who, currency, amount=amount, grant=grant))
+        body = self.body(who, grant_id=grant[0], reason="repay")
+        args = currency, grant[0], amount, priority, grant[1], grant[2], paid, grant[5], features, body
+        real = self.desk.run("grant", grant_keys(who.keys), *args)
+        told = (*grant, features)
+        self.compare(real, lambda: self.model.grant(who, currency, amount=amount, grant=told, body=body))
 
     def lapse(self, index: int, grant_id: str, currency: str, kind: str) -> None:
         """A grant ends; it may be unknown, too early, or held in part."""
@@ -196,31 +226,45 @@ class ScriptMachine(RuleBasedStateMachine):
 
     # ---- decisions
 
-    @rule(index=indexes, charges=charge_lists(), key=idempotency_keys, digest=st.sampled_from("ab"))
-    def consume(self, index: int, charges: list[tuple[str, int]], key: str, digest: str) -> None:
-        """A debit, perhaps a retry, perhaps another request under a known key."""
-        who = self.model.customers[index]
+    @rule(
+        index=indexes,
+        charges=signed_lists(),
+        key=idempotency_keys,
+        digest=st.sampled_from("ab"),
+        path=paths,
+        act=st.sampled_from(["consume"] * 4 + ["shadow", "late", "record"]),
+    )
+    def charge(
+        self, index: int, charges: list[tuple[str, int | str]], key: str, digest: str, path: str, act: str
+    ) -> None:
+        """A debit or a record, perhaps a retry, another request under a known key, too late, or only for show."""
+        who, name = self.model.customers[index], "record" if act == "record" else "consume"
         body, memory = self.body(who, tuple(feature for feature, _ in charges)), self.memory(key, digest)
-        args = digest, memory[2], body, len(charges), *flat(charges)
-        real = self.desk.run("consume", decision_keys(who.keys, key), *args)
-        self.compare(real, lambda: self.model.consume(who, charges, memory=memory, body=body))
+        asked = {"record": (path,), "late": (path, 1, 0), "shadow": (path, 0, 1)}.get(act, (path, 0, 0))
+        args = digest, memory[2], body, *asked, len(charges), *flat(charges)
+        real = self.desk.run(name, decision_keys(who.keys, key), *args)
+        terms = {"mode": name, "shadow": act == "shadow", "late": act == "late", "path": path}
+        self.compare(
+            real,
+            lambda: self.model.decide(who, charges, memory=memory, body=body, **terms),
+            at_place=5,
+            who=who,
+        )
         self.recall((index, key), real)
 
-    @rule(index=indexes, charges=charge_lists())
-    def peek(self, index: int, charges: list[tuple[str, int]]) -> None:
+    @rule(index=indexes, charges=signed_lists(), path=paths)
+    def peek(self, index: int, charges: list[tuple[str, int | str]], path: str) -> None:
         """A look."""
         who = self.model.customers[index]
-        real = self.desk.run("peek", decision_keys(who.keys), len(charges), *flat(charges))
-        self.compare(real, lambda: self.model.peek(who, charges))
+        real = self.desk.run("peek", decision_keys(who.keys), path, len(charges), *flat(charges))
+        self.compare(real, lambda: self.model.peek(who, charges, path=path), at_place=5, who=who)
 
     @rule(
         index=indexes,
         charges=charge_lists(),
         key=idempotency_keys,
         digest=st.sampled_from("ab"),
-        is_short=st.sampled_from([True, False, False]),
-        on_expiry=st.sampled_from(["release", "charge"]),
-        is_new=st.sampled_from([True, True, True, True, False]),
+        path=paths,
         data=st.data(),
     )
     def hold(
@@ -229,29 +273,33 @@ class ScriptMachine(RuleBasedStateMachine):
         charges: list[tuple[str, int]],
         key: str,
         digest: str,
-        is_short: bool,
-        on_expiry: str,
-        is_new: bool,
+        path: str,
         data: st.DataObject,
     ) -> None:
         """An amount set aside; a short one is due before the next step."""
         who = self.model.customers[index]
-        if is_new or not self.hold_ids:
-            self.hold_ids.append(f"hold_{len(self.hold_ids)}")
-        hold_id, ttl_ms = self.hold_ids[-1], 1 if is_short else LONG_MS
+        is_short, is_shadow = data.draw(one_in(3), label="is short"), data.draw(one_in(8), label="is shadow")
+        if data.draw(one_in(5), label="is known") and self.hold_ids:
+            hold_id = self.hold_ids[-1]
+        else:
+            hold_id = f"hold_{len(self.hold_ids)}"
+            self.hold_ids.append(hold_id)
+        terms = hold_id, 1 if is_short else LONG_MS, data.draw(st.sampled_from(["release", "charge"]))
         body, memory = self.body(who, tuple(feature for feature, _ in charges)), self.memory(key, digest)
         keys = [*decision_keys(who.keys, key), hold_key(hold_id, who.keys.shard)]
-        args = digest, memory[2], body, hold_id, ttl_ms, on_expiry, len(charges), *flat(charges)
+        args = digest, memory[2], body, path, 0, int(is_shadow), *terms, len(charges), *flat(charges)
         real = self.desk.run("hold", keys, *args)
-        terms = hold_id, ttl_ms, on_expiry
-        known = set(self.model.holds)
-        self.compare(real, lambda: self.model.hold(who, charges, memory=memory, body=body, terms=terms))
+        known, more = set(self.model.holds), {"terms": terms, "path": path, "shadow": is_shadow}
+        self.compare(
+            real,
+            lambda: self.model.hold(who, charges, memory=memory, body=body, **more),
+            at_place=5,
+            who=who,
+        )
         self.recall((index, key), real)
         if isinstance(real, tuple) and set(self.model.holds) != known:
-            deadline_ms = int(real[7])
-            self.model.holds[hold_id].fields["deadline_ms"] = who.holds[hold_id] = deadline_ms
             if is_short:
-                self.desk.wait_until(deadline_ms)
+                self.desk.wait_until(int(real[9]))
                 self.model.holds[hold_id].is_due = True
             if data.draw(st.booleans(), label="is settled at once"):
                 self.settle_hold(hold_id, data.draw(charge_lists(0)), digest="a", keep_ms=LONG_MS)
@@ -283,11 +331,13 @@ class ScriptMachine(RuleBasedStateMachine):
         """Settle with these quantities, of features that the hold has unless they are foreign."""
         hold = self.model.holds.get(hold_id)
         if hold and charges[:1] != [("ghost", 1)]:
-            charges = [(feature, 3 * real) for (feature, _), (_, real) in zip(hold.lines, charges, strict=False)]
+            charges = [(one.feature, 3 * real) for one, (_, real) in zip(hold.kept, charges, strict=False)]
             charges = [(feature, min(real, LARGEST)) for feature, real in charges]
         keys = hold_keys(self.names[0], hold_id)
         real = self.desk.run("settle", keys, digest, keep_ms, len(charges), *flat(charges))
-        self.compare(real, lambda: self.model.settle(hold_id, charges, digest=digest, keep_ms=keep_ms))
+        who = hold.owner if hold else None
+        act = lambda: self.model.settle(hold_id, charges, digest=digest, keep_ms=keep_ms)  # noqa: E731
+        self.compare(real, act, at_place=2, who=who)
         if isinstance(real, tuple) and real[0] in ("settled", "released", "expired") and not real[1]:
             self.recall(hold_id, real)
 
@@ -297,7 +347,9 @@ class ScriptMachine(RuleBasedStateMachine):
         """Nothing was used."""
         hold_id = self.choose_hold(data)
         real = self.desk.run("release", hold_keys(self.names[0], hold_id)[:3], keep_ms)
-        self.compare(real, lambda: self.model.release(hold_id, keep_ms=keep_ms))
+        hold = self.model.holds.get(hold_id)
+        who = hold.owner if hold else None
+        self.compare(real, lambda: self.model.release(hold_id, keep_ms=keep_ms), at_place=2, who=who)
 
     def sweep(self, most: int) -> None:
         """The sweeper comes by."""
@@ -343,7 +395,7 @@ class ScriptMachine(RuleBasedStateMachine):
                 assert granted == moved.get(grant_id, 0) + stands
 
 
-def flat(charges: list[tuple[str, int]]) -> list[str | int]:
+def flat(charges: list[tuple[str, int]] | list[tuple[str, int | str]]) -> list[str | int]:
     return [part for charge in charges for part in charge]
 
 

@@ -52,8 +52,8 @@ def test_what_is_no_hold_id_names_no_shard(text: str) -> None:
 
 
 FIELDS = {
-    b"k": b"settle", b"at": b"1700000000000", b"q": b"374 44", b"c": b"935000 440000", b"u": b"0 7",
-    b"m": b"gra_a=900000 gra_b=475000", b"w": b"USD", b"e": b"3",
+    b"k": b"settle", b"at": b"1700000000000", b"q": b"374 44", b"c": b"935000 440000", b"u": b"0 7", b"s": b"935000 440007",
+    b"m": b"gra_a=900000 gra_b=475000", b"w": b"USD -", b"e": b"3",
 }  # fmt: skip
 
 
@@ -67,10 +67,34 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     entry = decode_entry(b"1700000000001-2", entry_fields())
     assert entry.position == StreamPosition(1700000000001, 2)
     assert entry.charges == (
-        Charge(feature="in", quantity=374, charged_nanos=935000, uncollected_nanos=0),
-        Charge(feature="out", quantity=44, charged_nanos=440000, uncollected_nanos=7),
+        Charge(
+            feature="in",
+            quantity=374,
+            charged_nanos=935000,
+            uncollected_nanos=0,
+            rated_nanos=935000,
+            currency="USD",
+        ),
+        Charge(
+            feature="out",
+            quantity=44,
+            charged_nanos=440000,
+            uncollected_nanos=7,
+            rated_nanos=440007,
+            currency="",
+        ),
     )
     assert entry.movements == (Movement(grant_id="gra_a", nanos=900000), Movement(grant_id="gra_b", nanos=475000))
+
+
+def test_what_shadow_mode_did_not_refuse_charges_nothing() -> None:
+    """It tells the reason and the level, and what was asked for."""
+    fields = entry_fields(k=b"shadow", r=b"limit_reached", l=b"team:ml", q=b"5 -2")
+    for column in (b"c", b"u", b"s", b"m", b"w"):
+        del fields[column]
+    entry = decode_entry(b"1-0", fields)
+    assert (entry.refusal, entry.level, entry.currency) == ("limit_reached", "team:ml", "")
+    assert [(charge.quantity, charge.charged_nanos) for charge in entry.charges] == [(5, 0), (-2, 0)]
 
 
 def test_tomorrows_gateway_may_write_for_todays_worker() -> None:
@@ -81,7 +105,8 @@ def test_tomorrows_gateway_may_write_for_todays_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"k": b"gift"}, {"at": b"soon"}, {"b": b"\xc1"}, {"q": b"1"}, {"m": b"gra_a"}, {"c": b"1 x"}]
+    "changes",
+    [{"k": b"gift"}, {"at": b"soon"}, {"b": b"\xc1"}, {"q": b"1"}, {"m": b"gra_a"}, {"c": b"1 x"}, {"w": b"USD"}],
 )
 def test_an_entry_that_no_script_writes_breaks_a_law(changes: dict[str, bytes]) -> None:
     """It is said, not guessed at."""

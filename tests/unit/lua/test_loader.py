@@ -73,15 +73,15 @@ def test_a_library_can_be_driven_alone() -> None:
 
 
 def test_the_acts_of_the_house_are_these() -> None:
-    """Twelve, as the contract of both sides names them."""
+    """Thirteen, as the contract of both sides names them."""
     assert set(SCRIPTS) == {
-        *("consume", "peek", "hold", "settle", "release", "ingest", "wallet_read", "usage_read"),
+        *("consume", "peek", "hold", "settle", "release", "ingest", "record", "wallet_read", "usage_read"),
         *("grant", "lapse", "project", "sweep"),
     }
 
 
-def test_a_decision_has_nine_words_and_five_for_each_charge() -> None:
+def test_a_decision_has_thirteen_words_and_seven_for_each_charge() -> None:
     """Whoever reads replies counts on it."""
-    for name in ("consume", "peek", "hold"):
+    for name in ("consume", "peek", "hold", "record"):
         script = SCRIPTS[name]
-        assert (len(script.reply_names), len(script.repeated_reply_names)) == (14, 5)
+        assert (len(script.reply_names), len(script.repeated_reply_names)) == (20, 7)

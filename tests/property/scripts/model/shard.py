@@ -1,52 +1,37 @@
 """The scripts once more, in plain Python: what every reply and every key must be.
 
-Nothing here is fast or atomic; it says the same thing in the simplest way. Prices are fractions, instants are
-`Near`, error replies are raised. A customer's state is kept as Valkey keeps it, so that every key can be compared.
+Nothing here is fast or atomic; it says the same thing in the simplest way. Prices are fractions, error replies are
+raised. A customer's state is kept as Valkey keeps it, so that every key can be compared. `real_ms` is the instant
+at which the script ran, which its reply tells.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from desk import Near, Reply
+from model.customer import Charges, Customer, Grant, Node, Parts, ReplyError, burn_rank
+from model.counting import LARGEST
+from model.decision import Decision, Line
+from model.hold import ANSWER_KEPT_MS, Hold, end_of, placed
 
 from billing_core.contract.keys import CustomerKeys, hold_key
-from billing_core.contract.snapshot import Entitlement, Snapshot, Status, snapshot_fields
-from model.customer import LARGEST, Charges, Customer, Grant, Line, ReplyError, Tally, burn_rank, debit, tallies
-from model.decision import Decision
-
-ANSWER_KEPT_MS = 3_600_000
-
-
-@dataclass(kw_only=True)
-class Hold:
-    """An open hold, or the answer of one that ended (`answer`)."""
-
-    owner: Customer
-    fields: dict[str, Any]
-    lines: Charges
-    parts: dict[str, int]
-    promised: dict[int, Entitlement]
-    answer: Reply | None = None
-    digest: str = ""
-    keep_ms: int = 0
-    is_due: bool = False
+from billing_core.contract.snapshot import Snapshot, snapshot_fields
 
 
 class Model:
-    """One shard with its customers. `clock_ms` is the real instant at which the test began."""
+    """One shard with its customers."""
 
-    def __init__(self, customers: list[CustomerKeys], clock_ms: int) -> None:
-        self.clock_ms = clock_ms
+    def __init__(self, customers: list[CustomerKeys], real_ms: int) -> None:
+        self.real_ms = real_ms
         self.epoch: int | None = None
         self.customers = [Customer(keys=keys) for keys in customers]
         self.holds: dict[str, Hold] = {}
         self.stream: list[dict[str, Any]] = []
         self.events: dict[str, tuple[str, int]] = {}
 
-    def at(self, who: Customer) -> Near:
-        return Near(self.clock_ms + (who.snapshot.clock_offset_ms if who.snapshot else 0))
+    def at(self, who: Customer) -> int:
+        return self.real_ms + (who.snapshot.clock_offset_ms if who.snapshot else 0)
 
     def need_epoch(self) -> None:
         if self.epoch is None:
@@ -54,26 +39,39 @@ class Model:
 
     # ---- decisions
 
-    def consume(self, who: Customer, charges: Charges, *, memory: tuple[str, str, int], body: bytes) -> Reply:
-        """`memory` is idempotency key, digest and window."""
+    def decide(
+        self,
+        who: Customer,
+        charges: Charges,
+        *,
+        mode: str,
+        memory: tuple[str, str, int],
+        body: bytes,
+        path: str = "",
+        shadow: bool = False,
+        late: bool = False,
+    ) -> Reply:
+        """Consume or record; `memory` is idempotency key, digest and window."""
         key, digest, window_ms = memory
         self.need_epoch()
         if window_ms and key in who.answers:
             return self.first_answer(who, key, digest)
+        if late:
+            return self.late_reply(who, charges)
         self.sweep_due(list(who.holds))
-        decision = Decision(who, charges, at=self.at(who), as_hold=False)
+        decision = Decision(who, charges, at=self.at(who), path=path, mode=mode, shadow=shadow)
         if decision.reason != "allowed":
             return decision.reply()
-        parts = who.plan(decision.currency, decision.at, amount=decision.cost)
-        self.append("debit", who, body=body, lines=decision.lines, moved=parts, currency=decision.currency)
-        for grant, nanos in parts.items():
-            who.remaining[grant] -= nanos
-        decision.commit()
+        if decision.would:
+            self.append_shadow(decision, body)
+        else:
+            decision.commit(self.real_ms)
+            self.append("debit", who, body=body, lines=decision.lines, moved=decision.moved)
         return self.remember(who, key, digest=digest, window_ms=window_ms, reply=decision.reply())
 
-    def peek(self, who: Customer, charges: Charges) -> Reply:
+    def peek(self, who: Customer, charges: Charges, *, path: str = "") -> Reply:
         self.need_epoch()
-        return Decision(who, charges, at=self.at(who), as_hold=False).reply()
+        return Decision(who, charges, at=self.at(who), path=path, mode="peek").reply()
 
     def hold(
         self,
@@ -83,6 +81,8 @@ class Model:
         memory: tuple[str, str, int],
         body: bytes,
         terms: tuple[str, int, str],
+        path: str = "",
+        shadow: bool = False,
     ) -> Reply:
         """`terms` are hold id, ttl and what happens on expiry."""
         key, digest, window_ms = memory
@@ -93,40 +93,22 @@ class Model:
         if hold_id in self.holds:
             raise ReplyError("CONFLICT hold")
         self.sweep_due(list(who.holds))
-        decision = Decision(who, charges, at=self.at(who), as_hold=True)
+        decision = Decision(who, charges, at=self.at(who), path=path, mode="hold", shadow=shadow)
         if decision.reason != "allowed":
             return decision.reply()
-        parts = who.plan(decision.currency, decision.at, amount=decision.cost)
-        for grant, nanos in parts.items():
-            who.remaining[grant] -= nanos
-            who.held[grant] += nanos
-        decision.commit()
-        deadline_ms = Near(self.clock_ms + ttl_ms)
-        promised = {
-            n: line.entitlement for n, line in enumerate(decision.lines, 1) if line.entitlement and line.tariff
-        }
-        lines = [(line.feature, line.quantity) for line in decision.lines]
-        keys = who.keys
-        fields = {
-            "id": hold_id,
-            "state": "open",
-            "deadline_ms": deadline_ms,
-            "on_expiry": on_expiry,
-            "snapshot": keys.snapshot,
-            "counters": keys.counters,
-            "wallet": keys.wallet,
-            "customer_holds": keys.holds,
-            "stream": keys.stream,
-            "body": body,
-            "currency": decision.currency,
-            "features": " ".join(feature for feature, _ in lines),
-            "quantities": " ".join(str(quantity) for _, quantity in lines),
-            "parts": movements(parts),
-        }
-        self.holds[hold_id] = Hold(owner=who, fields=fields, lines=lines, parts=parts, promised=promised)
-        who.holds[hold_id] = deadline_ms
-        reply = decision.reply(deadline_ms, hold_id)
+        hold = placed(who, decision, path=path, body=body, terms=(hold_id, self.real_ms + ttl_ms, on_expiry))
+        if decision.would:
+            self.append_shadow(decision, body)
+        else:
+            decision.commit(self.real_ms)
+        self.holds[hold_id] = hold
+        who.holds[hold_id] = hold.fields["deadline_ms"]
+        reply = decision.reply(self.real_ms + ttl_ms, hold_id)
         return self.remember(who, key, digest=digest, window_ms=window_ms, reply=reply)
+
+    def late_reply(self, who: Customer, charges: Charges) -> Reply:
+        head = ("unavailable", 0, 0, "", "", self.at(who), "", 0, 0, 0, "", 0, "")
+        return (*head, *(-1, -1, 0, 0, "", "", 0) * len(charges))
 
     def first_answer(self, who: Customer, key: str, digest: str) -> Reply:
         (known, reply), _ = who.answers[key]
@@ -146,32 +128,32 @@ class Model:
         self.need_epoch()
         hold = self.holds.get(hold_id)
         if hold is None:
-            return "not_found", 0, Near(self.clock_ms), "", 0, 0, 0, 0
+            return "not_found", 0, Near(self.real_ms), "", 0, 0, 0, 0
         if isinstance(hold.answer, tuple):
             if hold.answer[0] == "settled" and hold.digest != digest:
-                return "conflict", 0, Near(self.clock_ms), "", 0, 0, 0, 0
+                return "conflict", 0, Near(self.real_ms), "", 0, 0, 0, 0
             return (hold.answer[0], 1, *hold.answer[2:])
         if hold.is_due:
             return self.expire(hold)
-        quantities: list[int | None] = [None] * len(hold.lines)
+        quantities: list[int | None] = [None] * len(hold.kept)
         for feature, quantity in charges:
-            places = [n for n, (name, _) in enumerate(hold.lines) if name == feature and quantities[n] is None]
+            places = [n for n, one in enumerate(hold.kept) if one.feature == feature and quantities[n] is None]
             if not places:
                 raise ReplyError("INVALID feature")
             quantities[places[0]] = quantity
-        named = [held if real is None else real for real, (_, held) in zip(quantities, hold.lines, strict=True)]
+        named = [one.units if real is None else real for real, one in zip(quantities, hold.kept, strict=True)]
         return self.end(hold, named, outcome="settled", digest=digest, keep_ms=keep_ms)
 
     def release(self, hold_id: str, *, keep_ms: int) -> Reply:
         self.need_epoch()
         hold = self.holds.get(hold_id)
         if hold is None:
-            return "not_found", 0, Near(self.clock_ms), "", 0, 0, 0, 0
+            return "not_found", 0, Near(self.real_ms), "", 0, 0, 0, 0
         if isinstance(hold.answer, tuple):
             return (hold.answer[0], 1, *hold.answer[2:])
         if hold.is_due:
             return self.expire(hold)
-        return self.end(hold, [0] * len(hold.lines), outcome="released", digest="", keep_ms=keep_ms)
+        return self.end(hold, [0] * len(hold.kept), outcome="released", digest="", keep_ms=keep_ms)
 
     def sweep(self, most: int) -> Reply:
         self.need_epoch()
@@ -187,104 +169,79 @@ class Model:
         return len(due[:most])
 
     def expire(self, hold: Hold) -> Reply:
-        nothing = [0] * len(hold.lines)
         if hold.fields["on_expiry"] == "charge":
             try:
-                quantities = [quantity for _, quantity in hold.lines]
+                quantities = [one.units for one in hold.kept]
                 return self.end(hold, quantities, outcome="expired", digest="", keep_ms=ANSWER_KEPT_MS)
             except ReplyError:
                 pass
-        return self.end(hold, nothing, outcome="expired", digest="", keep_ms=ANSWER_KEPT_MS)
+        return self.end(hold, [0] * len(hold.kept), outcome="expired", digest="", keep_ms=ANSWER_KEPT_MS)
 
     def end(self, hold: Hold, quantities: list[int], *, outcome: str, digest: str, keep_ms: int) -> Reply:
         """The one end of a hold."""
-        who, currency = hold.owner, hold.fields["currency"]
-        at = self.at(who)
-        lines = self.repriced(hold, quantities)
-        total = sum(line.cost for line in lines)
-        held = sum(hold.parts.values())
-        beyond = who.plan(currency, at, amount=max(total - held, 0))
-        collected = min(total, held) + sum(beyond.values())
-        left, moved = min(total, held), dict[str, int]()
-        for grant, nanos in hold.parts.items():
-            used = min(nanos, left)
-            left -= used
-            who.held[grant] -= nanos
-            who.remaining[grant] += nanos - used
-            if used:
-                moved[grant] = used
-        for grant, nanos in beyond.items():
-            who.remaining[grant] -= nanos
-            moved[grant] = moved.get(grant, 0) + nanos
-        left = collected
-        for line in lines:
-            paid = min(line.cost, left)
-            line.cost, line.lost, left = paid, line.cost - paid, left - paid
-        self.append("settle", who, body=hold.fields["body"], lines=lines, moved=moved, currency=currency)
-        for tally in tallies(lines):
-            who.write(tally)
+        who = hold.owner
+        ending = end_of(hold, quantities, at=self.at(who), real_ms=self.real_ms)
+        self.append("settle", who, body=hold.fields["body"], lines=ending.lines, moved=ending.moved)
         del who.holds[hold.fields["id"]]
-        released = held - min(total, held)
-        answer = outcome, 0, at, currency, collected, released, total - collected, who.balance(currency, at)
-        hold.answer, hold.digest, hold.keep_ms = answer, digest, keep_ms
+        hold.answer = outcome, 0, Near(self.at(who)), hold.fields["currency"], *ending.amounts
+        hold.digest, hold.keep_ms = digest, keep_ms
         if keep_ms == 0:
             del self.holds[hold.fields["id"]]
-        return answer
-
-    def repriced(self, hold: Hold, quantities: list[int]) -> list[Line]:
-        """The hold's charges at today's prices, counted."""
-        who, at, lines = hold.owner, self.at(hold.owner), list[Line]()
-        features = who.snapshot.features if who.snapshot else {}
-        by_name: dict[str, Tally] = {}
-        for n, ((feature, held), quantity) in enumerate(zip(hold.lines, quantities, strict=True), 1):
-            entitlement = features.get(feature)
-            tariff = next(iter(entitlement.tariff), None) if entitlement else None
-            if tariff is None or tariff.currency != hold.fields["currency"]:
-                tariff = hold.promised[n].tariff[0] if n in hold.promised else None
-            window = entitlement.window if entitlement else None
-            line = Line(feature=feature, quantity=quantity, held=held, tariff=tariff)
-            line.tally = by_name.setdefault(feature, who.tally(feature, window, at))
-            if tariff:
-                name = f"${tariff.price_id}"
-                line.price = by_name.setdefault(name, who.tally(name, tariff.window, at))
-            lines.append(line)
-        for line in lines:
-            tally, price = line.tally, line.price
-            assert tally
-            tally.more_used += line.quantity
-            tally.more_held -= line.held
-            if price and line.tariff:
-                line.cost = debit(line.tariff, price.used + price.more_used, line.quantity)
-                price.more_used += line.quantity
-            spent = [tally.used + tally.more_used, price.used + price.more_used if price else 0, line.cost]
-            if max(*spent, sum(earlier.cost for earlier in lines)) > LARGEST:
-                raise ReplyError("OVERFLOW quantity")
-        return lines
+        return hold.answer
 
     # ---- the entry
 
-    def append(
-        self, kind: str, who: Customer, *, body: bytes, lines: list[Line], moved: dict[str, int], currency: str
-    ) -> None:
-        if any(line.quantity for line in lines):
-            columns = {"q": [x.quantity for x in lines], "c": [x.cost for x in lines], "u": [x.lost for x in lines]}
+    def append(self, kind: str, who: Customer, *, body: bytes, lines: list[Line], moved: Parts) -> None:
+        if any(line.quantity or line.is_gauge for line in lines):
+            columns = {
+                "q": [line.quantity for line in lines],
+                "c": [line.charged for line in lines],
+                "u": [line.lost for line in lines],
+                "s": [line.rated for line in lines],
+                "w": [line.currency or "-" for line in lines],
+            }
             texts = {name: " ".join(map(str, column)) for name, column in columns.items()}
-            head = {"k": kind, "b": body, "at": self.at(who), "e": str(self.epoch)}
-            self.stream.append(head | texts | {"m": movements(moved), "w": currency})
+            head = {"k": kind, "b": body, "at": Near(self.at(who)), "e": str(self.epoch)}
+            self.stream.append(head | texts | {"m": movements(moved)})
+
+    def append_shadow(self, decision: Decision, body: bytes) -> None:
+        quantities = [-line.quantity if line.sign == "-" else line.quantity for line in decision.lines]
+        fields = {"k": "shadow", "b": body, "at": Near(decision.at), "e": str(self.epoch)}
+        told = {"q": " ".join(map(str, quantities)), "r": decision.would, "l": decision.told[2]}
+        self.stream.append(fields | told)
 
     # ---- upkeep
 
-    def grant(self, who: Customer, currency: str, *, amount: int, grant: Grant) -> Reply:
+    def grant(self, who: Customer, currency: str, *, amount: int, grant: Grant, body: bytes) -> Reply:
         self.need_epoch()
         if grant[0] in who.granted:
             return 0
-        listed = who.order.get(currency, [])
+        listed, at = who.order.get(currency, []), self.at(who)
         if amount + sum(who.remaining[known[0]] + who.held[known[0]] for known in listed) > LARGEST:
             raise ReplyError("OVERFLOW wallet")
-        alive = [known for known in listed if who.remaining[known[0]] + who.held[known[0]] > 0]
-        who.order[currency] = sorted([*alive, grant], key=burn_rank)
+        stays = [one for one in listed if who.remaining[one[0]] + who.held[one[0]] > 0 or one[4] == 2]
+        who.order[currency] = sorted([*stays, grant], key=burn_rank)
         who.remaining[grant[0]], who.held[grant[0]], who.granted[grant[0]] = amount, 0, amount
+        if grant[4] == 2:
+            who.lent[grant[0]] = amount
+        if grant[4] == 1 and not grant[6] and grant[1] <= at and (grant[2] == 0 or at < grant[2]):
+            self.repay(who, currency, grant_id=grant[0], body=body)
         return 1
+
+    def repay(self, who: Customer, currency: str, *, grant_id: str, body: bytes) -> None:
+        """The grant pays back what is drawn of overdrafts, in burn order."""
+        moved: Parts = {grant_id: 0}
+        for one in who.order[currency]:
+            drawn = who.lent.get(one[0], 0) - who.remaining[one[0]] - who.held[one[0]] if one[4] == 2 else 0
+            part = min(drawn, who.remaining[grant_id])
+            if part > 0:
+                moved[one[0]] = -part
+                moved[grant_id] += part
+                who.remaining[one[0]] += part
+                who.remaining[grant_id] -= part
+        if moved[grant_id]:
+            fields = {"k": "repay", "b": body, "at": Near(self.at(who)), "m": movements(moved), "w": currency}
+            self.stream.append(fields | {"e": str(self.epoch)})
 
     def lapse(self, who: Customer, currency: str, *, grant_id: str, kind: str, body: bytes) -> Reply:
         self.need_epoch()
@@ -294,7 +251,7 @@ class Model:
             return 0
         nanos = who.remaining.get(grant_id, 0)
         if nanos:
-            fields = {"k": "lapse", "b": body, "at": self.at(who), "m": f"{grant_id}={nanos}", "w": currency}
+            fields = {"k": "lapse", "b": body, "at": Near(self.at(who)), "m": f"{grant_id}={nanos}", "w": currency}
             self.stream.append(fields | {"e": str(self.epoch)})
             who.remaining[grant_id] = 0
         if found:
@@ -314,7 +271,7 @@ class Model:
         self.need_epoch()
         if key in self.events:
             return 0 if self.events[key][0] == digest else -1
-        at = Near(self.clock_ms + offset_ms)
+        at = Near(self.real_ms + offset_ms)
         self.stream.append({"k": "event", "b": body, "at": at, "e": str(self.epoch)})
         self.events[key] = digest, window_ms
         return 1
@@ -344,17 +301,20 @@ class Model:
             projected = {"v": snapshot.version, "st": snapshot.status.value, "off": snapshot.clock_offset_ms}
             projected |= dict(zip(packed[::2], packed[1::2], strict=True))
         orders = {f"o:{currency}": tuple(order) for currency, order in who.order.items()}
-        remaining = {f"r:{grant}": nanos for grant, nanos in who.remaining.items()}
-        held = {f"h:{grant}": nanos for grant, nanos in who.held.items()}
-        content = {
-            keys.snapshot: projected,
-            keys.counters: who.counters,
-            keys.wallet: orders | remaining | held,
-            keys.holds: who.holds,
-        }
+        amounts = {"r:": who.remaining, "h:": who.held, "a:": who.lent}
+        wallet = {sort + grant: nanos for sort, held in amounts.items() for grant, nanos in held.items()}
+        content: dict[str, Any] = {keys.snapshot: projected, keys.wallet: orders | wallet, keys.holds: who.holds}
+        for level, node in who.nodes.items():
+            content |= self.dump_node(keys.counters if level == "customer" else f"{keys.counters}/{level}", node)
         for key, (answer, window_ms) in who.answers.items():
             content[keys.idempotency_prefix + key] = answer, Near(window_ms)
         return content
+
+    def dump_node(self, name: str, node: Node) -> dict[str, Any]:
+        if node.expires_ms is None or not node.fields:
+            return {name: node.fields}
+        left_ms = node.expires_ms - self.real_ms
+        return {name: (node.fields, Near(left_ms))} if left_ms > 0 else {}
 
 
 def movements(parts: dict[str, int]) -> str:
@@ -363,14 +323,8 @@ def movements(parts: dict[str, int]) -> str:
 
 def dump_hold(hold: Hold) -> Any:
     if not isinstance(hold.answer, tuple):
-        promised = {f"promised:{n}": packed(entitlement) for n, entitlement in hold.promised.items()}
-        return hold.fields | promised
+        return hold.fields
     names = "state", "replayed", "at", "currency", "charged", "released", "uncollected", "balance"
     fields = dict(zip(names, hold.answer, strict=True)) | {"digest": hold.digest}
     del fields["replayed"]
-    return fields, Near(hold.keep_ms)
-
-
-def packed(entitlement: Entitlement) -> bytes:
-    one = Snapshot(version=0, status=Status.ACTIVE, clock_offset_ms=0, features={"x": entitlement})
-    return bytes(snapshot_fields(one)[1])
+    return fields | {"at": Near(hold.answer[2])}, Near(hold.keep_ms)

@@ -14,12 +14,12 @@ from gateway.state.resp import Reply
 from lua.loader import SCRIPTS
 
 ORDER = Order(charges=(Charge(feature="calls", quantity=1), Charge(feature="seat", quantity=1)))
-HEAD: list[Reply] = [b"allowed", 0, 0, 1_000, b"USD", b"2500", 97_500, 0, b""]
-CHARGES: list[Reply] = [100, 60, 5_000, 2_500, b"", -1, -1, 0, 0, b"gold"]
+HEAD: list[Reply] = [b"allowed", 0, 0, b"", b"", 1_000, b"USD", b"2500", 97_500, 0, b"", 0, b""]
+CHARGES: list[Reply] = [100, 60, 5_000, 2_500, b"", b"USD", 0, -1, -1, 0, 0, b"gold", b"", 0]
 
 
 def test_the_reply_is_read_as_the_scripts_headers_list_it() -> None:
-    """Nine words and five for each charge."""
+    """Thirteen words and seven for each charge."""
     for name in ("consume", "peek", "hold"):
         script = SCRIPTS[name]
         assert len(script.reply_names) - len(script.repeated_reply_names) == len(HEAD)
@@ -61,7 +61,7 @@ def test_a_refusal_names_the_feature_that_was_refused() -> None:
 
 def test_a_replayed_hold_is_the_hold_of_the_first_answer() -> None:
     """Its id comes from the reply, not from the request."""
-    head: list[Reply] = [b"allowed", 1, *HEAD[2:7], 99_000, b"hold_abc"]
+    head: list[Reply] = [b"allowed", 1, *HEAD[2:9], 99_000, b"hold_abc", 0, b""]
     decision = decision_of([*head, *CHARGES], ORDER, decision_id="dec_1")
     assert decision.replayed
     assert decision.hold == HoldOutcome(hold_id="hold_abc", deadline_ms=99_000)
@@ -78,7 +78,7 @@ def test_a_replayed_hold_is_the_hold_of_the_first_answer() -> None:
         [*HEAD, *CHARGES, 1],
         [b"perhaps", *HEAD[1:], *CHARGES],
         [*HEAD, *CHARGES[:-1], None],
-        [*HEAD[:5], b"x", *HEAD[6:], *CHARGES],
+        [*HEAD[:7], b"x", *HEAD[8:], *CHARGES],
         [b"limit_reached", 0, 3, *HEAD[3:], *CHARGES],
     ],
 )
@@ -112,7 +112,10 @@ def test_a_hold_that_ended_otherwise_is_a_failure(end: bytes, failure: type[Exce
 
 def test_usage_is_read_in_rows_sorted_by_feature() -> None:
     """Redis keeps hash fields in no order."""
-    rows: list[Reply] = [b"b", 2, 1, b"", 10, 1, 4, 3, 3, 0, 0, b"a", 1, 1, b"gold", -1, 0, 0, 0, -1, -1, 0]
+    rows: list[Reply] = [b"feature", b"b", 2, 1, b"", b"", b"", -1, -1, 0, 0, -1, 0, 0]
+    rows += [b"limit", b"b", 2, 1, b"", b"customer", b"b@day", 10, 10, 4, 3, 3, 0, 0]
+    rows += [b"limit", b"b", 2, 1, b"", b"customer", b"b@month", 90, 90, 4, 3, 83, -1, 0]
+    rows += [b"feature", b"a", 1, 1, b"gold", b"", b"", -1, -1, 0, 0, -1, -1, 0]
     usage = usage_of([1_000, b"active", *rows])
     assert [one.feature for one in usage.features] == ["a", "b"]
     assert (usage.features[1].remaining_units, usage.features[1].window_start_ms) == (3, 0)
@@ -120,8 +123,8 @@ def test_usage_is_read_in_rows_sorted_by_feature() -> None:
 
 
 def test_wallets_are_read_in_rows() -> None:
-    """Nine words for each grant."""
-    purse = purse_of([1_000, b"USD", b"g1", 1, b"700", 300, 5, 0, 50, 1])
+    """Eleven words for each grant."""
+    purse = purse_of([1_000, b"USD", b"g1", 1, b"700", 300, 5, 0, 50, 1, b"", 0])
     assert (purse.grants[0].remaining_nanos, purse.grants[0].expires_ms, purse.grants[0].paid) == (700, None, True)
 
 

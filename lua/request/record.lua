@@ -1,0 +1,114 @@
+#!lua
+-- record: charge usage that has happened already. It is never refused.
+--
+-- Counted and charged like consume, whatever the customer may do: suspended, without the feature, over limits and caps,
+-- and beyond what the wallets have. What a wallet lacks is uncollected and told in the entry, as is a charge that no
+-- tariff prices. Rates and concurrency guard the door, which this usage did not pass: they are not looked at.
+--
+-- KEYS
+--   epoch_key            epoch of the shard; absent while it is not built
+--   snapshot_key         what the customer may do, and the tenant's clock offset
+--   counters_key         of the customer; those of a budget node have this name, a slash and the node
+--   wallet_key           grants
+--   stream_key           usage stream of the shard
+--   customer_holds_key   deadlines of this customer's holds
+--   shard_holds_key      deadlines of all holds of the shard
+--   answer_key           first answer to this idempotency key (any name where the window is 0)
+-- ARGV
+--   request_digest       what the idempotency key stands for
+--   idem_window_ms       for which the answer is kept; 0 keeps none
+--   body                 of the entry, msgpack
+--   path                 budget levels below the customer, such as team:ml/key:k1; "" none
+--   count                how many charges follow, 1 to 100
+--   feature*             of each charge
+--   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
+-- RETURNS
+--   reason               allowed
+--   replayed             1: this is the first answer to the idempotency key, nothing happened now
+--   refused              0
+--   level                ""
+--   limit                ""
+--   at_ms                decision instant on the tenant's clock
+--   currency             of the first charge that has a price; "" where nothing is priced
+--   cost_nanos           of all charges in that currency, collected or not
+--   balance_nanos        of that wallet, usable for that charge, after this decision; 0 where nothing is prepaid
+--   deadline_ms          0
+--   hold_id              ""
+--   retry_after_ms       0
+--   would                ""
+--   limit_units*         of the tightest limit over all levels; -1 no limit
+--   remaining_units*     of that limit, after this decision; 0 above it; -1 no limit
+--   reset_at_ms*         end of that limit's window on the tenant's clock; 0 none
+--   charge_nanos*        what this charge costs
+--   static_value*        of a static feature, else ""
+--   charge_currency*     of charge_nanos; "" where nothing is priced
+--   outage_units*        how many units may be leased for an outage; 0 none
+-- ERRORS
+--   INVALID arguments    too few, or the wrong number of keys
+--   INVALID idem_window_ms  not a whole number below 2^53
+--   INVALID body         empty
+--   INVALID path         not team, project, user and key in this order, each `kind:name`
+--   INVALID charges      the count is not 1 to 100, or is not the number of charges given
+--   INVALID quantity     not a whole number from 0 to 2^53 - 1, or signed where the feature is no gauge
+--   INVALID level        a gauge would fall below zero
+--   UNAVAILABLE epoch    the shard is not built
+--   UNKNOWN customer     there is no snapshot
+--   OVERFLOW quantity    a counter, a gauge or a cost would pass 2^53 - 1
+--   CONFLICT idempotency the key is known with another digest
+-- INVARIANT
+--   nanos that left the grants + uncollected nanos = sum of prepaid charge_nanos
+--   an error writes nothing, but for the end of holds that were due
+--!include lib/number.lua
+--!include lib/exact.lua
+--!include lib/tariff.lua
+--!include lib/window.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/counter.lua
+--!include lib/rate.lua
+--!include lib/path.lua
+--!include lib/level.lua
+--!include lib/wallet.lua
+--!include lib/refusal.lua
+--!include lib/gauge.lua as gauge_acts
+--!include lib/admit.lua
+--!include lib/entry.lua
+--!include lib/debit.lua
+--!include lib/hold.lua as hold_acts
+--!include lib/answer.lua
+
+local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local request_digest, idem_window_ms, body, path, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+if #KEYS ~= 8 or #ARGV < 5 then return redis.error_reply('INVALID arguments') end
+idem_window_ms = whole(idem_window_ms)
+if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
+if body == '' then return redis.error_reply('INVALID body') end
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
+local charges, fault = read_charges(5)
+if fault then return redis.error_reply(fault) end
+local epoch = redis.call('GET', epoch_key)
+if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
+if idem_window_ms > 0 then
+  local answer, conflict = first_answer(answer_key, request_digest)
+  if conflict then return redis.error_reply(conflict) end
+  if answer then return answer end
+end
+
+local real_ms = real_now_ms()
+local place = {
+  stream = stream_key, shard_holds = shard_holds_key, wallet = wallet_key, epoch = epoch, real_ms = real_ms, body = body,
+}
+local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
+if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
+local decision = decide(charges, {
+  real_ms = real_ms, nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = true,
+  is_shadow = false,
+})
+if decision.fault then return redis.error_reply(decision.fault) end
+
+write_debit(decision, charges, place)
+local reply = reply_of(decision, charges, 0, '')
+if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
+return reply
