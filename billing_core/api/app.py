@@ -24,7 +24,18 @@ from billing_core.api.idempotency import Attempt, Told, derived_secret, once_acr
 from billing_core.api.probe import PROBES, Tally
 from billing_core.api.problem import problems
 from billing_core.api.route import HOUSE, Access, AnyCall, AnyRoute, House, Retry, Route
-from billing_core.api.routes import books, catalog, customer, invoice, payment, subscription, tenant, usage, wallet
+from billing_core.api.routes import (
+    books,
+    catalog,
+    customer,
+    entitlement,
+    invoice,
+    payment,
+    subscription,
+    tenant,
+    usage,
+    wallet,
+)
 from billing_core.api.wire import check_path, decode_body, decode_query
 from billing_core.errors import InvalidInput
 from billing_core.flows.project import Relay, RelayTally
@@ -38,6 +49,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *catalog.ROUTES,
     *customer.ROUTES,
     *subscription.ROUTES,
+    *entitlement.ROUTES,
     *wallet.ROUTES,
     *usage.ROUTES,
     *invoice.ROUTES,

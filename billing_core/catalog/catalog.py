@@ -16,12 +16,13 @@ from typing import TypeVar
 
 import msgspec
 
-from billing_core.catalog.document import CatalogDocument, Feature, Meter, Plan, PlanEntitlement, Price
+from billing_core.catalog.document import Addon, CatalogDocument, Feature, Meter, Plan, Price
+from billing_core.catalog.guard import EntitlementTerms
 from billing_core.catalog.rule import check_document
 from billing_core.contract.problem import decode_json
 from billing_core.errors import InvalidInput, NotFound
 
-Named = TypeVar("Named", Meter, Feature, Plan, Price)
+Named = TypeVar("Named", Meter, Feature, Plan, Price, Addon)
 
 _DOCUMENT = msgspec.json.Decoder(CatalogDocument)
 _CANONICAL = msgspec.json.Encoder(order="sorted")
@@ -46,9 +47,20 @@ class PlanTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """The price of that code. Raises: NotFound."""
         return _named(self.plan.prices, code, kind="price")
 
-    def entitlement(self, feature: str) -> PlanEntitlement | None:
+    def entitlement(self, feature: str) -> EntitlementTerms | None:
         """What the plan says about a feature, if anything."""
         return next((one for one in self.plan.entitlements if one.feature == feature), None)
+
+
+class AddonTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One add-on with the features that it names: kept with whoever took it."""
+
+    addon: Addon
+    features: tuple[Feature, ...] = ()
+
+    def feature(self, code: str) -> Feature:
+        """The feature of that code. Raises: NotFound."""
+        return _named(self.features, code, kind="feature")
 
 
 class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +104,13 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
             features=tuple(sorted(features, key=lambda feature: feature.code)),
         )
 
+    def addon_terms(self, addon_code: str) -> AddonTerms:
+        """The add-on with what it names, sorted by code. Raises: NotFound."""
+        addon = _named(self.document.addons, addon_code, kind="add-on")
+        named = {one.feature for one in addon.entitlements}
+        features = [feature for feature in self.document.features if feature.code in named]
+        return AddonTerms(addon=addon, features=tuple(sorted(features, key=lambda feature: feature.code)))
+
 
 def catalog_of(document: CatalogDocument) -> Catalog:
     """The document as a catalog.
@@ -128,4 +147,4 @@ def _named(things: tuple[Named, ...], code: str, *, kind: str) -> Named:
     for thing in things:
         if thing.code == code:
             return thing
-    raise NotFound(f"there is no {kind} {code!r}", field=kind)
+    raise NotFound(f"there is no {kind} {code!r}", field=kind.replace("-", ""))

@@ -3,7 +3,9 @@
 A **meter** says how events of one name become a quantity. A **feature** is something a caller can be entitled to; a
 check on feature X leaves a usage event named X with its quantity, so the meter of X reads event X, field
 `quantity`, aggregation `sum`. A **plan** is what a customer subscribes to: a fee that is billed in advance,
-entitlements, and prices on meters. These are the bare words; `catalog.rule` says what makes them a catalog.
+entitlements, prices on meters, and caps on what may be spent. An **add-on** is taken with a plan and adds to its
+entitlements. These are the bare words (those of limits stand in `guard`); `catalog.rule` says what makes them a
+catalog.
 
 Amounts are decimal text of the currency's major unit ("0.0083"), never a number: a number in TOML or JSON has
 already been a float somewhere. Defaults are left out when a document is written, so that a field that is added
@@ -16,6 +18,7 @@ from enum import StrEnum
 
 import msgspec
 
+from billing_core.catalog.guard import EntitlementTerms, PlanSpendCap
 from billing_core.values.ids import Code
 from billing_core.values.period import Interval
 
@@ -34,26 +37,19 @@ class Aggregation(StrEnum):
 
 
 class FeatureKind(StrEnum):
-    """Whether a feature is on or off, has a value, or is counted."""
+    """Whether a feature is on or off, has a value, is counted, or has a level that goes up and down."""
 
     SWITCH = "switch"
     STATIC = "static"
     METERED = "metered"
+    GAUGE = "gauge"
 
 
-class LimitMode(StrEnum):
-    """What happens above a limit: `hard` refuses, `soft` records overage."""
+class Enforcement(StrEnum):
+    """Whether refusals are made, or only recorded (`shadow`: what would have been refused is let through)."""
 
-    HARD = "hard"
-    SOFT = "soft"
-
-
-class LimitAnchor(StrEnum):
-    """Where a limit's windows start: at calendar edges, at the subscription's start, or once for ever."""
-
-    CALENDAR = "calendar"
-    SUBSCRIPTION = "subscription"
-    LIFETIME = "lifetime"
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
 
 
 class PlanAnchor(StrEnum):
@@ -119,28 +115,12 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Something that a caller can be entitled to; `meter` names the meter that counts a metered one."""
+    """Something that a caller can be entitled to; `meter` names the meter that counts a metered one or a gauge."""
 
     code: Code
     kind: FeatureKind
     name: str = ""
     meter: str = ""
-
-
-class PlanEntitlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a plan lets its customers do with one feature.
-
-    `value` belongs to static features, the limit to metered ones. A limit without an interval is only possible with
-    the anchor `lifetime`.
-    """
-
-    feature: Code
-    enabled: bool = True
-    value: str = ""
-    limit_units: int | None = None
-    limit_mode: LimitMode = LimitMode.HARD
-    limit_interval: Interval | None = None
-    limit_anchor: LimitAnchor = LimitAnchor.CALENDAR
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -186,7 +166,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a customer subscribes to. `fee_amount` is billed in advance at each period's start."""
+    """What a customer subscribes to. `fee_amount` is billed in advance at each period's start.
+
+    `spend_caps` bound the money of a window, at the customer and as defaults of the levels below it.
+    """
 
     code: Code
     currency: str
@@ -195,8 +178,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     anchor: PlanAnchor = PlanAnchor.CALENDAR
     time_zone: str = "UTC"
     fee_amount: str = "0"
-    entitlements: tuple[PlanEntitlement, ...] = ()
+    enforcement: Enforcement = Enforcement.ENFORCE
+    entitlements: tuple[EntitlementTerms, ...] = ()
     prices: tuple[Price, ...] = ()
+    spend_caps: tuple[PlanSpendCap, ...] = ()
+
+
+class Addon(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is taken with a plan, so many of it: its entitlements add to the plan's."""
+
+    code: Code
+    name: str = ""
+    entitlements: tuple[EntitlementTerms, ...] = ()
 
 
 class CatalogDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -206,3 +199,4 @@ class CatalogDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     meters: tuple[Meter, ...] = ()
     features: tuple[Feature, ...] = ()
     plans: tuple[Plan, ...] = ()
+    addons: tuple[Addon, ...] = ()

@@ -17,20 +17,22 @@ import msgspec
 
 from billing_core.catalog.document import (
     QUANTITY_FIELD,
+    Addon,
     Aggregation,
     CatalogDocument,
     Feature,
     FeatureKind,
-    LimitAnchor,
     Meter,
     Plan,
-    PlanEntitlement,
 )
 from billing_core.catalog.fault import Fault, raise_first
+from billing_core.catalog.guard import SpendLevel
+from billing_core.catalog.guard_rule import cap_faults, entitlement_faults
 from billing_core.catalog.price_rule import amount_faults, price_faults
+from billing_core.catalog.tariff import counts_checks_of, prices_in_arrears, why_not_told_at_once
 from billing_core.errors import InvalidInput
 from billing_core.values.ids import is_code
-from billing_core.values.money import MAX_EXACT, is_unit, minor_exponent
+from billing_core.values.money import is_unit, minor_exponent
 from billing_core.values.period import Interval, zone_of
 
 MAX_SCALE = 12
@@ -57,6 +59,7 @@ def document_faults(document: CatalogDocument) -> Iterator[Fault]:
     yield from _duplicates("meters", (meter.code for meter in document.meters))
     yield from _duplicates("features", (feature.code for feature in document.features))
     yield from _duplicates("plans", (plan.code for plan in document.plans))
+    yield from _duplicates("addons", (addon.code for addon in document.addons))
     shelf = _Shelf(
         meters={meter.code: meter for meter in document.meters},
         features={feature.code: feature for feature in document.features},
@@ -74,6 +77,8 @@ def document_faults(document: CatalogDocument) -> Iterator[Fault]:
         yield from _feature_faults(feature, f"features[{index}]", shelf=shelf)
     for index, plan in enumerate(document.plans):
         yield from _plan_faults(plan, f"plans[{index}]", shelf=shelf)
+    for index, addon in enumerate(document.addons):
+        yield from _addon_faults(addon, f"addons[{index}]", shelf=shelf)
 
 
 def _duplicates(path: str, codes: Iterable[str], *, member: str = "code") -> Iterator[Fault]:
@@ -104,23 +109,27 @@ def _meter_faults(meter: Meter, path: str) -> Iterator[Fault]:
 
 
 def _feature_faults(feature: Feature, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
-    if feature.kind is not FeatureKind.METERED:
+    if feature.kind not in {FeatureKind.METERED, FeatureKind.GAUGE}:
         if feature.meter:
             yield Fault(f"{path}.meter", f"a {feature.kind} feature has no meter")
         return
     meter = shelf.meters.get(feature.meter)
     if not feature.meter:
-        yield Fault(f"{path}.meter", "a metered feature names its meter")
+        yield Fault(f"{path}.meter", f"a {feature.kind} feature names its meter")
     elif meter is None:
         yield Fault(f"{path}.meter", f"there is no meter {feature.meter!r}")
-    elif not _counts_checks_of(meter, feature.code):
+    elif feature.kind is FeatureKind.GAUGE:
+        if not _shows_level_of(meter, feature.code):
+            rule = f"its meter must be the max or the latest {QUANTITY_FIELD} of event {feature.code!r} at scale 0"
+            yield Fault(f"{path}.meter", rule)
+    elif not counts_checks_of(meter, feature.code):
         rule = f"its meter must sum {QUANTITY_FIELD} of event {feature.code!r} at scale 0: what a check leaves"
         yield Fault(f"{path}.meter", rule)
 
 
-def _counts_checks_of(meter: Meter, feature_code: str) -> bool:
-    shape = (meter.event, meter.aggregation, meter.field, meter.scale)
-    return shape == (feature_code, Aggregation.SUM, QUANTITY_FIELD, 0)
+def _shows_level_of(meter: Meter, feature_code: str) -> bool:
+    of_level = meter.aggregation in {Aggregation.MAX, Aggregation.LATEST}
+    return of_level and (meter.event, meter.field, meter.scale) == (feature_code, QUANTITY_FIELD, 0)
 
 
 def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
@@ -137,7 +146,8 @@ def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
     yield from amount_faults(plan.fee_amount, f"{path}.fee_amount", whole_minor_of=plan.currency)
     yield from _duplicates(f"{path}.entitlements", (one.feature for one in plan.entitlements), member="feature")
     for index, one in enumerate(plan.entitlements):
-        yield from _entitlement_faults(one, f"{path}.entitlements[{index}]", shelf=shelf)
+        feature = shelf.features.get(one.feature)
+        yield from entitlement_faults(one, f"{path}.entitlements[{index}]", feature=feature)
     yield from _duplicates(f"{path}.prices", (price.code for price in plan.prices))
     for index, price in enumerate(plan.prices):
         where = f"{path}.prices[{index}]"
@@ -146,30 +156,39 @@ def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
             yield Fault(f"{where}.meter", f"there is no meter {price.meter!r}")
         yield from price_faults(price, where, meter=meter, units=shelf.units)
     yield from _prepaid_faults(plan, path, shelf=shelf)
+    yield from _spend_cap_faults(plan, path, shelf=shelf)
 
 
-def _entitlement_faults(one: PlanEntitlement, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
-    feature = shelf.features.get(one.feature)
-    if feature is None:
-        yield Fault(f"{path}.feature", f"there is no feature {one.feature!r}")
+def _addon_faults(addon: Addon, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    if not addon.entitlements:
+        yield Fault(f"{path}.entitlements", "an add-on adds something")
+    yield from _duplicates(f"{path}.entitlements", (one.feature for one in addon.entitlements), member="feature")
+    for index, one in enumerate(addon.entitlements):
+        where = f"{path}.entitlements[{index}]"
+        yield from entitlement_faults(one, where, feature=shelf.features.get(one.feature))
+        if not one.enabled:
+            yield Fault(f"{where}.enabled", "an add-on adds, it never takes away")
+
+
+def _spend_cap_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
+    """Caps are sound, and money that they cap is seen while it is spent."""
+    first: dict[tuple[SpendLevel, str], int] = {}
+    for index, cap in enumerate(plan.spend_caps):
+        where = f"{path}.spend_caps[{index}]"
+        yield from cap_faults(cap, where, currency=plan.currency)
+        if is_unit(cap.currency) and cap.currency not in shelf.units:
+            yield Fault(f"{where}.currency", f"the catalog declares no unit {cap.currency!r}")
+        place = first.setdefault((cap.level, cap.counter_in(plan.currency)), index)
+        if place != index:
+            yield Fault(where, f"spend_caps[{place}] caps the same level, currency and windows")
+    if all((cap.currency or plan.currency) != plan.currency for cap in plan.spend_caps):
         return
-    if feature.kind is FeatureKind.STATIC and one.enabled and not one.value:
-        yield Fault(f"{path}.value", "a static feature that is enabled has a value")
-    if feature.kind is not FeatureKind.STATIC and one.value:
-        yield Fault(f"{path}.value", f"a {feature.kind} feature has no value")
-    if one.limit_units is None:
-        if one.limit_interval is not None:
-            yield Fault(f"{path}.limit_interval", "an interval without limit_units limits nothing")
-        return
-    if feature.kind is not FeatureKind.METERED:
-        yield Fault(f"{path}.limit_units", f"a {feature.kind} feature cannot be limited")
-    if not 0 <= one.limit_units <= MAX_EXACT:
-        yield Fault(f"{path}.limit_units", "must be a whole number from 0 to 2^53 - 1")
-    lifetime = one.limit_anchor is LimitAnchor.LIFETIME
-    if lifetime and one.limit_interval is not None:
-        yield Fault(f"{path}.limit_interval", "a lifetime limit has no interval")
-    if not lifetime and one.limit_interval is None:
-        yield Fault(f"{path}.limit_interval", f"a limit per {one.limit_anchor} window needs its interval")
+    for one in plan.entitlements:
+        prices = prices_in_arrears(plan, one.feature, meters=shelf.meters.values())
+        reason = why_not_told_at_once(prices, meters=shelf.meters.values())
+        if reason:
+            rule = f"what {one.feature!r} costs cannot be told with each act, so no cap would see it: {reason}"
+            yield Fault(f"{path}.spend_caps", rule)
 
 
 def _prepaid_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:

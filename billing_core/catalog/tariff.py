@@ -10,12 +10,13 @@ Worked example: tiers of 2.50 and 1.25 per 1,000,000 tokens are 2500 and 1250 na
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import lcm
 
-from billing_core.catalog.document import PackageRounding, Price
+from billing_core.catalog.document import QUANTITY_FIELD, Aggregation, Meter, PackageRounding, Pay, Plan, Price
 from billing_core.catalog.rate import Method, RateTable, RateTier, rates_of
-from billing_core.contract.snapshot import Tariff, Tier, Window
+from billing_core.contract.snapshot import Tariff, Tier, Window, WindowKind
 from billing_core.errors import InvalidInput
 from billing_core.values.money import MAX_EXACT
 
@@ -45,6 +46,35 @@ def tariff_of(price: Price, *, price_id: str, currency: str, window: Window) -> 
         ),
         window=window,
     )
+
+
+def counts_checks_of(meter: Meter, feature_code: str) -> bool:
+    """Whether the meter sums what checks on the feature leave."""
+    shape = (meter.event, meter.aggregation, meter.field, meter.scale)
+    return shape == (feature_code, Aggregation.SUM, QUANTITY_FIELD, 0)
+
+
+def prices_in_arrears(plan: Plan, feature_code: str, *, meters: Iterable[Meter]) -> list[Price]:
+    """The plan's prices in arrears on what checks of the feature leave."""
+    counted = {meter.code for meter in meters if counts_checks_of(meter, feature_code)}
+    return [price for price in plan.prices if price.pay is Pay.ARREARS and price.meter in counted]
+
+
+def why_not_told_at_once(prices: Sequence[Price], *, meters: Iterable[Meter]) -> str:
+    """Why prices in arrears on one feature cannot be told with each act; "" where they can.
+
+    The bounds of a price (`minimum_amount`, `maximum_amount`) are those of a period; no act is told of them.
+    """
+    if len(prices) > 1:
+        return f"prices {prices[0].code!r} and {prices[1].code!r} are both on it"
+    for price in prices:
+        if any(meter.code == price.meter and meter.group_by for meter in meters):
+            return f"price {price.code!r} is told by groups"
+        try:
+            tariff_of(price, price_id=price.code, currency="", window=Window(kind=WindowKind.LIFETIME))
+        except InvalidInput as fault:
+            return f"price {price.code!r} cannot: {fault.detail}"
+    return ""
 
 
 def _whole_tiers(table: RateTable) -> list[RateTier]:

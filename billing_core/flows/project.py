@@ -26,7 +26,8 @@ from billing_core.adapters.projection import (
     project_snapshot,
 )
 from billing_core.catalog.catalog import PlanTerms, PlanVersion
-from billing_core.entitlements.resolution import CustomerFacts, Resolution, Subscribed, resolve
+from billing_core.entitlements.resolution import CustomerFacts, Resolution, resolve
+from billing_core.entitlements.source import NOTHING, Subscribed
 from billing_core.store import outbox, projection
 from billing_core.store.database import Database, Transaction
 from billing_core.store.money import grant as grants
@@ -61,7 +62,7 @@ class PlanMemory:
 
     async def recall(self, tx: Transaction, facts: Sequence[SnapshotFacts]) -> dict[PlanName, PlanTerms]:
         """The terms of every plan that these customers are on."""
-        wanted = {name for one in facts if (name := plan_of(one)) is not None}
+        wanted = {name for one in facts for name in plans_of(one)}
         missing = sorted(wanted - self._terms.keys(), key=str)
         if missing:
             self._terms |= await projection.terms_of(tx, missing)
@@ -71,15 +72,22 @@ class PlanMemory:
         return found
 
 
-def plan_of(facts: SnapshotFacts) -> PlanName | None:
-    """Which plan version the customer is on, if any."""
-    if facts.plan_code is None or facts.plan_version is None:
-        return None
-    return PlanName(tenant_id=facts.tenant_id, code=facts.plan_code, version=facts.plan_version)
+def plans_of(facts: SnapshotFacts) -> list[PlanName]:
+    """Which plan versions the customer is on, and comes to."""
+    named = (facts.plan_code, facts.plan_version), (facts.next_plan_code, facts.next_plan_version)
+    return [
+        PlanName(tenant_id=facts.tenant_id, code=code, version=version)
+        for code, version in named
+        if code is not None and version is not None
+    ]
 
 
 class Resolver:
-    """Snapshots of many customers at one instant: those of one plan that began together are resolved once."""
+    """Snapshots of many customers at one instant.
+
+    Those of one plan that began together and have nothing else are resolved once; who has add-ons, trials,
+    overrides or budgets is resolved alone.
+    """
 
     def __init__(self, plans: Mapping[PlanName, PlanTerms], *, now: datetime) -> None:
         self._plans = plans
@@ -88,30 +96,49 @@ class Resolver:
 
     def resolution_of(self, facts: SnapshotFacts) -> Resolution:
         """The customer's snapshot; a subscription that starts later entitles to nothing yet."""
+        if facts.holdings is not None:
+            return self._resolve(facts)
         calendar = facts.started_at, facts.anchor_at, facts.time_zone, facts.clock_offset_ms
-        likeness = (plan_of(facts), *calendar)
+        changes = facts.changed_at, facts.next_at, facts.next_anchor_at
+        likeness = (facts.tenant_id, *plans_of(facts), *calendar, *changes)
         known = self._known.get(likeness)
         if known is None:
             known = self._known[likeness] = self._resolve(facts)
         own = msgspec.structs.replace(known.snapshot, version=facts.version, status=facts.status)
         return Resolution(snapshot=own, stale_at=known.stale_at)
 
-    def _resolve(self, facts: SnapshotFacts) -> Resolution:
-        tenant_now = self._now + timedelta(milliseconds=facts.clock_offset_ms)
-        customer = CustomerFacts(version=facts.version, status=facts.status, clock_offset_ms=facts.clock_offset_ms)
-        name, started_at = plan_of(facts), facts.started_at
-        if name is None or facts.anchor_at is None or facts.time_zone is None or started_at is None:
-            return resolve(customer, None, now=tenant_now)
-        if started_at > tenant_now:
-            bare = resolve(customer, None, now=tenant_now)
-            return Resolution(snapshot=bare.snapshot, stale_at=started_at)
-        subscribed = Subscribed(
-            plan=PlanVersion(version=name.version, terms=self._plans[name]),
+    def subscribed_of(self, facts: SnapshotFacts) -> Subscribed | None:
+        """The subscription as it is in force: on the plan that follows, where its instant has come."""
+        now, plans = self._tenant_now(facts), plans_of(facts)
+        started_at, anchor_at, time_zone = facts.started_at, facts.anchor_at, facts.time_zone
+        if not plans or started_at is None or anchor_at is None or time_zone is None or started_at > now:
+            return None
+        plan, changed_at = plans[0], facts.changed_at
+        if facts.next_at is not None and facts.next_at <= now and facts.next_anchor_at is not None:
+            plan, changed_at, anchor_at = plans[1], facts.next_at, facts.next_anchor_at
+        return Subscribed(
+            plan=PlanVersion(version=plan.version, terms=self._plans[plan]),
             started_at=started_at,
-            anchor_at=facts.anchor_at,
-            time_zone=facts.time_zone,
+            anchor_at=anchor_at,
+            time_zone=time_zone,
+            changed_at=changed_at,
         )
-        return resolve(customer, subscribed, now=tenant_now)
+
+    def _resolve(self, facts: SnapshotFacts) -> Resolution:
+        customer = CustomerFacts(
+            version=facts.version,
+            status=facts.status,
+            clock_offset_ms=facts.clock_offset_ms,
+            time_zone=facts.customer_zone,
+            since_at=facts.customer_since,
+        )
+        now, subscribed = self._tenant_now(facts), self.subscribed_of(facts)
+        resolved = resolve(customer, subscribed, holdings=facts.holdings or NOTHING, now=now)
+        coming = [at for at in (facts.started_at, facts.next_at, resolved.stale_at) if at is not None and at > now]
+        return Resolution(snapshot=resolved.snapshot, stale_at=min(coming, default=None))
+
+    def _tenant_now(self, facts: SnapshotFacts) -> datetime:
+        return self._now + timedelta(milliseconds=facts.clock_offset_ms)
 
 
 def grant_facts(row: GrantRow) -> GrantFacts:

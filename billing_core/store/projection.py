@@ -11,9 +11,11 @@ from billing_core.catalog.catalog import PlanTerms
 from billing_core.catalog.document import Aggregation
 from billing_core.contract.keys import KeyRecord, Role
 from billing_core.contract.snapshot import Status
+from billing_core.entitlements.source import Holdings
 from billing_core.store.database import Transaction
 from billing_core.store.money.grant import GrantRow
 from billing_core.store.query import Q
+from billing_core.store.setup.entitlement import holdings_of
 
 TEXT_OR_NUMBER = -1
 """The scale of a field that may be text."""
@@ -27,7 +29,10 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer with its active subscription, if it has one (all fields of it, or none). Tenant's clock."""
+    """A customer with its active subscription, if it has one (all fields of it, or none). Tenant's clock.
+
+    `holdings` is what it has apart from its plan; None for who has nothing, so that many can be told alike.
+    """
 
     tenant_id: str
     customer_id: str
@@ -35,11 +40,19 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     status: Status
     clock_offset_ms: int
+    customer_zone: str
+    customer_since: datetime
     plan_code: str | None
     plan_version: int | None
     anchor_at: datetime | None
     started_at: datetime | None
     time_zone: str | None
+    changed_at: datetime | None
+    next_plan_code: str | None
+    next_plan_version: int | None
+    next_anchor_at: datetime | None
+    next_at: datetime | None
+    holdings: Holdings | None = None
 
 
 class PlanName(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,11 +118,27 @@ class _Units(msgspec.Struct, frozen=True, kw_only=True):
 async def facts_of(tx: Transaction, owners: Sequence[Owner]) -> list[SnapshotFacts]:
     """Lock the customers, give each a fresh snapshot version, then read what its snapshot is made of.
 
-    Two statements: the second sees what was committed while the first waited for its locks.
+    Several statements: those after the first see what was committed while it waited for its locks, and nothing of
+    what is written later, because whoever changes what a snapshot is made of locks the customer first.
     """
-    columns = [one.tenant_id for one in owners], [one.customer_id for one in owners]
-    await tx.many(Q["snapshot_versions"], _Version, *columns)
-    return await tx.many(Q["snapshot_facts"], SnapshotFacts, *columns)
+    await tx.many(Q["snapshot_versions"], _Version, *_columns(owners))
+    return await read_facts(tx, owners)
+
+
+async def read_facts(tx: Transaction, owners: Sequence[Owner]) -> list[SnapshotFacts]:
+    """What the snapshots of these customers are made of."""
+    facts = await tx.many(Q["snapshot_facts"], SnapshotFacts, *_columns(owners))
+    held = await holdings_of(tx, [(one.tenant_id, one.customer_id) for one in owners])
+    return [
+        msgspec.structs.replace(one, holdings=held[owner])
+        if (owner := (one.tenant_id, one.customer_id)) in held
+        else one
+        for one in facts
+    ]
+
+
+def _columns(owners: Sequence[Owner]) -> tuple[list[str], list[str]]:
+    return [one.tenant_id for one in owners], [one.customer_id for one in owners]
 
 
 async def note_staleness(tx: Transaction, stale: Sequence[tuple[Owner, datetime | None]]) -> None:

@@ -137,4 +137,5 @@ def test_the_team_plan_has_a_fee_a_static_value_a_switch_and_a_hard_limit() -> N
     entitled = {one.feature: one for one in team.plan.entitlements}
     assert entitled["max_context"].value == "1000000"
     assert entitled["fine_tuning"].enabled
-    assert (entitled["requests"].limit_units, entitled["requests"].limit_mode) == (10_000, "hard")
+    (limit,) = entitled["requests"].limits
+    assert (limit.units, limit.ceiling, limit.window) == (10_000, 10_000, "day")

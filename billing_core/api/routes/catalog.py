@@ -7,7 +7,7 @@ import msgspec
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.catalog.catalog import catalog_of
-from billing_core.catalog.document import CatalogDocument, Feature, Meter, Plan
+from billing_core.catalog.document import Addon, CatalogDocument, Feature, Meter, Plan, Unit
 from billing_core.flows.setup.publish import PublishedPlan, publish
 from billing_core.store.database import Transaction
 from billing_core.store.setup.catalog import applied_catalog, latest_versions
@@ -22,9 +22,11 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class OfferedCatalog(msgspec.Struct, frozen=True, kw_only=True):
     """What is offered today, and the version under which each plan is sold."""
 
+    units: tuple[Unit, ...] = ()
     meters: tuple[Meter, ...] = ()
     features: tuple[Feature, ...] = ()
     plans: tuple[Plan, ...] = ()
+    addons: tuple[Addon, ...] = ()
     versions: dict[str, int] = {}
 
 
@@ -42,9 +44,11 @@ async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> OfferedCatalog:
     versions = await latest_versions(tx, call.tenant_id)
     document = applied.document
     return OfferedCatalog(
+        units=document.units,
         meters=document.meters,
         features=document.features,
         plans=document.plans,
+        addons=document.addons,
         versions={plan.code: versions[plan.code].version for plan in document.plans},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -12,7 +13,7 @@ from billing_core.api.wire import Nothing
 from billing_core.flows.setup import enroll
 from billing_core.flows.setup.enroll import KEY_PREFIX, CustomerDraft, KeyDraft, KeyOwner
 from billing_core.store.database import Transaction
-from billing_core.store.setup.customer import Customer, customer_of, customers_after, keys_after
+from billing_core.store.setup.customer import ApiKey, Customer, customer_of, customers_after, keys_after
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +23,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     customer_id: str
     label: str
     hint: str
-    path: tuple[str, ...]
+    path: str
     created_at: datetime
     revoked_at: datetime | None = None
 
@@ -47,7 +48,7 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
     customer_id: str
     label: str
-    path: tuple[str, ...]
+    path: str
     created_at: datetime
     applied: bool = False
 
@@ -102,7 +103,7 @@ async def issue_key(tx: Transaction, call: Call[KeyDraft, Nothing]) -> IssuedKey
         hint=key.hint,
         customer_id=key.customer_id,
         label=key.label,
-        path=key.path,
+        path="/".join(key.path),
         created_at=key.created_at,
     )
 
@@ -113,14 +114,20 @@ async def list_keys(tx: Transaction, call: Call[Nothing, PageQuery]) -> Page[Key
     place = place_of(call.query.cursor, "keys")
     count = call.query.limit + 1
     rows = await keys_after(tx, call.tenant_id, customer_id=customer.customer_id, key_id=place, count=count)
-    views = [msgspec.convert(row, KeyView, from_attributes=True) for row in rows]
+    views = [KeyView(**_shown(row)) for row in rows]
     return page_of(views, call.query, listing="keys", name=lambda view: view.key_id)
 
 
 async def revoke_key(tx: Transaction, call: Call[Nothing, Nothing]) -> RevokedKey:
     """End a key."""
     key = await enroll.revoke_key(tx, _owner(call), key_id=call.path["key_id"], now=call.now)
-    return msgspec.convert(key, RevokedKey, from_attributes=True)
+    return RevokedKey(**_shown(key))
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    """What may be shown of a key: never its digest."""
+    shown = {name: value for name, value in msgspec.structs.asdict(key).items() if name != "digest"}
+    return {**shown, "path": "/".join(key.path)}
 
 
 CUSTOMERS, CUSTOMER, KEYS = "/v1/customers", "/v1/customers/{customer_id}", "/v1/customers/{customer_id}/keys"

@@ -82,14 +82,20 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     period: Period | None
 
 
-async def create(tx: Transaction, call: Call[SubscriptionDraft, Nothing]) -> SubscriptionView:
+class ToldSubscription(SubscriptionView, frozen=True, kw_only=True):
+    """A subscription that was changed, and whether the gateway knows it."""
+
+    applied: bool = False
+
+
+async def create(tx: Transaction, call: Call[SubscriptionDraft, Nothing]) -> ToldSubscription:
     """Put a customer on the plan that is offered now."""
     draft = call.body
     order = SubscriptionOrder(
         tenant_id=call.tenant_id, customer_id=draft.customer_id, plan_code=draft.plan, start_at=draft.start_at
     )
     made = await activate(tx, order, now=call.now, finalize=not draft.draft_invoice)
-    return (await _views(tx, [made]))[0]
+    return await _told(tx, made)
 
 
 async def list_subscriptions(tx: Transaction, call: Call[Nothing, SubscriptionFilter]) -> Page[SubscriptionView]:
@@ -113,14 +119,14 @@ async def read(tx: Transaction, call: Call[Nothing, Nothing]) -> SubscriptionVie
     return (await _views(tx, [found]))[0]
 
 
-async def cancel(tx: Transaction, call: Call[Cancellation, Nothing]) -> SubscriptionView:
+async def cancel(tx: Transaction, call: Call[Cancellation, Nothing]) -> ToldSubscription:
     """Let the open period be the last one."""
     subscription_id = call.path["subscription_id"]
     canceled = await cancel_at_end(tx, tenant_id=call.tenant_id, subscription_id=subscription_id, now=call.now)
-    return (await _views(tx, [canceled]))[0]
+    return await _told(tx, canceled)
 
 
-async def change(tx: Transaction, call: Call[ChangeDraft, Nothing]) -> SubscriptionView:
+async def change(tx: Transaction, call: Call[ChangeDraft, Nothing]) -> ToldSubscription:
     """Put a subscription on another plan, or on the newest version of its own."""
     order = ChangeOrder(
         tenant_id=call.tenant_id,
@@ -129,7 +135,12 @@ async def change(tx: Transaction, call: Call[ChangeDraft, Nothing]) -> Subscript
         at=call.body.at,
     )
     changed = await change_plan(tx, order, now=call.now)
-    return (await _views(tx, [changed]))[0]
+    return await _told(tx, changed)
+
+
+async def _told(tx: Transaction, row: Subscription) -> ToldSubscription:
+    (view,) = await _views(tx, [row])
+    return msgspec.convert(view, ToldSubscription, from_attributes=True)
 
 
 async def _views(tx: Transaction, rows: Sequence[Subscription]) -> list[SubscriptionView]:
@@ -162,8 +173,9 @@ ROUTES = (
         summary="Put a customer on a plan",
         query=Nothing,
         body=SubscriptionDraft,
-        answer=SubscriptionView,
+        answer=ToldSubscription,
         status=201,
+        tells=lambda answer: answer.customer_id,
         act=create,
     ),
     Route(
@@ -190,7 +202,8 @@ ROUTES = (
         summary="Let a subscription end with its open period",
         query=Nothing,
         body=Cancellation,
-        answer=SubscriptionView,
+        answer=ToldSubscription,
+        tells=lambda answer: answer.customer_id,
         act=cancel,
     ),
     Route(
@@ -199,7 +212,8 @@ ROUTES = (
         summary="Change a subscription's plan, now or with the end of its period",
         query=Nothing,
         body=ChangeDraft,
-        answer=SubscriptionView,
+        answer=ToldSubscription,
+        tells=lambda answer: answer.customer_id,
         act=change,
     ),
 )

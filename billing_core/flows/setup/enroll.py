@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 
 from billing_core.contract.keys import digest_of
+from billing_core.contract.path import parse_path
 from billing_core.contract.snapshot import Status
 from billing_core.errors import Unprocessable
 from billing_core.flows.setup.publish import offset_to
@@ -62,10 +63,10 @@ class CustomerDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class KeyDraft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An API key to be. `path` says whose budget it draws on: team, project, key."""
+    """An API key to be. `path` says whose budgets it draws on: `team:ml/project:chat/key:k1`."""
 
     label: Label = ""
-    path: Annotated[tuple[Code, ...], msgspec.Meta(max_length=8)] = ()
+    path: str = ""
 
 
 async def found_tenant(tx: Transaction, draft: TenantDraft, *, now: datetime) -> Tenant:
@@ -171,7 +172,7 @@ class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
 async def issue_key(tx: Transaction, owner: KeyOwner, *, draft: KeyDraft, secret: str, now: datetime) -> ApiKey:
     """A key for the customer's callers.
 
-    Raises: NotFound for an unknown customer.
+    Raises: NotFound for an unknown customer; InvalidInput for what is no path.
     """
     await customer_of(tx, owner.tenant_id, customer_id=owner.customer_id)
     key = ApiKey(
@@ -180,7 +181,7 @@ async def issue_key(tx: Transaction, owner: KeyOwner, *, draft: KeyDraft, secret
         digest=digest_of(secret),
         label=draft.label,
         hint=secret[-HINT_CHARACTERS:],
-        path=draft.path,
+        path=parse_path(draft.path),
         created_at=now,
     )
     added = await customer_store.add_key(tx, owner.tenant_id, key=key)

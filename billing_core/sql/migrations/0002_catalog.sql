@@ -16,12 +16,12 @@ CREATE TABLE meter (
 CREATE TABLE feature (
     tenant_id   text NOT NULL REFERENCES tenant,
     code        text NOT NULL,
-    kind        text NOT NULL CHECK (kind IN ('switch', 'static', 'metered')),
+    kind        text NOT NULL CHECK (kind IN ('switch', 'static', 'metered', 'gauge')),
     meter_code  text,
     created_at  timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, code),
     FOREIGN KEY (tenant_id, meter_code) REFERENCES meter (tenant_id, code),
-    CONSTRAINT "a metered feature has a meter" CHECK ((kind = 'metered') = (meter_code IS NOT NULL))
+    CONSTRAINT "what is counted has a meter" CHECK ((kind IN ('metered', 'gauge')) = (meter_code IS NOT NULL))
 );
 
 -- What is offered now: the document as it was last applied. Plans that it does not name are sold to nobody new.

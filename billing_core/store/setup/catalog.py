@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from billing_core.catalog.catalog import PlanVersion
-from billing_core.catalog.document import CatalogDocument, Feature, FeatureKind, Meter
+from billing_core.catalog.document import CatalogDocument, Feature, Meter
 from billing_core.errors import NotFound
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
@@ -44,7 +44,7 @@ async def replace_catalog(tx: Transaction, tenant_id: str, *, document: CatalogD
 
 
 def _meter_of(feature: Feature) -> str | None:
-    return feature.meter if feature.kind is FeatureKind.METERED else None
+    return feature.meter or None
 
 
 async def meters_of(tx: Transaction, tenant_id: str) -> list[Meter]:

@@ -79,7 +79,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     label: str = ""
     hint: str = ""
-    path: tuple[str, ...] = ()
+    path: str = ""
     created_at: datetime | None = None
     revoked_at: datetime | None = None
 

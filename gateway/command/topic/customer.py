@@ -131,11 +131,11 @@ def create_key(
     customer_id: CustomerArgument,
     *,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    path: Annotated[list[str] | None, typer.Option(help="Budget path, once per level: team, project, key.")] = None,
+    path: Annotated[str, typer.Option(help="Whose budgets it draws on, as team:ml/project:chat.")] = "",
     idempotency_key: IdempotencyKey = "",
 ) -> None:
     """Issue a key. It is shown this once."""
-    body = {"label": label, "path": path or []}
+    body = {"label": label, "path": path}
     key = key_or_new(idempotency_key)
     where = route("/v1/customers/{}/keys", customer_id)
     desk.show(lambda planes: planes.control.post(where, ApiKey, body=body, idempotency_key=key), _key_facts)
@@ -157,7 +157,7 @@ def _key_table(page: Page[ApiKey]) -> RenderableType:
     return table_of(
         ("Key", "Ends in", "Label", "Path", "Created", "Revoked"),
         (
-            (one.key_id, one.hint, one.label, "/".join(one.path), day(one.created_at), day(one.revoked_at))
+            (one.key_id, one.hint, one.label, one.path, day(one.created_at), day(one.revoked_at))
             for one in page.items
         ),
     )
@@ -170,7 +170,7 @@ def _key_facts(one: ApiKey) -> RenderableType:
             ("id", one.key_id),
             ("customer", one.customer_id),
             ("label", one.label),
-            ("path", "/".join(one.path)),
+            ("path", one.path),
             ("created", day(one.created_at)),
             ("revoked", day(one.revoked_at)),
         )

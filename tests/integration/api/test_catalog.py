@@ -65,11 +65,18 @@ async def test_a_plan_gets_a_new_version_only_when_its_terms_change(plane: Plane
 
 async def test_the_catalog_that_is_read_is_the_one_that_was_applied(plane: Plane) -> None:
     """With the version of each plan beside it; before the first one it is empty."""
-    assert (await plane.ours.get("/v1/catalog")).body == {"meters": [], "features": [], "plans": [], "versions": {}}
+    assert (await plane.ours.get("/v1/catalog")).body == {
+        "units": [],
+        "meters": [],
+        "features": [],
+        "plans": [],
+        "addons": [],
+        "versions": {},
+    }
     await plane.ours.put("/v1/catalog", CATALOG)
     read = (await plane.ours.get("/v1/catalog")).body
     assert read.pop("versions") == {"pro": 1, "free": 1}
-    assert read == CATALOG
+    assert read == {**CATALOG, "units": [], "addons": []}
 
 
 async def test_a_plan_that_is_no_longer_named_is_no_longer_offered(plane: Plane) -> None:
@@ -107,8 +114,18 @@ FAULTS = [
     ("plans.0.name", "a\0b", "plans[0].name"),
     ("plans.0.name", "x" * 1001, "plans[0].name"),
     ("plans.1.code", "pro", "plans[1].code"),
-    ("plans.0.entitlements.0.limit_units", -1, "plans[0].entitlements[0].limit_units"),
-    ("plans.0.entitlements.0.limit_units", 2**53, "plans[0].entitlements[0].limit_units"),
+    (
+        "plans.0.entitlements.0.limits",
+        [{"units": -1, "interval": "day"}],
+        "plans[0].entitlements[0].limits[0].units",
+    ),
+    (
+        "plans.0.entitlements.0.limits",
+        [{"units": 2**53, "interval": "day"}],
+        "plans[0].entitlements[0].limits[0].units",
+    ),
+    ("plans.0.entitlements.0.levels", {"floor": {}}, "plans[0].entitlements[0].levels.floor"),
+    ("plans.0.spend_caps", [{"amount": "-1", "interval": "day"}], "plans[0].spend_caps[0].amount"),
     ("plans.0.entitlements.0.feature", "none", "plans[0].entitlements[0].feature"),
     (
         f"{PRICE}",

@@ -115,7 +115,7 @@ async def test_customers_are_listed_page_by_page(plane: Plane) -> None:
 async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
     """What is kept is a digest and a hint; what the gateway is told of is the digest."""
     await plane.ours.post("/v1/customers", {"customer_id": "acme"})
-    made = await plane.ours.post("/v1/customers/acme/keys", {"label": "web", "path": ["team", "app"]})
+    made = await plane.ours.post("/v1/customers/acme/keys", {"label": "web", "path": "team:ml/project:app"})
     assert made.status == 201
     secret = made.body["key"]
     assert secret.startswith("tgk_")
@@ -124,11 +124,17 @@ async def test_a_key_is_shown_once_and_revoked_for_good(plane: Plane) -> None:
     assert made.body["hint"] == secret[-4:]
     async with plane.database.transaction() as tx:
         record = KeyRecord(
-            tenant_id="ours", role=Role.CALLER, customer_id="acme", hint=secret[-4:], path=("team", "app")
+            tenant_id="ours",
+            role=Role.CALLER,
+            customer_id="acme",
+            hint=secret[-4:],
+            path=("team:ml", "project:app"),
         )
         assert await credentials(tx, [digest_of(secret)]) == {digest_of(secret): record}
     listed = (await plane.ours.get("/v1/customers/acme/keys")).body["items"]
-    assert [(one["label"], one["path"], one["revoked_at"]) for one in listed] == [("web", ["team", "app"], None)]
+    assert [(one["label"], one["path"], one["revoked_at"]) for one in listed] == [
+        ("web", "team:ml/project:app", None)
+    ]
     assert secret not in str(listed) + str(await plane.rows("SELECT * FROM api_key"))
     path = f"/v1/customers/acme/keys/{made.body['key_id']}"
     first = await plane.ours.delete(path)

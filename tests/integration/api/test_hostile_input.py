@@ -111,6 +111,8 @@ def _url(route: AnyRoute, name: str, query: str = "") -> str:
         "token_id",
         "customer_id",
         "key_id",
+        "entitlement_id",
+        "addon",
         "grant_id",
         "subscription_id",
         "invoice_id",

@@ -30,12 +30,17 @@ CATALOG: dict[str, Any] = {
             "prices": [PRICE],
         }
     ],
+    "addons": [{"code": "a_theirs", "entitlements": [{"feature": "f_theirs"}]}],
 }
 BODIES: dict[str, Any] = {
     "PUT /v1/catalog": {"plans": [{"code": "p_theirs", "currency": "EUR"}]},
     "POST /v1/clock/advance": {"to": "2026-05-01T00:00:00Z"},
     "POST /v1/customers": {"customer_id": "c_theirs", "name": "home"},
     "POST /v1/subscriptions": {"customer_id": "c_theirs", "plan": "p_theirs"},
+    "POST /v1/subscriptions/{subscription_id}/change": {"plan": "p_theirs", "at": "now"},
+    "PUT /v1/subscriptions/{subscription_id}/addons/{addon}": {"quantity": 2},
+    "POST /v1/customers/{customer_id}/entitlements": {"kind": "override", "terms": {"feature": "f_theirs"}},
+    "PUT /v1/customers/{customer_id}/budgets": {"nodes": [{"guards": [{"feature": "f_theirs"}]}]},
     "POST /v1/customers/{customer_id}/wallets/{currency}/grants": {"amount": "1"},
     "POST /v1/customers/{customer_id}/grants/{grant_id}/lower": {"amount": "1"},
     "POST /v1/customers/{customer_id}/wallets/{currency}/top-ups": {
@@ -74,6 +79,10 @@ async def names(plane: Plane) -> dict[str, str]:
     gift = {"amount": "5", "note": "g_theirs"}
     grant = (await theirs.post("/v1/customers/c_theirs/wallets/USD/grants", gift, key="g")).body
     subscription = (await theirs.post("/v1/subscriptions", {"customer_id": "c_theirs", "plan": "p_theirs"})).body
+    await theirs.put(f"/v1/subscriptions/{subscription['subscription_id']}/addons/a_theirs", {})
+    override = {"kind": "override", "terms": {"feature": "f_theirs"}}
+    own = (await theirs.post("/v1/customers/c_theirs/entitlements", override)).body
+    await theirs.put("/v1/customers/c_theirs/budgets", {"nodes": [{"guards": [{"feature": "f_theirs"}]}]})
     invoice = (await theirs.get("/v1/invoices")).body["items"][0]
     payment = (await theirs.get("/v1/payments")).body["items"][0]
     token = (await plane.root.get("/v1/tenants/theirs/tokens")).body["items"][0]
@@ -83,6 +92,8 @@ async def names(plane: Plane) -> dict[str, str]:
         "customer_id": "c_theirs",
         "key_id": key["key_id"],
         "grant_id": grant["grant_id"],
+        "entitlement_id": own["entitlement_id"],
+        "addon": "a_theirs",
         "subscription_id": subscription["subscription_id"],
         "invoice_id": invoice["invoice_id"],
         "payment_id": payment["payment_id"],

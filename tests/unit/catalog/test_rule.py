@@ -154,35 +154,6 @@ def test_a_price_that_breaks_a_rule_is_refused(price: Words, field: str, rule: s
             "static feature that is enabled has a value",
         ),
         ({"entitlements": [{"feature": "dark_mode", "value": "1"}]}, "entitlements[0].value", "has no value"),
-        (
-            {"entitlements": [{"feature": "dark_mode", "limit_units": 1, "limit_anchor": "lifetime"}]},
-            "entitlements[0].limit_units",
-            "cannot be limited",
-        ),
-        (
-            {"entitlements": [{"feature": "calls", "limit_units": 1}]},
-            "entitlements[0].limit_interval",
-            "needs its interval",
-        ),
-        (
-            {"entitlements": [{"feature": "calls", "limit_units": -1, "limit_interval": "day"}]},
-            "entitlements[0].limit_units",
-            "from 0 to",
-        ),
-        (
-            {"entitlements": [{"feature": "calls", "limit_interval": "day"}]},
-            "entitlements[0].limit_interval",
-            "limits nothing",
-        ),
-        (
-            {
-                "entitlements": [
-                    {"feature": "calls", "limit_units": 1, "limit_interval": "day", "limit_anchor": "lifetime"}
-                ]
-            },
-            "entitlements[0].limit_interval",
-            "has no interval",
-        ),
     ],
 )
 def test_a_plan_that_breaks_a_rule_is_refused(plan: Words, field: str, rule: str) -> None:

@@ -117,9 +117,9 @@ def test_without_a_token_it_says_how_to_get_one(run: Run, asked: Asked) -> None:
 def test_a_write_carries_an_idempotency_key(run: Run, asked: Asked) -> None:
     """A told one, or a fresh one each time."""
     asked.answers["POST", "/v1/customers/acme/keys"] = (201, {"key_id": "key_1", "key": "tgk_secret"})
-    assert "tgk_secret" in run("keys", "create", "acme", "--path", "team", "--path", "project").stdout
+    assert "tgk_secret" in run("keys", "create", "acme", "--path", "team:ml/project:chat").stdout
     run("keys", "create", "acme", "--idempotency-key", "mine")
-    assert asked.bodies == [{"label": "", "path": ["team", "project"]}, {"label": "", "path": []}]
+    assert asked.bodies == [{"label": "", "path": "team:ml/project:chat"}, {"label": "", "path": ""}]
     assert asked.keys[0] is not None
     assert asked.keys[0].startswith("cli-")
     assert asked.keys[1] == "mine"
