@@ -113,8 +113,8 @@ def apply_grant(grant: GrantFacts) -> Act:
     )
 
 
-def lapse_grant(grant: GrantFacts, *, reason: LapseReason, event_id: str) -> Act:
-    """Take what remains of the grant out of the wallet: nanos taken."""
+def lapse_grant(grant: GrantFacts, *, reason: LapseReason, event_id: str, limit_nanos: int = 0) -> Act:
+    """Take what remains of the grant out of the wallet, or what is above an overdraft's new limit: nanos taken."""
     keys = customer_keys(grant.tenant_id, grant.customer_id)
     body = EventBody(
         event_id=event_id,
@@ -126,7 +126,7 @@ def lapse_grant(grant: GrantFacts, *, reason: LapseReason, event_id: str) -> Act
     return Act(
         script="lapse",
         keys=(keys.epoch, keys.snapshot, keys.wallet, keys.stream),
-        args=(grant.currency, grant.grant_id, reason.value, encode_body(body)),
+        args=(grant.currency, grant.grant_id, reason.value, encode_body(body), limit_nanos),
     )
 
 

@@ -154,6 +154,8 @@ def grant_facts(row: GrantRow) -> GrantFacts:
         expires_ms=0 if row.expires_at is None else to_ms(row.expires_at),
         is_paid=row.kind is GrantKind.PAID,
         created_ms=to_ms(row.created_at),
+        is_overdraft=row.kind is GrantKind.OVERDRAFT,
+        features=row.features,
     )
 
 
@@ -242,8 +244,8 @@ class Relay:
             facts = grant_facts(row)
             if row.applied_at is None:
                 acts[OutboxKind.GRANT, row.tenant_id, row.grant_id] = apply_grant(facts)
-            reason = LapseReason.EXPIRE if row.voided_at is None else LapseReason.VOID
-            lapse = lapse_grant(facts, reason=reason, event_id=new_id("lap", now=now))
+            event_id, limit_nanos = new_id("lap", now=now), row.lowered_nanos or 0
+            lapse = lapse_grant(facts, reason=_reason(row), event_id=event_id, limit_nanos=limit_nanos)
             acts[OutboxKind.LAPSE, row.tenant_id, row.grant_id] = lapse
         return acts
 
@@ -269,6 +271,15 @@ class Relay:
             )
         await projection.note_staleness(tx, stale)
         return acts
+
+
+def _reason(row: GrantRow) -> LapseReason:
+    """Why something lapses now: an overdraft that is above its new limit is lowered before it may expire."""
+    if row.voided_at is not None:
+        return LapseReason.VOID
+    if row.lowered_nanos is not None and row.amount_nanos - row.lapsed_nanos > row.lowered_nanos:
+        return LapseReason.LOWER
+    return LapseReason.EXPIRE
 
 
 def _subject(row: OutboxRow) -> tuple[str, str, str]:

@@ -237,6 +237,9 @@ def _blocks_by_owner(rows: Sequence[GrantRow]) -> dict[Owner, dict[str, list[Blo
             expires_ms=facts.expires_ms if row.voided_at is None else _LONG_AGO_MS,
             is_paid=facts.is_paid,
             created_ms=facts.created_ms,
+            is_overdraft=facts.is_overdraft,
+            granted_nanos=row.amount_nanos - row.lapsed_nanos,
+            features=facts.features,
         )
         owner = Owner(tenant_id=row.tenant_id, customer_id=row.customer_id)
         blocks.setdefault(owner, {}).setdefault(row.currency, []).append(block)

@@ -43,32 +43,13 @@
 --   what a repayment takes from the grant = what it gives to the overdrafts = the movements of its entry, which add up to zero
 --!include lib/number.lua
 --!include lib/window.lua
+--!include lib/burn_order.lua
 
 local epoch_key, snapshot_key, wallet_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local currency, grant_id, amount, priority, effective_ms, expires_ms, paid, created_ms, features, body =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 
-local PAID, OVERDRAFT = 1, 2
-
--- Whether id a sorts before id b, byte by byte; Lua's own < would ask the server's locale.
-local function id_before(a, b)
-  for index = 1, math.min(#a, #b) do
-    local left, right = string.byte(a, index), string.byte(b, index)
-    if left ~= right then return left < right end
-  end
-  return #a < #b
-end
-
--- Whether a grant burns before another.
-local function burns_before(a, b)
-  if (a[5] == OVERDRAFT) ~= (b[5] == OVERDRAFT) then return b[5] == OVERDRAFT end
-  if a[4] ~= b[4] then return a[4] < b[4] end
-  if a[3] ~= b[3] then return b[3] == 0 or (a[3] ~= 0 and a[3] < b[3]) end
-  if a[5] ~= b[5] then return a[5] < b[5] end
-  if a[2] ~= b[2] then return a[2] < b[2] end
-  if a[6] ~= b[6] then return a[6] < b[6] end
-  return id_before(a[1], b[1])
-end
+local PAID = 1
 
 local function are_codes(text)
   for code in string.gmatch(text .. ' ', '([^ ]*) ') do

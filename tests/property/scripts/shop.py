@@ -122,9 +122,9 @@ class Shop:
     def sweep(self) -> Reply:
         return self.desk.run("sweep", [KEYS.epoch, KEYS.shard_holds, KEYS.stream], 1000)
 
-    def lapse(self, grant_id: str, kind: str) -> Reply:
+    def lapse(self, grant_id: str, kind: str, *, limit: int = 0) -> Reply:
         keys = [KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream]
-        return self.desk.run("lapse", keys, "USD", grant_id, kind, body(()))
+        return self.desk.run("lapse", keys, "USD", grant_id, kind, body(()), limit)
 
     def usage(self, path: str = "") -> list[Any]:
         """Status, then the rows of `usage_read`."""

@@ -64,7 +64,7 @@ SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "release": (hold_keys(KEYS, HELD)[:3], (60_000,)),
     "sweep": ([KEYS.epoch, KEYS.shard_holds, KEYS.stream], (10,)),
     "grant": (grant_keys(KEYS), ("USD", "grant_c", 700, 1, 0, 0, 1, 5, "", BODY)),
-    "lapse": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream], ("USD", "grant_a", "void", BODY)),
+    "lapse": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream], ("USD", "grant_a", "void", BODY, 0)),
     "project": ([KEYS.epoch, KEYS.snapshot], (2, "active", 0, *snapshot_fields(SNAPSHOT))),
     "ingest": ([KEYS.epoch, KEYS.stream, event_id_key("acme", "x")], ("digest", 60_000, BODY, 0)),
     "wallet_read": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet], ()),

@@ -67,7 +67,8 @@ UPKEEP: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "index": indexes,
         "grant_id": st.sampled_from(GRANTS),
         "currency": st.sampled_from(["USD", "USD", "USD", "EUR"]),
-        "kind": st.sampled_from(["expire", "expire", "void"]),
+        "kind": st.sampled_from(["expire", "expire", "void", "lower", "lower"]),
+        "limit": st.sampled_from([0, 40, 150, 500]),
     },
     "sweep": {"most": st.sampled_from([1, 2, 1000])},
     "ingest": {
@@ -212,8 +213,8 @@ class ScriptMachine(RuleBasedStateMachine):
         told = (*grant, features)
         self.compare(real, lambda: self.model.grant(who, currency, amount=amount, grant=told, body=body))
 
-    def lapse(self, index: int, grant_id: str, currency: str, kind: str) -> None:
-        """A grant ends; it may be unknown, too early, or held in part."""
+    def lapse(self, index: int, grant_id: str, currency: str, kind: str, limit: int) -> None:
+        """A grant ends, or lends less; it may be unknown, too early, drawn or held in part."""
         who, name = self.model.customers[index], f"{grant_id}_{index}"
         if not any(name in (known[0] for known in who.order.get(currency, [])) for currency in ("USD", "EUR")):
             currency = "USD"
@@ -221,8 +222,10 @@ class ScriptMachine(RuleBasedStateMachine):
             currency = "EUR" if currency == "USD" else "USD"
         body = self.body(who, grant_id=name, reason=kind)
         keys = [who.keys.epoch, who.keys.snapshot, who.keys.wallet, who.keys.stream]
-        real = self.desk.run("lapse", keys, currency, name, kind, body)
-        self.compare(real, lambda: self.model.lapse(who, currency, grant_id=name, kind=kind, body=body))
+        real = self.desk.run("lapse", keys, currency, name, kind, body, limit)
+        self.compare(
+            real, lambda: self.model.lapse(who, currency, grant_id=name, kind=kind, body=body, limit=limit)
+        )
 
     # ---- decisions
 

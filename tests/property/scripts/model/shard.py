@@ -19,6 +19,11 @@ from billing_core.contract.keys import CustomerKeys, hold_key
 from billing_core.contract.snapshot import Snapshot, snapshot_fields
 
 
+def _ended(grant: Grant) -> Grant:
+    """An overdraft that is void and not repaid: as if it had expired long ago."""
+    return (*grant[:2], 1, *grant[3:])
+
+
 class Model:
     """One shard with its customers."""
 
@@ -243,19 +248,29 @@ class Model:
             fields = {"k": "repay", "b": body, "at": Near(self.at(who)), "m": movements(moved), "w": currency}
             self.stream.append(fields | {"e": str(self.epoch)})
 
-    def lapse(self, who: Customer, currency: str, *, grant_id: str, kind: str, body: bytes) -> Reply:
+    def lapse(
+        self, who: Customer, currency: str, *, grant_id: str, kind: str, body: bytes, limit: int = 0
+    ) -> Reply:
         self.need_epoch()
         listed = who.order.get(currency, [])
         found = [grant for grant in listed if grant[0] == grant_id]
         if kind == "expire" and any(grant[2] == 0 or self.at(who) < grant[2] for grant in found):
             return 0
-        nanos = who.remaining.get(grant_id, 0)
+        nanos, lent = who.remaining.get(grant_id, 0), who.lent.get(grant_id)
+        if kind == "lower":
+            if lent is None:
+                return 0
+            nanos = max(0, min(nanos, lent - limit))
         if nanos:
             fields = {"k": "lapse", "b": body, "at": Near(self.at(who)), "m": f"{grant_id}={nanos}", "w": currency}
             self.stream.append(fields | {"e": str(self.epoch)})
-            who.remaining[grant_id] = 0
+            who.remaining[grant_id] -= nanos
+            if lent is not None:
+                who.lent[grant_id] = lent - nanos
         if found:
-            who.order[currency] = [grant for grant in listed if grant[0] != grant_id]
+            stays = [_ended(grant) if kind == "void" else grant for grant in found if who.lent.get(grant_id, 0) > 0]
+            others = [grant for grant in listed if grant[0] != grant_id]
+            who.order[currency] = sorted([*others, *stays], key=burn_rank)
             if not who.order[currency]:
                 del who.order[currency]
         return nanos
