@@ -1,8 +1,9 @@
 """Transcribe: stream entries become rows, without touching anything.
 
 One entry of the gate becomes one row of usage per charge and one movement per grant that paid; an event that a
-client sent becomes one row of usage; a lapse becomes a movement. An entry is written whole or parked whole: one
-that cannot be read, or that moves a grant which does not exist, is kept with all its fields and its reason, and the
+client sent becomes one row of usage; a lapse becomes a movement, and a repayment becomes one out of the grant that
+repays and one below zero for each overdraft that gets back. An entry is written whole or parked whole: one that
+cannot be read, or that moves a grant which does not exist, is kept with all its fields and its reason, and the
 entries behind it go on. Parked nanos are missing from the books: reconcile names them until somebody has looked.
 
 This is the loop that decides how many events a second a flusher can write, so it goes straight from bytes to the
@@ -40,6 +41,7 @@ _SHAPE = [b"k", b"b", b"at", b"q", b"c", b"u", b"s", b"m", b"w", b"e"]
 """The fields of a gate's entry in the order of the scripts."""
 
 _GATE_KINDS = frozenset({b"debit", b"settle"})
+_BARE_KINDS = frozenset({b"lapse", b"repay"})
 _FAULTS = (ValueError, ArithmeticError, struct.error, msgspec.MsgspecError)
 _BODY = msgspec.msgpack.Decoder(EventBody)
 _PLACE = struct.Struct(">hiiiqiqii")
@@ -143,7 +145,7 @@ class Transcript:
             rows, charged = self._charge_rows(entry, charges)
             if charged != total:
                 raise ValueError(f"it charges {charged} nanos and moves {total}")
-        elif kind != b"lapse":
+        elif kind not in _BARE_KINDS:
             raise ValueError(f"entries of kind {kind!r} are not known here")
         movements = self._movement_rows(entry, parts, kind=kind)
         self.usage += rows

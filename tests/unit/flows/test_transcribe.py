@@ -107,6 +107,23 @@ def test_what_is_taken_out_of_a_grant_is_added_up_spent_and_lapsed_apart() -> No
     assert kinds == ["debit"] * 4 + [EntryKind.LAPSE]
 
 
+def test_a_repayment_gives_back_what_was_spent() -> None:
+    """One movement out of the new grant, and one below zero for the overdraft."""
+    body = encode_body(EventBody(event_id="repay_new", tenant_id="acme", customer_id="zoë", grant_id="new"))
+    fields = {b"k": b"repay", b"b": body, b"at": b"9", b"m": b"new=7 over=-7", b"w": b"USD", b"e": b"3"}
+    transcript = transcript_of(fields)
+    rows = [read_row(row, MOVEMENT_COLUMNS) for row in transcript.movements]
+    assert [(row["kind"], row["grant_id"], row["nanos"]) for row in rows] == [
+        ("repay", "new", 7),
+        ("repay", "over", -7),
+    ]
+    assert {move.grant_id: (move.spent_nanos, move.lapsed_nanos) for move in transcript.moves()} == {
+        "new": (7, 0),
+        "over": (-7, 0),
+    }
+    assert (transcript.usage, transcript.parked) == ([], [])
+
+
 def test_an_entry_with_one_stranger_among_its_grants_is_parked_whole() -> None:
     """Neither its rows nor what it takes out of the known grant is left behind."""
     transcript = transcript_of(ENTRY, strangers={("acme", "gra_2")})
