@@ -91,6 +91,14 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
     end_at: datetime
 
 
+class ComingChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of plan that is not billed yet."""
+
+    plan_code: str
+    plan_version: int
+    at: datetime
+
+
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """Who is on what plan, and the period that is open."""
 
@@ -102,4 +110,5 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     cancel_at_end: bool = False
     ended_at: datetime | None = None
+    change: ComingChange | None = None
     period: Term | None = None

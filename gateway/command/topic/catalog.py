@@ -33,6 +33,10 @@ class _Feature(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
+class _Entitlement(msgspec.Struct, frozen=True, kw_only=True):
+    feature: str
+
+
 class _Tier(msgspec.Struct, frozen=True, kw_only=True):
     upto: int | str | None = None
     unit_amount: str = "0"
@@ -59,10 +63,17 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     prices: tuple[_Price, ...] = ()
 
 
+class _Addon(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    name: str = ""
+    entitlements: tuple[_Entitlement, ...] = ()
+
+
 class _Catalog(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[_Meter, ...] = ()
     features: tuple[_Feature, ...] = ()
     plans: tuple[_Plan, ...] = ()
+    addons: tuple[_Addon, ...] = ()
 
 
 @hang(catalog, "show")
@@ -102,7 +113,12 @@ def _catalog_page(shown: _Catalog) -> RenderableType:
         (row for plan in shown.plans for row in _price_rows(plan)),
         title="Plans and prices",
     )
-    return Group(meters, "", features, "", prices)
+    addons = table_of(
+        ("Add-on", "Name", "Adds to"),
+        ((one.code, one.name, ", ".join(what.feature for what in one.entitlements)) for one in shown.addons),
+        title="Add-ons",
+    )
+    return Group(meters, "", features, "", prices, *(("", addons) if shown.addons else ()))
 
 
 def _price_rows(plan: _Plan) -> list[tuple[str, ...]]:

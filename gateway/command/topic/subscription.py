@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -76,6 +77,28 @@ def cancel_subscription(
     )
 
 
+class ChangeAt(StrEnum):
+    """At once, or with the end of the open period."""
+
+    NOW = "now"
+    END = "end"
+
+
+@hang(subscriptions, "change")
+def change_subscription(
+    desk: Desk,
+    subscription_id: SubscriptionArgument,
+    *,
+    plan: Annotated[str, typer.Argument(help="The plan's code; its own code means the newest version.")],
+    at: Annotated[ChangeAt, typer.Option(help="At once, or with the end of the open period.")],
+    idempotency_key: IdempotencyKey = "",
+) -> None:
+    """Put a subscription on another plan, or on the newest version of its own."""
+    path, key = route("/v1/subscriptions/{}/change", subscription_id), key_or_new(idempotency_key)
+    body = {"plan": plan, "at": at.value}
+    desk.show(lambda planes: planes.control.post(path, Subscription, body=body, idempotency_key=key), _facts)
+
+
 def _table(page: Page[Subscription]) -> RenderableType:
     return table_of(
         ("Subscription", "Customer", "Plan", ">Version", "State", "Started", "Open period"),
@@ -101,6 +124,7 @@ def _facts(one: Subscription) -> RenderableType:
             ("customer", one.customer_id),
             ("plan", f"{one.plan_code}, version {one.plan_version}"),
             ("state", _state(one)),
+            ("changes to", _change(one)),
             ("started", day(one.started_at)),
             ("open period", _period(one)),
             ("ended", day(one.ended_at)),
@@ -110,6 +134,12 @@ def _facts(one: Subscription) -> RenderableType:
 
 def _state(one: Subscription) -> str:
     return f"{one.state}, ends with its period" if one.cancel_at_end and one.state == "active" else one.state
+
+
+def _change(one: Subscription) -> str:
+    if one.change is None:
+        return ""
+    return f"{one.change.plan_code}, version {one.change.plan_version}, from {day(one.change.at)}"
 
 
 def _period(one: Subscription) -> str:

@@ -6,6 +6,7 @@ import typer
 
 from gateway.command.gate import check, hold, receipt, usage
 from gateway.command.replay.command import replay
+from gateway.command.standing import addon, budget, entitlement
 from gateway.command.terminal.desk import hang
 from gateway.command.topic import book, catalog, customer, invoice, payment, subscription, tenant, wallet
 
@@ -13,7 +14,7 @@ from gateway.command.topic import book, catalog, customer, invoice, payment, sub
 def hang_all(app: typer.Typer) -> None:
     """Register every topic's commands."""
     hang(app, "replay")(replay)
-    hang(app, "check")(check.check)
+    hang(app, "check", terms=check.terms)(check.check)
     hang(app, "check-batch")(check.check_batch)
     hang(app, "usage")(usage.show_usage)
     book.hang_here(app)
@@ -25,6 +26,9 @@ def hang_all(app: typer.Typer) -> None:
         customer.customers,
         customer.keys,
         subscription.subscriptions,
+        addon.addons,
+        entitlement.entitlements,
+        budget.budgets,
         wallet.wallets,
         invoice.invoices,
         payment.payments,

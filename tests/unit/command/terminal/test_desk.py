@@ -199,6 +199,74 @@ def test_replay_refuses_a_bad_file_before_it_asks_anybody(run: Run, asked: Asked
 
 
 def commands(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
+def test_an_entitlement_is_given_in_a_catalogs_words(run: Run, asked: Asked, tmp_path: Path) -> None:
+    """From a file and from options; a denial needs no file."""
+    asked.answers["POST", "/v1/customers/acme/entitlements"] = (201, {"entitlement_id": "ent_1", "kind": "trial"})
+    (tmp_path / "t.toml").write_text('limits = [{ units = 5, interval = "day" }]\n')
+    told = ("entitlements", "give", "acme", "calls", "--kind")
+    assert "ent_1" in run(*told, "trial", "--terms", str(tmp_path / "t.toml"), "--expires-at", "2026-05-01").stdout
+    run(*told, "override", "--deny")
+    assert asked.bodies == [
+        {
+            "kind": "trial",
+            "terms": {"feature": "calls", "limits": [{"units": 5, "interval": "day"}]},
+            "expires_at": "2026-05-01T00:00:00Z",
+        },
+        {"kind": "override", "terms": {"feature": "calls", "enabled": False}},
+    ]
+
+
+def test_what_a_customer_may_do_is_shown_with_its_sources(run: Run, asked: Asked) -> None:
+    """Bounds in words, then the budgets."""
+    month = {"counter": "calls@month", "units": 1000, "ceiling": 1050, "carry_units": 0}
+    rate = {"counter": "calls~minute", "units": 60, "burst_units": 10}
+    cap = {"counter": "$USD@month", "currency": "USD", "nanos": 5 * 10**9, "ceiling": None}
+    asked.answers["GET", "/v1/customers/acme/entitlements/resolved"] = (
+        200,
+        {
+            "customer_id": "acme",
+            "features": [
+                {
+                    "feature": "calls",
+                    "kind": "metered",
+                    "guard": {"feature": "calls", "limits": [month], "rates": [rate], "concurrent": 3},
+                    "sources": [
+                        {"source": "plan", "code": "pro", "version": 2},
+                        {"source": "addon", "code": "x", "quantity": 3},
+                    ],
+                }
+            ],
+            "budgets": [{"node": "team:*", "guards": [{"feature": "calls"}], "spend_caps": [cap]}],
+        },
+    )
+    said = run("entitlements", "show", "acme").stdout
+    assert "1,000 a month, refused above 1,050; 60 requests per minute (10 at once); 3 at one time" in said
+    assert "plan pro v2, addon x x3" in said
+    assert "no bounds" in said
+    assert "5.00 USD a month, soft" in said
+
+
+def test_budgets_add_ons_and_changes_travel_as_they_are_told(run: Run, asked: Asked, tmp_path: Path) -> None:
+    """Whole documents, quantities, and an instant."""
+    asked.answers["PUT", "/v1/customers/acme/budgets"] = (200, {"customer_id": "acme"})
+    asked.answers["PUT", "/v1/subscriptions/sub_1/addons/more"] = (200, {"addon": "more", "quantity": 3})
+    change = {"plan_code": "team", "plan_version": 2, "at": "2026-04-01T00:00:00Z"}
+    subscription = {"subscription_id": "sub_1", "customer_id": "acme", "change": change}
+    asked.answers["POST", "/v1/subscriptions/sub_1/change"] = (200, subscription)
+    (tmp_path / "b.toml").write_text(
+        '[[nodes]]\nnode = "team:*"\nguards = [{ feature = "calls", concurrent = 1 }]\n'
+    )
+    run("budgets", "apply", "acme", str(tmp_path / "b.toml"))
+    run("addons", "take", "sub_1", "more", "--quantity", "3")
+    said = run("subscriptions", "change", "sub_1", "team", "--at", "end").stdout
+    assert "team, version 2, from 2026-04-01 00:00" in said
+    assert asked.bodies == [
+        {"nodes": [{"node": "team:*", "guards": [{"feature": "calls", "concurrent": 1}]}]},
+        {"quantity": 3},
+        {"plan": "team", "at": "end"},
+    ]
+
+
     for command in group.registered_commands:
         yield (*path, command.name or "")
     for lower in group.registered_groups:
