@@ -39,5 +39,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_ms: Positive = 10_000
     run_dir: str = ""
     worker_index: Index = 0
+    journal_dir: str = ""
+    journal_max_bytes: Positive = 67_108_864
+    lease_count: Positive = 1_000
+    lease_ttl_ms: Positive = 600_000
+    lease_margin_ms: Positive = 60_000
+    lease_idle_ms: Positive = 30_000
+    authorize_shadow: bool = False
     receipt_key_file: str = ""
     otlp_endpoint: str = ""

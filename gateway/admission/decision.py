@@ -26,6 +26,8 @@ class ChargeOutcome(msgspec.Struct, frozen=True, kw_only=True):
     reset_at_ms: int | None
     cost_nanos: int
     static_value: str
+    currency: str = ""
+    outage_units: int = 0
 
 
 class HoldOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +38,22 @@ class HoldOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a check. `decided_at_ms` and resets are on the tenant's clock; a hold's deadline is not."""
+    """The answer to a check. `decided_at_ms` and resets are on the tenant's clock; a hold's deadline is not.
+
+    `level` and `limit` say what refused: the customer or a node of the path, and which counter there. `would` is
+    the reason that shadow mode did not refuse for. `degraded`: allowed on a lease, without Redis; numbers are
+    not known.
+    """
 
     reason: Reason
     decision_id: str
     replayed: bool = False
     refused_feature: str = ""
+    level: str = ""
+    limit: str = ""
+    retry_after_ms: int = 0
+    would: str = ""
+    degraded: bool = False
     decided_at_ms: int = 0
     currency: str = ""
     cost_nanos: int = 0
@@ -56,7 +68,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decision_of(reply: Reply, order: Order, *, decision_id: str) -> Decision:
-    """The decision in a reply of `consume`, `peek` or `hold`.
+    """The decision in a reply of `consume`, `peek`, `hold`, `record` or `extend`.
 
     Raises: InvariantBroken where the reply is not one that these scripts give.
     """
@@ -77,6 +89,10 @@ def _read(words: Flat, order: Order, *, decision_id: str) -> Decision:
         decision_id=decision_id,
         replayed=int(words[1]) == 1,
         refused_feature=order.charges[refused - 1].feature if refused else "",
+        level=text_of(words[3]),
+        limit=text_of(words[4]),
+        retry_after_ms=int(words[11]),
+        would=text_of(words[12]),
         decided_at_ms=int(words[5]),
         currency=text_of(words[6]),
         cost_nanos=int(words[7]),
@@ -98,4 +114,6 @@ def _charge(words: Flat, feature: str) -> ChargeOutcome:
         reset_at_ms=reset_at_ms or None,
         cost_nanos=int(words[3]),
         static_value=text_of(words[4]),
+        currency=text_of(words[5]),
+        outage_units=int(words[6]),
     )

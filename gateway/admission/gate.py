@@ -2,8 +2,10 @@
 
 It plans the act, sends it, and reads the reply; nothing is decided here. Single decisions travel on one link and
 whatever comes in bulk on another, so that a thousand checks in one request do not stand in the way of the next one.
-Each act has a deadline. When it passes the act may have run all the same: the order's idempotency key, sent again,
-finds out.
+
+Each act has a deadline. Redis is told it on its own clock and does nothing later than that; an act whose reply is
+late may have run all the same, and the order's idempotency key, sent again, finds out. Where Redis fails an order
+that a lease covers, it is allowed on the lease (see `degraded`).
 """
 
 from __future__ import annotations
@@ -11,30 +13,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from billing_core.contract.keys import epoch_key, hold_key, shard_holds_key, shard_of_hold, stream_key
 from billing_core.contract.telemetry import Distribution
-from billing_core.errors import Failure, NotFound
+from billing_core.errors import Failure, Unavailable
 from gateway.admission.caller import Caller
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of
-from gateway.admission.order import Act, Charge, Order, digest_of_charges, plan
-from gateway.admission.outcome import HoldEnd, Outcome, outcome_of
+from gateway.admission.degraded.outage import Outage
+from gateway.admission.hold import Memory
+from gateway.admission.order import Act, Mode, Order, Terms, plan
 from gateway.admission.reason import Reason
-from gateway.settings import GatewaySettings
+from gateway.state.clock import ServerClock
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
-from gateway.state.resp import ErrorReply, Reply, Word
+from gateway.state.resp import ErrorReply
 
 _UNKNOWN_KEY = Decision(reason=Reason.UNKNOWN_KEY, decision_id="")
+_SHORT = frozenset({Reason.LIMIT_REACHED, Reason.INSUFFICIENT_BALANCE})
 
 
 class Gate:
-    """Decides orders and ends holds."""
+    """Decides orders. Without an `outage` nothing is allowed while Redis is away."""
 
-    def __init__(self, link: Link, bulk: Link, *, settings: GatewaySettings, latency: Distribution) -> None:
-        self._link = link
-        self._bulk = bulk
-        self._settings = settings
+    def __init__(
+        self,
+        links: tuple[Link, Link],
+        *,
+        clock: ServerClock,
+        outage: Outage | None,
+        recall: Memory | None = None,
+        window_ms: int,
+        latency: Distribution,
+    ) -> None:
+        """`links` are that of single decisions and that of bulk; `window_ms` is how long answers are kept."""
+        self._link, self._bulk = links
+        self._clock = clock
+        self._outage = outage
+        self._recall = recall
+        self._window_ms = window_ms
         self._latency = latency
 
     async def decide(self, caller: Caller | None, order: Order, *, deadline: Deadline) -> Decision:
@@ -46,17 +61,11 @@ class Gate:
         if caller is None:
             self._latency.record(_UNKNOWN_KEY.reason.value, 0.0)
             return _UNKNOWN_KEY
-        act = plan(order, caller, window_ms=self._settings.idempotency_window_ms)
         try:
-            reply = await self._send(self._link, act, deadline_ms=deadline.left_ms())
-        except ErrorReply as error:
-            failure = failure_of(error)
-            self._latency.record(failure.code, deadline.spent_s())
-            raise failure from None
+            decision = await self._decided(self._link, caller, order=order, deadline=deadline)
         except Failure as failure:
             self._latency.record(failure.code, deadline.spent_s())
             raise
-        decision = decision_of(reply, order, decision_id=act.decision_id)
         self._latency.record(decision.reason.value, deadline.spent_s())
         return decision
 
@@ -64,65 +73,82 @@ class Gate:
         self, orders: Sequence[tuple[Caller | None, Order]], *, deadline: Deadline
     ) -> list[Decision | Failure]:
         """The decisions on many orders, in their order, sent in one turn; a failure stands for its order only."""
-        window_ms, left_ms = self._settings.idempotency_window_ms, deadline.left_ms()
-        acts = [plan(order, caller, window_ms=window_ms) for caller, order in orders if caller is not None]
-        replies = await asyncio.gather(
-            *(self._send(self._bulk, act, deadline_ms=left_ms) for act in acts),
+        decided = await asyncio.gather(
+            *(
+                self._decided(self._bulk, caller, order=order, deadline=deadline)
+                for caller, order in orders
+                if caller is not None
+            ),
             return_exceptions=True,
         )
-        coming = iter(zip(acts, replies, strict=True))
-        answers = [
-            _UNKNOWN_KEY if caller is None else _answer(*next(coming), order=order) for caller, order in orders
-        ]
-        spent_s = deadline.spent_s()
+        coming, spent_s = iter(decided), deadline.spent_s()
+        answers = [_UNKNOWN_KEY if caller is None else _answer(next(coming)) for caller, _ in orders]
         for answer in answers:
             self._latency.record(answer.reason.value if isinstance(answer, Decision) else answer.code, spent_s)
         return answers
 
-    async def settle(self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline) -> Outcome:
-        """End a hold by what was really used; features that are not named settle as held.
+    async def _decided(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
+        """One decision, by Redis or on a lease. Raises: as `decide`."""
+        if self._outage is None:
+            act = self._planned(caller, order, deadline=deadline)
+            decision = await self._asked(link, act, order=order, deadline=deadline)
+        else:
+            decision = await self._covered(link, caller, outage=self._outage, order=order, deadline=deadline)
+        if self._recall is not None:
+            _remember(self._recall, caller, order=order, decision=decision)
+        return decision
 
-        Raises: NotFound, Conflict, IdempotencyConflict, Unavailable.
-        """
-        shard = _shard(hold_id)
-        keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard), stream_key(shard))
-        args: list[Word] = [digest_of_charges(charges), self._settings.idempotency_window_ms, len(charges)]
-        for charge in charges:
-            args += (charge.feature, charge.quantity)
-        return outcome_of(await self._ended("settle", keys, args=args, deadline=deadline), wanted=HoldEnd.SETTLED)
-
-    async def release(self, hold_id: str, *, deadline: Deadline) -> Outcome:
-        """End a hold without a charge.
-
-        Raises: NotFound, Conflict, Unavailable.
-        """
-        shard = _shard(hold_id)
-        keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard))
-        args: list[Word] = [self._settings.idempotency_window_ms]
-        return outcome_of(await self._ended("release", keys, args=args, deadline=deadline), wanted=HoldEnd.RELEASED)
-
-    async def _ended(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline: Deadline) -> Reply:
+    async def _covered(
+        self, link: Link, caller: Caller, *, outage: Outage, order: Order, deadline: Deadline
+    ) -> Decision:
+        """By Redis; or on a lease, where one covers the order and Redis fails. Raises: as `decide`."""
+        lease = outage.lease_for(caller, order)
+        act = self._planned(caller, order, deadline=deadline, keyed=lease is not None)
+        known = outage.recall(act)
+        if known is not None:
+            return known
         try:
-            return await self._link.run(name, keys, args=args, deadline_ms=deadline.left_ms())
+            decision = await self._asked(link, act, order=order, deadline=deadline, is_barred=caller.is_remembered)
+        except Unavailable:
+            allowed = await outage.allow(lease, act, order=order)
+            if allowed is None:
+                raise
+            return allowed
+        if decision.reason is Reason.UNAVAILABLE:
+            return await outage.allow(lease, act, order=order) or decision
+        if decision.reason in _SHORT and await outage.yield_to(caller):
+            decision = await self._asked(link, act, order=order, deadline=deadline)
+        outage.learn(caller, order, decision=decision)
+        return decision
+
+    async def _asked(
+        self, link: Link, act: Act, *, order: Order, deadline: Deadline, is_barred: bool = False
+    ) -> Decision:
+        """What Redis decides; it is not asked for somebody whom it did not name."""
+        if is_barred:
+            raise Unavailable("Redis does not say whose key this is")
+        try:
+            reply = await link.run(act.script, act.keys, args=act.args, deadline_ms=deadline.left_ms())
         except ErrorReply as error:
             raise failure_of(error) from None
+        return decision_of(reply, order, decision_id=act.decision_id)
 
-    async def _send(self, link: Link, act: Act, *, deadline_ms: int) -> Reply:
-        return await link.run(act.script, act.keys, args=act.args, deadline_ms=deadline_ms)
-
-
-def _answer(act: Act, reply: Reply | BaseException, *, order: Order) -> Decision | Failure:
-    if isinstance(reply, ErrorReply):
-        return failure_of(reply)
-    if isinstance(reply, Failure):
-        return reply
-    if isinstance(reply, BaseException):
-        raise reply
-    return decision_of(reply, order, decision_id=act.decision_id)
+    def _planned(self, caller: Caller, order: Order, *, deadline: Deadline, keyed: bool = False) -> Act:
+        not_after_ms = self._clock.at_ms(deadline.at_s, shard=caller.keys.shard)
+        return plan(order, caller, terms=Terms(window_ms=self._window_ms, not_after_ms=not_after_ms, keyed=keyed))
 
 
-def _shard(hold_id: str) -> int:
-    shard = shard_of_hold(hold_id)
-    if shard is None:
-        raise NotFound("no such hold", field="hold")
-    return shard
+def _remember(recall: Memory, caller: Caller, *, order: Order, decision: Decision) -> None:
+    """Note what has left an entry in the shard's stream, or will when its hold is settled."""
+    if not decision.allowed or decision.replayed or decision.degraded or order.mode is Mode.PEEK:
+        return
+    if decision.hold is not None:
+        recall.note_hold(decision.hold.hold_id, f"{caller.tenant_id}:{decision.decision_id}")
+    elif any(charge.quantity > 0 for charge in order.charges):
+        recall.note(caller.keys.shard, f"{caller.tenant_id}:{decision.decision_id}")
+
+
+def _answer(decided: Decision | BaseException) -> Decision | Failure:
+    if isinstance(decided, Decision | Failure):
+        return decided
+    raise decided

@@ -1,8 +1,9 @@
 """What is asked for, and the script call that decides it.
 
-An order names features with quantities, each feature once, and how they are to be taken: `consume` debits, `peek`
-only looks, `hold` sets aside for later. Planning is pure: an order and a caller become one act of `lua/` with its
-keys and arguments, and the ids that the act will carry.
+An order names features with quantities, each feature once, and how they are to be taken: `consume` debits,
+`peek` only looks, `hold` sets aside for later, `record` tells what was done already and is never refused. The
+quantity of a gauge is a change of its level, or the level that it is set to. Planning is pure: an order and a
+caller become one act of `lua/` with its keys and arguments, and the ids that the act will carry.
 
 A retry must find the first answer. With an idempotency key the decision id is computed from tenant, customer and
 key, so that the retry names the decision that was made, whichever process it reaches; without one it is random. The
@@ -23,7 +24,6 @@ from gateway.admission.caller import Caller
 from gateway.state.resp import Word
 
 _ID_BYTES = 16
-_NO_PATH, _NEVER_LATE, _NOT_SHADOW = "", 0, 0
 
 
 class Mode(StrEnum):
@@ -32,6 +32,7 @@ class Mode(StrEnum):
     CONSUME = "consume"
     PEEK = "peek"
     HOLD = "hold"
+    RECORD = "record"
 
 
 class OnExpiry(StrEnum):
@@ -42,38 +43,67 @@ class OnExpiry(StrEnum):
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature and how much of it."""
+    """One feature and how much of it; `is_level`: the quantity is what a gauge is set to."""
 
     feature: str
     quantity: int
+    is_level: bool = False
+
+    @property
+    def word(self) -> Word:
+        """The quantity as the scripts take it: `=5` sets a gauge."""
+        return f"={self.quantity}" if self.is_level else self.quantity
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to decide. `ttl_ms` and `on_expiry` matter to a hold only."""
+    """One thing to decide. `ttl_ms` and `on_expiry` matter to a hold only; `shadow` records refusals, making
+    none."""
 
     charges: tuple[Charge, ...]
     mode: Mode = Mode.CONSUME
     idempotency_key: str = ""
     ttl_ms: int = 0
     on_expiry: OnExpiry = OnExpiry.RELEASE
+    shadow: bool = False
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
-    """A script call, ready to send. Arguments are described in the script's header."""
+    """A script call, ready to send. Arguments are described in the script's header.
+
+    `digest` is empty where no answer is kept; else whoever acts under the same answer key excludes this act.
+    """
 
     script: str
     keys: tuple[Word, ...]
     args: tuple[Word, ...]
     decision_id: str
+    answer_key: str
+    digest: str
+    body: bytes
+    hold_id: str = ""
 
 
-def plan(order: Order, caller: Caller, *, window_ms: int) -> Act:
-    """The act that decides this order for this caller; `window_ms` is how long an answer is kept for retries."""
-    key, names = order.idempotency_key, caller.keys
-    decision_id = _decision_id(caller, key)
-    pairs: list[Word] = [len(order.charges)]
-    for charge in order.charges:
-        pairs += (charge.feature, charge.quantity)
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How an order is to be carried out.
+
+    `window_ms`: for how long an answer is kept for retries. `not_after_ms`: on Redis' clock, later than this
+    nothing is done; 0 never too late. `keyed`: an answer is kept even where the caller gave no key for it. `mark`
+    stands in the usage event as its `reason`.
+    """
+
+    window_ms: int
+    not_after_ms: int = 0
+    keyed: bool = False
+    mark: str = ""
+
+
+def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
+    """The act that decides this order for this caller."""
+    names = caller.keys
+    decision_id = _decision_id(caller, order.idempotency_key)
+    key = order.idempotency_key or (decision_id if terms.keyed else "")
+    pairs = pairs_of(order.charges)
+    answer_key = names.idempotency_prefix + key
     keys: tuple[Word, ...] = (
         names.epoch,
         names.snapshot,
@@ -82,30 +112,53 @@ def plan(order: Order, caller: Caller, *, window_ms: int) -> Act:
         names.stream,
         names.holds,
         names.shard_holds,
-        names.idempotency_prefix + key,
+        answer_key,
     )
+    digest = _digest(order, caller.path) if key else ""
+    body = _body(order, caller, decision_id=decision_id, mark=terms.mark)
+    head: tuple[Word, ...] = (digest, terms.window_ms if key else 0, body, caller.path)
+    late: tuple[Word, ...] = (terms.not_after_ms, int(order.shadow))
+    hold_id = ""
     if order.mode is Mode.PEEK:
-        return Act(script="peek", keys=keys, args=(_NO_PATH, *pairs), decision_id=decision_id)
-    memory: tuple[Word, ...] = (_digest(order), window_ms) if key else ("", 0)
-    head = (*memory, _body(order, caller, decision_id=decision_id), _NO_PATH, _NEVER_LATE, _NOT_SHADOW)
-    if order.mode is Mode.CONSUME:
-        return Act(script="consume", keys=keys, args=(*head, *pairs), decision_id=decision_id)
-    hold_id = new_hold_id(names.shard)
-    keys = (*keys, hold_key(hold_id, names.shard))
-    args = (*head, hold_id, order.ttl_ms, order.on_expiry.value, *pairs)
-    return Act(script="hold", keys=keys, args=args, decision_id=decision_id)
+        args = (caller.path, *pairs)
+    elif order.mode is Mode.RECORD:
+        args = (*head, *pairs)
+    elif order.mode is Mode.CONSUME:
+        args = (*head, *late, *pairs)
+    else:
+        hold_id = new_hold_id(names.shard)
+        keys = (*keys, hold_key(hold_id, names.shard))
+        args = (*head, *late, hold_id, order.ttl_ms, order.on_expiry.value, *pairs)
+    return Act(
+        script=order.mode.value,
+        keys=keys,
+        args=args,
+        decision_id=decision_id,
+        answer_key=answer_key,
+        digest=digest,
+        body=body,
+        hold_id=hold_id,
+    )
+
+
+def pairs_of(charges: tuple[Charge, ...]) -> list[Word]:
+    """Charges as the scripts take them: how many, then feature and quantity of each."""
+    pairs: list[Word] = [len(charges)]
+    for charge in charges:
+        pairs += (charge.feature, charge.word)
+    return pairs
 
 
 def digest_of_charges(charges: tuple[Charge, ...]) -> str:
     """A digest of features and quantities, whatever their order: what a settlement is recognized by."""
-    text = " ".join(sorted(f"{charge.feature}={charge.quantity}" for charge in charges))
+    text = " ".join(sorted(f"{charge.feature}={charge.word}" for charge in charges))
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
-def _digest(order: Order) -> str:
+def _digest(order: Order, path: str) -> str:
     """A digest of what is asked, in its order, because the kept answer tells the charges in that order."""
-    charges = " ".join(f"{charge.feature}={charge.quantity}" for charge in order.charges)
-    text = f"{order.mode.value} {order.ttl_ms} {order.on_expiry.value} {charges}"
+    charges = " ".join(f"{charge.feature}={charge.word}" for charge in order.charges)
+    text = f"{order.mode.value} {order.ttl_ms} {order.on_expiry.value} {int(order.shadow)} {path} {charges}"
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
@@ -116,7 +169,7 @@ def _decision_id(caller: Caller, key: str) -> str:
     return f"dec_{hashlib.blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()}"
 
 
-def _body(order: Order, caller: Caller, *, decision_id: str) -> bytes:
+def _body(order: Order, caller: Caller, *, decision_id: str, mark: str) -> bytes:
     return encode_body(
         EventBody(
             event_id=decision_id,
@@ -124,5 +177,7 @@ def _body(order: Order, caller: Caller, *, decision_id: str) -> bytes:
             customer_id=caller.customer_id,
             features=tuple(charge.feature for charge in order.charges),
             key_hint=caller.key_hint,
+            path=caller.path,
+            reason=mark,
         )
     )

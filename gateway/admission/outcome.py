@@ -1,7 +1,8 @@
 """How a hold ended, as `settle` and `release` tell it.
 
-A hold ends in exactly one way. Whoever asks for the same end again gets the first answer, marked as replayed;
-whoever asks for another end learns how it ended instead, as a conflict.
+A hold ends in exactly one way. Work that is settled after its hold was given back at the deadline is charged
+anew, as far as the wallet goes (`late`). Whoever asks for the same end again gets the first answer, marked as
+replayed; whoever asks for another end learns how it ended instead, as a conflict.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class HoldEnd(StrEnum):
     """How a hold ended, or why it cannot."""
 
     SETTLED = "settled"
+    LATE = "late"
     RELEASED = "released"
     EXPIRED = "expired"
     NOT_FOUND = "not_found"
@@ -37,8 +39,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     balance_nanos: int
 
 
-def outcome_of(reply: Reply, *, wanted: HoldEnd) -> Outcome:
-    """The outcome in a reply of `settle` or `release`.
+def outcome_of(reply: Reply, *, wanted: frozenset[HoldEnd]) -> Outcome:
+    """The outcome in a reply of `settle`, `part` or `release`.
 
     Raises: NotFound, Conflict or IdempotencyConflict where the hold did not end as wanted; InvariantBroken where
     the reply is not one that these scripts give.
@@ -57,7 +59,7 @@ def outcome_of(reply: Reply, *, wanted: HoldEnd) -> Outcome:
         )
     except (ValueError, TypeError) as error:
         raise InvariantBroken(f"a hold's reply cannot be read: {error}") from error
-    if outcome.end is not wanted:
+    if outcome.end not in wanted:
         raise _failure(outcome.end)
     return outcome
 

@@ -1,8 +1,9 @@
 """RateLimit headers, written in one place.
 
-A limit of a feature is a policy named by the feature: `q` its units, `r` what remains, `t` seconds until its window
-starts anew. The length of the window is not in a decision, so `w` is left out, as the draft allows. A wallet has no
-window at all: money stands in a header of our own. `Retry-After` is never earlier than `t`.
+The tightest limit of a feature, over all levels of the caller's path, is a policy named by the feature: `q` its
+units, `r` what remains, `t` seconds until its window starts anew. The length of the window is not in a decision,
+so `w` is left out, as the draft allows. A wallet has no window at all: money stands in a header of our own.
+`Retry-After` is never earlier than `t`.
 
 Worked example: limit 100, 40 left, 2.1 s to go ->
 `RateLimit-Policy: "api.calls";q=100` and `RateLimit: "api.calls";r=40;t=3`.
@@ -38,14 +39,9 @@ def rate_limit_headers(decision: Decision) -> Headers:
 
 def retry_after_ms(decision: Decision) -> int | None:
     """How long until the same request may succeed, where a decision knows it."""
-    if decision.reason in (Reason.UNAVAILABLE, Reason.CONCURRENCY_LIMITED):
-        return SOON_MS
-    if decision.reason is not Reason.LIMIT_REACHED:
-        return None
-    for charge in decision.charges:
-        if charge.feature == decision.refused_feature and charge.reset_at_ms is not None:
-            return max(0, charge.reset_at_ms - decision.decided_at_ms)
-    return None
+    if decision.retry_after_ms:
+        return decision.retry_after_ms
+    return SOON_MS if decision.reason in (Reason.UNAVAILABLE, Reason.CONCURRENCY_LIMITED) else None
 
 
 def _state(charge: ChargeOutcome, decided_at_ms: int) -> str:

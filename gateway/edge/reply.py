@@ -18,6 +18,7 @@ from gateway.usage.intake import Taken
 _ENCODER = msgspec.json.Encoder()
 _CHALLENGE = ("WWW-Authenticate", 'Bearer realm="tallygate"')
 _SOON = ("Retry-After", "1")
+_QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.LIMIT_REACHED})
 _POLICY_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 _CAPACITY_TYPE = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
@@ -30,6 +31,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int
     code: Reason
     decision_id: str = ""
+    feature: str = ""
+    level: str = ""
+    limit: str = ""
     violated_policies: tuple[str, ...] = msgspec.field(default=(), name="violated-policies")
 
 
@@ -52,7 +56,7 @@ def failed(failure: Failure, *, status: int = 0) -> Answer:
 
 def refused(decision: Decision) -> Answer:
     """A refusal as its own HTTP status."""
-    rule, limited = RULES[decision.reason], decision.reason is Reason.LIMIT_REACHED
+    rule, limited = RULES[decision.reason], decision.reason in _QUOTAS
     kind = f"urn:tallygate:problem:{decision.reason.value}"
     if limited:
         kind = _POLICY_TYPE
@@ -64,6 +68,9 @@ def refused(decision: Decision) -> Answer:
         status=rule.status,
         code=decision.reason,
         decision_id=decision.decision_id,
+        feature=decision.refused_feature,
+        level=decision.level,
+        limit=decision.limit,
         violated_policies=(decision.refused_feature,) if limited else (),
     )
     challenge = (_CHALLENGE,) if decision.reason is Reason.UNKNOWN_KEY else ()
@@ -92,6 +99,10 @@ def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:
         if decision.hold
         else msgspec.UNSET,
         refused_feature=decision.refused_feature or msgspec.UNSET,
+        level=decision.level or msgspec.UNSET,
+        limit=decision.limit or msgspec.UNSET,
+        would=decision.would or msgspec.UNSET,
+        degraded=decision.degraded or msgspec.UNSET,
         retry_after_ms=msgspec.UNSET if wait_ms is None else wait_ms,
     )
 
@@ -122,6 +133,7 @@ def _charge(charge: ChargeOutcome) -> ChargeAnswer:
         limit_units=charge.limit_units,
         remaining_units=charge.remaining_units,
         reset_at=None if charge.reset_at_ms is None else from_ms(charge.reset_at_ms),
+        currency=charge.currency or None,
         cost_nanos=charge.cost_nanos,
         value=charge.static_value or msgspec.UNSET,
     )

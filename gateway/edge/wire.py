@@ -1,7 +1,7 @@
 """What travels over HTTP: the bodies of requests and answers, as types.
 
-Requests refuse unknown fields. Answers always have the same shape; what does not apply is null, except `value`,
-`hold`, `refused_feature`, `retry_after_ms` and `receipt`, which stand only where they mean something.
+Requests refuse unknown fields. Answers always have the same shape; what does not apply is null, except what is
+unset by default, which stands only where it means something.
 """
 
 from __future__ import annotations
@@ -25,35 +25,44 @@ MAX_BATCH = 1_000
 MAX_TTL_MS = 604_800_000
 MAX_DEADLINE_MS = 60_000
 
-Quantity = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXACT)]
+Quantity = Annotated[int, msgspec.Meta(ge=-MAX_EXACT, le=MAX_EXACT)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXACT)]
+Path = Annotated[str, msgspec.Meta(max_length=300)]
 Credential = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 DeadlineMs = Annotated[int, msgspec.Meta(ge=1, le=MAX_DEADLINE_MS)]
 Ttl = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)]
 
 
 class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One feature and how much of it."""
+    """One feature and how much of it; of a gauge by how much it changes, or to which level it is `set`."""
 
     feature: Code
-    quantity: Quantity = 1
+    quantity: Quantity | None = None
+    set: Count | None = None
 
 
 Charges = Annotated[tuple[ChargeRequest, ...], msgspec.Meta(min_length=1, max_length=MAX_CHARGES)]
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/check`: by `key`, or by `customer` with an operator's token; one `feature`, or `charges`."""
+    """`POST /v1/check`: by `key`, or by `customer` with an operator's token; one `feature`, or `charges`.
+
+    A key brings its `path` along; beside a customer it may be told.
+    """
 
     key: Credential | None = None
     customer: Code | None = None
+    path: Path | None = None
     feature: Code | None = None
     quantity: Quantity | None = None
+    set: Count | None = None
     charges: Charges | None = None
     mode: Mode = Mode.CONSUME
     ttl_ms: Ttl | None = None
     on_expiry: OnExpiry | None = None
     idempotency_key: IdempotencyKey | None = None
     deadline_ms: DeadlineMs | None = None
+    shadow: bool = False
     receipt: bool = False
 
 
@@ -65,11 +74,28 @@ class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/holds/{id}/settle`: what was really used. A feature that is not named settles as held."""
+    """`POST /v1/holds/{id}/settle`: what was really used. A feature that is not named settles as held.
+
+    `final` false charges so much now and keeps the rest held, until `ttl_ms` from now where it is told.
+    """
 
     feature: Code | None = None
-    quantity: Quantity | None = None
+    quantity: Count | None = None
     charges: Charges | None = None
+    final: bool = True
+    ttl_ms: Ttl | None = None
+    idempotency_key: IdempotencyKey | None = None
+    deadline_ms: DeadlineMs | None = None
+
+
+class ExtendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/holds/{id}/extend`: until `ttl_ms` from now, and by what more is set aside."""
+
+    ttl_ms: Ttl
+    feature: Code | None = None
+    quantity: Count | None = None
+    charges: Charges | None = None
+    idempotency_key: IdempotencyKey | None = None
     deadline_ms: DeadlineMs | None = None
 
 
@@ -86,6 +112,7 @@ class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     limit_units: int | None
     remaining_units: int | None
     reset_at: datetime | None
+    currency: str | None
     cost_nanos: int
     value: str | UnsetType = UNSET
 
@@ -101,7 +128,9 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A decision.
 
     `replayed`: the first answer to this idempotency key, given again. `balance_nanos` is what is left after this
-    decision. `retry_after_ms`: when the same request may succeed, where that is known.
+    decision. `level` and `limit`: who refused, and which of its counters. `retry_after_ms`: when the same
+    request may succeed, where that is known. `would`: why shadow mode would have refused. `degraded`: allowed
+    without Redis, on units that were set aside before; their cost is not known yet.
     """
 
     allowed: bool
@@ -115,6 +144,10 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     charges: tuple[ChargeAnswer, ...]
     hold: HoldAnswer | UnsetType = UNSET
     refused_feature: str | UnsetType = UNSET
+    level: str | UnsetType = UNSET
+    limit: str | UnsetType = UNSET
+    would: str | UnsetType = UNSET
+    degraded: bool | UnsetType = UNSET
     retry_after_ms: int | UnsetType = UNSET
     receipt: str | UnsetType = UNSET
 
@@ -132,7 +165,10 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettleAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How a hold ended. `uncollected_nanos` is what was used above the hold and could not be charged."""
+    """How a hold ended, or what a part of it was charged.
+
+    `uncollected_nanos` is what was used above the hold and could not be charged.
+    """
 
     hold: str
     outcome: HoldEnd

@@ -11,7 +11,9 @@ from billing_core.contract.cluster import is_cluster
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
+from gateway.admission.degraded.outage import Outage
 from gateway.admission.gate import Gate
+from gateway.admission.hold import Holds
 from gateway.edge.door import Door
 from gateway.edge.message import Route
 from gateway.edge.route.account import AccountRoute
@@ -20,9 +22,10 @@ from gateway.edge.route.check import CheckRoute
 from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
-from gateway.edge.scrape.instrument import observe_directory, observe_links
+from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
 from gateway.settings import GatewaySettings
+from gateway.state.clock import CLOCK_SCRIPT, ServerClock
 from gateway.state.cluster import ClusterLink
 from gateway.state.directory import Directory
 from gateway.state.endpoint import endpoints_of
@@ -53,11 +56,22 @@ class Worker:
         latency = self.telemetry.distribution(
             "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
         )
-        self.gate = Gate(link, bulk, settings=settings, latency=latency)
+        self.clock = ServerClock(link, is_cluster=is_cluster(settings.redis_url))
+        self.outage = Outage(bulk, settings=settings, clock=clock) if settings.journal_dir else None
+        self.gate = Gate(
+            (link, bulk),
+            clock=self.clock,
+            outage=self.outage,
+            window_ms=settings.idempotency_window_ms,
+            latency=latency,
+        )
+        self.holds = Holds(link, window_ms=settings.idempotency_window_ms)
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock)
         self.door = Door(self.telemetry.tracer)
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
+        if self.outage is not None:
+            observe_outage(self.telemetry, self.outage)
         self.telemetry.counter(
             "tallygate_decisions", "Decisions by reason or failure.", read=latency.totals, label="reason"
         )
@@ -68,13 +82,15 @@ class Worker:
         self.telemetry.gauge(
             "tallygate_push_up", "Whether invalidations arrive.", read=lambda: {"": int(self.listener.is_up)}
         )
-        self._listening: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to connect; waits for Redis a moment, and goes on without it."""
         for link in self.links.values():
             link.start()
-        self._listening = asyncio.create_task(self.listener.listen())
+        keepers = (self.listener.listen, self.clock.keep)
+        keepers += (self.outage.keep,) if self.outage is not None else ()
+        self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
         _, late = await asyncio.wait(waiting, timeout=1)
         for task in late:
@@ -83,8 +99,7 @@ class Worker:
     async def broken(self) -> None:
         """Wait for what never happens: the end, with its exception, of a part that lives as long as the process."""
         parts = [asyncio.create_task(link.broken()) for link in self.links.values()]
-        if self._listening is not None:
-            parts.append(asyncio.create_task(_ended(self._listening)))
+        parts += [asyncio.create_task(_ended(task)) for task in self._tasks]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
@@ -95,9 +110,11 @@ class Worker:
 
     async def stop(self) -> None:
         """Close every connection and send what telemetry is left."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.outage is not None:
+            await self.outage.stop()
         for link in self.links.values():
             await link.stop()
         await asyncio.to_thread(self.telemetry.stop)
@@ -106,7 +123,7 @@ class Worker:
         """Everything that can be asked of a gateway."""
         settings, directory = self.settings, self.directory
         check = CheckRoute(self.gate, directory, settings=settings, signer=self.signer)
-        hold = HoldRoute(self.gate, deadline_ms=settings.decision_deadline_ms)
+        hold = HoldRoute(self.holds, deadline_ms=settings.decision_deadline_ms)
         event = EventRoute(self.intake, directory)
         authorize = AuthorizeRoute(self.gate, directory, settings=settings)
         reader = AccountReader(self.links["bulk"], deadline_ms=settings.bulk_deadline_ms)
@@ -116,6 +133,7 @@ class Worker:
             Route(method="POST", path="/v1/check", handler=check.check),
             Route(method="POST", path="/v1/check/batch", handler=check.check_batch),
             Route(method="POST", path="/v1/holds/{subject}/settle", handler=hold.settle),
+            Route(method="POST", path="/v1/holds/{subject}/extend", handler=hold.extend),
             Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release),
             Route(method="POST", path="/v1/events", handler=event.take),
             Route(method="*", path="/v1/authorize/forward", handler=authorize.forward),
@@ -147,7 +165,8 @@ def _link(settings: GatewaySettings, name: str) -> Link:
     told = LinkSettings(
         endpoint=endpoints[0], name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
     )
-    return ClusterLink(told, SCRIPTS, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, SCRIPTS)
+    scripts = {**SCRIPTS, "clock": CLOCK_SCRIPT}
+    return ClusterLink(told, scripts, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, scripts)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

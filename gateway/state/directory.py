@@ -6,9 +6,10 @@
     meters      tenant -> event names        forgotten by push (payload: `meters:<tenant>`), or by time
 
 Unknown credentials are remembered too, apart from the known ones and for a shorter time, so that a flood of
-made-up keys costs one look-up each and evicts nobody. Push comes over pub/sub; while that connection is away the
-directory is deaf: it starts empty and keeps entries for `deaf_ttl_ms` only, so that a revoked key never lives
-longer than that.
+made-up keys costs one look-up each and evicts nobody. Where a gateway may allow without Redis, known credentials
+are remembered a second time, for as long as a lease lives and even when deaf: for that alone. Push comes over
+pub/sub; while that connection is away the directory is deaf: it starts empty and keeps entries for `deaf_ttl_ms`
+only, so that a revoked key never lives longer than that.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from billing_core.contract.keys import (
 from billing_core.errors import InvariantBroken
 from gateway.settings import GatewaySettings
 from gateway.state.cache import Cache
+from gateway.state.fault import failure_of
 from gateway.state.link import Link
-from gateway.state.resp import Reply
+from gateway.state.resp import ErrorReply, Reply, Word
 
 METERS_PREFIX = "meters:"
 EVERYTHING = "*"
@@ -68,6 +70,7 @@ class Directory:
         self._loop = asyncio.get_running_loop()
         self._deaf = True
         self.credentials: Cache[str, Credential] = Cache(settings.credential_cache_count)
+        self.lasting: Cache[str, Credential] = Cache(settings.credential_cache_count)
         self.strangers: Cache[str, bool] = Cache(settings.credential_cache_count)
         self.customers: Cache[tuple[str, str], CustomerNote] = Cache(settings.customer_cache_count)
         self.meters: Cache[str, Meters] = Cache(settings.customer_cache_count)
@@ -86,16 +89,25 @@ class Directory:
         if self.strangers.get(digest, now_s=now_s):
             return None
         generation, strange_generation = self.credentials.generation, self.strangers.generation
+        lasting_generation = self.lasting.generation
         deadline_ms = deadline_ms or self._settings.decision_deadline_ms
-        raw = await self._link.send(("GET", api_key_name(digest)), deadline_ms=deadline_ms)
+        raw = await self._get(("GET", api_key_name(digest)), deadline_ms=deadline_ms)
         if not isinstance(raw, bytes):
+            self.lasting.forget(digest)
             until_s = self._until(self._settings.unknown_credential_ttl_ms)
             self.strangers.keep(digest, value=True, until_s=until_s, generation=strange_generation)
             return None
         known = _credential_of(raw)
         until_s = self._until(self._settings.credential_ttl_ms)
         self.credentials.keep(digest, known, until_s=until_s, generation=generation)
+        if self._settings.journal_dir:
+            until_s = self._loop.time() + self._settings.lease_ttl_ms / 1_000
+            self.lasting.keep(digest, known, until_s=until_s, generation=lasting_generation)
         return known
+
+    def remembered(self, secret: str) -> Credential | None:
+        """What stood behind a credential when Redis said so last; only for allowing while Redis is away."""
+        return self.lasting.get(digest_of(secret), now_s=self._loop.time()) if secret.isascii() else None
 
     async def customer(self, tenant_id: str, customer_id: str, *, fresh: bool = False) -> CustomerNote | None:
         """Whether a customer exists, and its clock; `fresh` asks Redis even where it is remembered.
@@ -107,7 +119,7 @@ class Directory:
         if known is not None:
             return known
         generation = self.customers.generation
-        raw = await self._link.send(
+        raw = await self._get(
             ("HGET", customer_keys(tenant_id, customer_id).snapshot, "off"),
             deadline_ms=self._settings.bulk_deadline_ms,
         )
@@ -130,26 +142,37 @@ class Directory:
         if known is not None:
             return known
         generation = self.meters.generation
-        raw = await self._link.send(("GET", meters_key(tenant_id)), deadline_ms=self._settings.bulk_deadline_ms)
+        raw = await self._get(("GET", meters_key(tenant_id)), deadline_ms=self._settings.bulk_deadline_ms)
         known = _meters_of(raw)
         until_s = self._until(self._settings.meter_ttl_ms)
         self.meters.keep(tenant_id, known, until_s=until_s, generation=generation)
         return known
 
+    async def _get(self, words: tuple[Word, ...], *, deadline_ms: int) -> Reply:
+        """Raises: Unavailable."""
+        try:
+            return await self._link.send(words, deadline_ms=deadline_ms)
+        except ErrorReply as error:
+            raise failure_of(error) from None
+
     def invalidate(self, payload: str) -> None:
         """Forget what a push message names: a digest, `meters:<tenant>`, or `*` for everything."""
         if payload == EVERYTHING:
             self.clear()
+            self.lasting.clear()
         elif payload.startswith(METERS_PREFIX):
             self.meters.forget(payload.removeprefix(METERS_PREFIX))
         else:
             self.credentials.forget(payload)
+            self.lasting.forget(payload)
             self.strangers.forget(payload)
 
     def hear(self, *, push_is_up: bool) -> None:
         """Told when the push connection comes or goes: whatever was missed meanwhile, nothing old is left."""
         self._deaf = not push_is_up
         self.clear()
+        if push_is_up:
+            self.lasting.clear()
 
     def clear(self) -> None:
         """Forget everything."""

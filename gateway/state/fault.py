@@ -10,7 +10,8 @@ from billing_core.errors import Failure, IdempotencyConflict, InvariantBroken, N
 from gateway.state.resp import ErrorReply
 
 _CONTRADICTIONS = {
-    "INVALID currency": "the charges are priced in different currencies",
+    "INVALID quantity": "only a gauge takes a negative quantity or a level, and a gauge cannot be held",
+    "INVALID level": "the gauge would fall below zero",
     "INVALID feature": "the hold has no charge of this feature",
     "OVERFLOW quantity": "the units or the cost of the window would pass 2^53 - 1",
 }

@@ -20,6 +20,7 @@ class ChargeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     limit_units: int | None = None
     remaining_units: int | None = None
     reset_at: datetime | None = None
+    currency: str | None = None
     cost_nanos: int = 0
     value: str = ""
 
@@ -45,7 +46,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     charges: tuple[ChargeAnswer, ...] = ()
     hold: HoldAnswer | None = None
     refused_feature: str = ""
+    level: str = ""
+    limit: str = ""
+    would: str = ""
+    degraded: bool = False
     retry_after_ms: int | None = None
+    receipt: str = ""
 
 
 class BatchItem(Decision, frozen=True, kw_only=True):
@@ -104,11 +110,27 @@ class LiveFeature(msgspec.Struct, frozen=True, kw_only=True):
     reset_at: datetime | None = None
 
 
+class LiveBound(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that holds back at one level: a limit, rate, concurrency limit, gauge or spend cap."""
+
+    level: str
+    kind: str
+    feature: str | None = None
+    counter: str | None = None
+    currency: str | None = None
+    limit_units: int | None = None
+    used_units: int = 0
+    held_units: int = 0
+    remaining_units: int | None = None
+    reset_at: datetime | None = None
+
+
 class LiveUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What a customer may use and has used."""
 
     status: str = ""
     features: tuple[LiveFeature, ...] = ()
+    bounds: tuple[LiveBound, ...] = ()
 
 
 class LiveGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +142,9 @@ class LiveGrant(msgspec.Struct, frozen=True, kw_only=True):
     held_nanos: int = 0
     expires_at: datetime | None = None
     priority: int = 0
-    paid: bool = False
+    kind: str = "paid"
+    features: tuple[str, ...] = ()
+    lent_nanos: int = 0
 
 
 class LiveWallet(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from gateway.command.client.bill import Usage
 from gateway.command.client.decision import EventAnswers, LiveUsage
 from gateway.command.client.door import Planes
 from gateway.command.client.route import route
-from gateway.command.gate.view import event_page, live_table, usage_table
+from gateway.command.gate.view import event_page, live_page, usage_table
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.document import read_events
 from gateway.command.terminal.option import CustomerArgument, Since, Until, instant_or_none
@@ -53,6 +53,7 @@ def show_usage(  # noqa: PLR0913 - the options of a command
     since: Since = "",
     until: Until = "",
     group_by: Annotated[str, typer.Option(help="Tell apart by these properties, joined by commas.")] = "",
+    path: Annotated[str, typer.Option(help="Live, the limits of these levels too: team:ml/key:k1.")] = "",
     live: Annotated[bool, typer.Option("--live", help="Features and limits as the gateway sees them now.")] = False,
 ) -> None:
     """What was metered for a customer; live, what it may use and has used in the open windows."""
@@ -62,8 +63,8 @@ def show_usage(  # noqa: PLR0913 - the options of a command
         "to": instant_or_none(until, field="to") or "",
         "group_by": group_by,
     }
-    path = route("/v1/customers/{}/usage", customer_id)
+    place = route("/v1/customers/{}/usage", customer_id)
     if live:
-        desk.show(lambda planes: planes.gateway.get(path, LiveUsage), live_table)
+        desk.show(lambda planes: planes.gateway.get(place, LiveUsage, query={"path": path}), live_page)
         return
-    desk.show(lambda planes: planes.control.get(path, Usage, query=query), usage_table)
+    desk.show(lambda planes: planes.control.get(place, Usage, query=query), usage_table)

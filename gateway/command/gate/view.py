@@ -13,13 +13,17 @@ def decision_page(one: Decision) -> RenderableType:
     """A decision: what was said, then each charge."""
     head = facts_of(
         (
-            ("decision", "allowed" if one.allowed else f"refused: {one.reason} {one.refused_feature}".rstrip()),
+            ("decision", said(one)),
+            ("level", one.level),
+            ("limit", one.limit),
+            ("would", one.would),
             ("customer", one.customer),
-            ("cost", "" if one.currency is None else nanos(one.cost_nanos, one.currency)),
+            ("cost", money(one.cost_nanos, one.currency)),
             ("balance", money(one.balance_nanos, one.currency)),
             ("hold", None if one.hold is None else one.hold.id),
             ("expires", None if one.hold is None else one.hold.expires_at.isoformat()),
             ("retry after", None if one.retry_after_ms is None else f"{one.retry_after_ms} ms"),
+            ("receipt", one.receipt),
         )
     )
     charges = table_of(
@@ -30,7 +34,7 @@ def decision_page(one: Decision) -> RenderableType:
                 charge.limit_units,
                 charge.remaining_units,
                 "" if charge.reset_at is None else charge.reset_at.isoformat(),
-                money(charge.cost_nanos, one.currency),
+                money(charge.cost_nanos, charge.currency),
                 charge.value,
             )
             for charge in one.charges
@@ -50,9 +54,8 @@ def batch_table(shown: BatchAnswer) -> RenderableType:
 def _batch_cells(one: BatchItem) -> tuple[str, ...]:
     if one.problem is not None:
         return (f"no decision: {one.problem.detail}", "", "", "")
-    said = "allowed" if one.allowed else f"refused: {one.reason} {one.refused_feature}".rstrip()
     hold = "" if one.hold is None else one.hold.id
-    return (said, money(one.cost_nanos, one.currency), money(one.balance_nanos, one.currency), hold)
+    return (said(one), money(one.cost_nanos, one.currency), money(one.balance_nanos, one.currency), hold)
 
 
 def hold_facts(one: HoldEnd) -> RenderableType:
@@ -86,9 +89,16 @@ def event_page(shown: EventAnswers) -> RenderableType:
     return Group(said, table)
 
 
-def live_table(shown: LiveUsage) -> RenderableType:
-    """Features as the gateway sees them now."""
-    return table_of(
+def said(one: Decision) -> str:
+    """What was decided, in a line."""
+    if one.allowed:
+        return "allowed without Redis" if one.degraded else "allowed"
+    return f"refused: {one.reason} {one.refused_feature}".rstrip()
+
+
+def live_page(shown: LiveUsage) -> RenderableType:
+    """Features as the gateway sees them now, then each limit of each level."""
+    features = table_of(
         ("Feature", "Kind", ">Used", ">Held", ">Limit", ">Remaining", "Resets", "Value"),
         (
             (
@@ -104,6 +114,24 @@ def live_table(shown: LiveUsage) -> RenderableType:
             for one in shown.features
         ),
     )
+    bounds = table_of(
+        ("Level", "Kind", "Feature", "Counter", ">Used", ">Held", ">Limit", ">Remaining", "Resets"),
+        (
+            (
+                one.level,
+                one.kind,
+                one.feature,
+                one.counter,
+                *(
+                    units if one.currency is None else money(units, one.currency)
+                    for units in (one.used_units, one.held_units or None, one.limit_units, one.remaining_units)
+                ),
+                "" if one.reset_at is None else one.reset_at.isoformat(),
+            )
+            for one in shown.bounds
+        ),
+    )
+    return Group(features, "", bounds) if shown.bounds else features
 
 
 def usage_table(shown: Usage) -> RenderableType:

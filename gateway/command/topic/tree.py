@@ -6,7 +6,6 @@ import typer
 
 from gateway.command.gate import check, hold, receipt, usage
 from gateway.command.replay.command import replay
-from gateway.command.standing import addon, budget, entitlement
 from gateway.command.terminal.desk import hang
 from gateway.command.topic import book, catalog, customer, invoice, payment, subscription, tenant, wallet
 
@@ -26,9 +25,6 @@ def hang_all(app: typer.Typer) -> None:
         customer.customers,
         customer.keys,
         subscription.subscriptions,
-        addon.addons,
-        entitlement.entitlements,
-        budget.budgets,
         wallet.wallets,
         invoice.invoices,
         payment.payments,

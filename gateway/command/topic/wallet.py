@@ -220,7 +220,7 @@ def _live_table(wallet: LiveWallet) -> RenderableType:
         (
             (
                 one.id,
-                "paid" if one.paid else "promotional",
+                one.kind,
                 nanos(one.remaining_nanos, wallet.currency),
                 nanos(one.held_nanos, wallet.currency),
                 one.priority,

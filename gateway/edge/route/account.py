@@ -1,19 +1,22 @@
 """`GET /v1/customers/{id}/usage` and `/wallets`: a customer's account, live from Redis.
 
-With an operator's token, or with the customer's own key.
+With an operator's token, or with the customer's own key. `?path=team:ml/key:k1` tells the limits of those levels
+too.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from urllib.parse import parse_qsl
 
 import msgspec
 
+from billing_core.contract.path import parse_path
 from billing_core.contract.snapshot import FeatureKind, Status
 from billing_core.errors import NotFound
 from billing_core.values.clock import from_ms
 from billing_core.values.ids import is_code
-from gateway.admission.account import AccountReader, FeatureUsage, GrantState
+from gateway.admission.account import AccountReader, Bound, FeatureUsage, GrantState
 from gateway.admission.caller import Caller, caller_of_customer, tenant_of_reader
 from gateway.edge.message import Answer, Request
 from gateway.edge.reply import told
@@ -36,17 +39,43 @@ class FeatureAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reset_at: datetime | None
 
 
+class BoundAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that holds back: `kind` is limit, rate, concurrency, gauge or spend_cap.
+
+    Units: of the feature; holds for concurrency; nanos of `currency` for a spend cap, which has no feature.
+    """
+
+    level: str
+    kind: str
+    feature: str | None
+    counter: str | None
+    currency: str | None
+    limit_units: int | None
+    ceiling_units: int | None
+    used_units: int
+    held_units: int
+    remaining_units: int | None
+    window_start: datetime | None
+    reset_at: datetime | None
+
+
 class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a customer may use and has used."""
+    """What a customer may use and has used: features as the customer itself has them, then each limit of each
+    level."""
 
     customer: str
+    path: str
     at: datetime
     status: Status
     features: list[FeatureAnswer]
+    bounds: list[BoundAnswer]
 
 
 class GrantAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One credit block. `usable` is false before it is effective and once it has expired."""
+    """One credit block. `usable` is false before it is effective and once it has expired.
+
+    `kind` is promotional, paid or overdraft; an overdraft has lent `lent_nanos`. No features: it pays for all.
+    """
 
     id: str
     usable: bool
@@ -55,7 +84,9 @@ class GrantAnswer(msgspec.Struct, frozen=True, kw_only=True):
     effective_at: datetime
     expires_at: datetime | None
     priority: int
-    paid: bool
+    kind: str
+    features: tuple[str, ...]
+    lent_nanos: int
 
 
 class WalletAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +115,18 @@ class AccountRoute:
 
     async def usage(self, request: Request) -> Answer:
         """What the customer may use and has used."""
-        caller = await self._caller(request)
+        path = dict(parse_qsl(request.query, keep_blank_values=True)).get("path", "")
+        parse_path(path)
+        caller = await self._caller(request, path=path)
         usage = await self._reader.usage(caller)
-        features = [_feature(one) for one in usage.features]
         return told(
             UsageAnswer(
-                customer=caller.customer_id, at=from_ms(usage.at_ms), status=usage.status, features=features
+                customer=caller.customer_id,
+                path=path,
+                at=from_ms(usage.at_ms),
+                status=usage.status,
+                features=[_feature(one) for one in usage.features],
+                bounds=[_bound(one) for one in usage.bounds],
             )
         )
 
@@ -103,13 +140,13 @@ class AccountRoute:
         wallets = [_wallet(currency, grants) for currency, grants in sorted(by_currency.items())]
         return told(WalletsAnswer(customer=caller.customer_id, at=from_ms(purse.at_ms), wallets=wallets))
 
-    async def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request, *, path: str = "") -> Caller:
         customer_id = request.subject
         authorization = request.headers.get("Authorization", "")
         tenant_id = await tenant_of_reader(self._directory, authorization, customer_id=customer_id)
         if not is_code(customer_id):
             raise NotFound("no such customer", field="customer")
-        return caller_of_customer(tenant_id, customer_id)
+        return caller_of_customer(tenant_id, customer_id, path=path)
 
 
 def _feature(one: FeatureUsage) -> FeatureAnswer:
@@ -121,6 +158,23 @@ def _feature(one: FeatureUsage) -> FeatureAnswer:
         value=one.static_value if one.kind is FeatureKind.STATIC else None,
         limit_units=one.limit_units,
         limit_mode=("soft" if one.soft else "hard") if limited else None,
+        used_units=one.used_units,
+        held_units=one.held_units,
+        remaining_units=one.remaining_units,
+        window_start=None if one.window_start_ms is None else from_ms(one.window_start_ms),
+        reset_at=None if one.reset_at_ms is None else from_ms(one.reset_at_ms),
+    )
+
+
+def _bound(one: Bound) -> BoundAnswer:
+    return BoundAnswer(
+        level=one.level,
+        kind=one.kind,
+        feature=one.feature or None,
+        counter=one.counter or None,
+        currency=one.currency or None,
+        limit_units=one.limit_units,
+        ceiling_units=one.ceiling_units,
         used_units=one.used_units,
         held_units=one.held_units,
         remaining_units=one.remaining_units,
@@ -143,7 +197,9 @@ def _wallet(currency: str, grants: list[GrantState]) -> WalletAnswer:
                 effective_at=from_ms(grant.effective_ms),
                 expires_at=None if grant.expires_ms is None else from_ms(grant.expires_ms),
                 priority=grant.priority,
-                paid=grant.paid,
+                kind=grant.kind.name.lower(),
+                features=grant.features,
+                lent_nanos=grant.lent_nanos,
             )
             for grant in grants
         ],

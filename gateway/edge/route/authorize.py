@@ -16,6 +16,10 @@ idempotency key, together with the feature. It must be the proxy's own: a client
 once and pass for ever. nginx makes one (`proxy_set_header X-Request-Id $request_id`); Caddy and Traefik make none,
 so the header is read there only if the settings name it.
 
+Shadow mode, in which refusals are recorded and not made, is the operator's to switch on: for all proxies in the
+settings, or for a route by `?shadow=1&feature=...`. It counts in front of the feature only, where no client can
+put it.
+
 `Tallygate-Deadline-Ms` says by when the answer is needed, where the default of the settings is not what the proxy
 wants.
 """
@@ -42,6 +46,7 @@ from gateway.state.directory import Directory
 
 STATUS_HEADER = "X-Tallygate-Status"
 DEADLINE_HEADER = "Tallygate-Deadline-Ms"
+SHADOW = "shadow=1&"
 _FORBIDDEN = 403
 _NGINX_KNOWS = frozenset({200, 401, 403})
 _DIGITS = 16
@@ -56,6 +61,7 @@ class AuthorizeRoute:
         self._directory = directory
         self._forward_id = settings.forward_request_id_header
         self._nginx_id = settings.nginx_request_id_header
+        self._shadow = settings.authorize_shadow
         self._deadline_ms = settings.decision_deadline_ms
 
     async def forward(self, request: Request) -> Answer:
@@ -81,7 +87,11 @@ class AuthorizeRoute:
         secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
         caller = await caller_of_key(self._directory, secret, deadline=deadline) if secret else None
         request_id = request.headers.get(id_header, "") if id_header else ""
-        order = Order(charges=(charge,), idempotency_key=_key(charge, request_id) if request_id else "")
+        order = Order(
+            charges=(charge,),
+            idempotency_key=_key(charge, request_id) if request_id else "",
+            shadow=self._shadow or request.query.startswith(SHADOW),
+        )
         decision = await self._gate.decide(caller, order, deadline=deadline)
         return decision, caller.customer_id if caller else ""
 
@@ -127,14 +137,12 @@ def _key(charge: Charge, request_id: str) -> str:
 
 
 def _allowed(decision: Decision, customer_id: str) -> Answer:
-    return Answer(
-        status=200,
-        headers=(
-            ("X-Tallygate-Customer", customer_id),
-            ("X-Tallygate-Decision", decision.decision_id),
-            *rate_limit_headers(decision),
-        ),
-    )
+    told = [("X-Tallygate-Customer", customer_id), ("X-Tallygate-Decision", decision.decision_id)]
+    if decision.would:
+        told.append(("X-Tallygate-Would", decision.would))
+    if decision.degraded:
+        told.append(("X-Tallygate-Degraded", "1"))
+    return Answer(status=200, headers=(*told, *rate_limit_headers(decision)))
 
 
 def _for_nginx(answer: Answer, *, reason: str) -> Answer:

@@ -1,8 +1,9 @@
 """`POST /v1/check` and `/v1/check/batch`: may this be done, and if so, do it.
 
-A check is made by `key` (the key is the credential) or by `customer` (an operator's token is needed). It names one
-`feature` with a `quantity` (1 unless told) or up to 16 `charges`, each feature once. Whatever the decision is, the
-answer is 200 with `allowed` and `reason`; only where no decision could be made it is a problem.
+A check is made by `key` (the key is the credential) or by `customer` (an operator's token is needed), there with
+a `path` if its budgets below the customer are meant too. It names one `feature` with a `quantity` (1 unless
+told; of a gauge a change of its level, or `set` to one) or up to 16 `charges`, each feature once. Whatever the
+decision is, the answer is 200 with `allowed` and `reason`; only where no decision could be made it is a problem.
 """
 
 from __future__ import annotations
@@ -15,24 +16,17 @@ import msgspec
 from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json, problem_of
 from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
-from gateway.admission.caller import Caller, caller_of_customer, caller_of_key, tenant_of_operator
+from gateway.admission.caller import Caller, caller_of_key, caller_of_operator
 from gateway.admission.deadline import Deadline, deadline_in
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
-from gateway.admission.order import Charge, Mode, OnExpiry, Order
+from gateway.admission.order import Order
 from gateway.admission.proof import receipt_of
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer, Request, require_json
 from gateway.edge.reply import check_answer, told
-from gateway.edge.wire import (
-    MAX_BATCH,
-    BatchAnswer,
-    BatchRequest,
-    ChargeRequest,
-    CheckAnswer,
-    CheckRequest,
-    FailedAnswer,
-)
+from gateway.edge.route.order import order_of
+from gateway.edge.wire import MAX_BATCH, BatchAnswer, BatchRequest, CheckAnswer, CheckRequest, FailedAnswer
 from gateway.receipt import Signer
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
@@ -94,9 +88,13 @@ class CheckRoute:
     ) -> Caller | None:
         if asked.key is not None:
             return await caller_of_key(self._directory, asked.key, deadline=deadline)
-        authorization = headers.get("Authorization", "")
-        tenant_id = await tenant_of_operator(self._directory, authorization, deadline=deadline)
-        return caller_of_customer(tenant_id, asked.customer or "")
+        return await caller_of_operator(
+            self._directory,
+            headers.get("Authorization", ""),
+            customer_id=asked.customer or "",
+            path=asked.path or "",
+            deadline=deadline,
+        )
 
     def _order(self, asked: CheckRequest, *, in_batch: bool = False) -> Order:
         if in_batch and asked.deadline_ms is not None:
@@ -132,52 +130,6 @@ class CheckRoute:
         if isinstance(decision, Failure):
             return FailedAnswer(problem=problem_of(decision))
         return self._told(asked, order, caller=caller, decision=decision)
-
-
-def order_of(asked: CheckRequest) -> Order:
-    """What a body asks for.
-
-    Raises: InvalidInput where its fields do not go together.
-    """
-    if (asked.key is None) == (asked.customer is None):
-        raise InvalidInput("exactly one of `key` and `customer` is required", field="key")
-    charges = charges_of(asked.feature, asked.quantity, charges=asked.charges)
-    if not charges:
-        raise InvalidInput("one of `feature` and `charges` is required", field="feature")
-    if asked.mode is Mode.PEEK and asked.idempotency_key is not None:
-        raise InvalidInput("has no meaning for a peek, which changes nothing", field="idempotency_key")
-    if asked.mode is Mode.HOLD and asked.ttl_ms is None:
-        raise InvalidInput("is required for a hold", field="ttl_ms")
-    for name, value in (("ttl_ms", asked.ttl_ms), ("on_expiry", asked.on_expiry)):
-        if asked.mode is not Mode.HOLD and value is not None:
-            raise InvalidInput("has a meaning for a hold only", field=name)
-    return Order(
-        charges=charges,
-        mode=asked.mode,
-        idempotency_key=asked.idempotency_key or "",
-        ttl_ms=asked.ttl_ms or 0,
-        on_expiry=asked.on_expiry or OnExpiry.RELEASE,
-    )
-
-
-def charges_of(
-    feature: str | None, quantity: int | None, *, charges: tuple[ChargeRequest, ...] | None
-) -> tuple[Charge, ...]:
-    """The charges that are named one way or the other; none where neither is used.
-
-    Raises: InvalidInput.
-    """
-    if charges is not None:
-        for name, value in (("feature", feature), ("quantity", quantity)):
-            if value is not None:
-                raise InvalidInput("stands either here or in `charges`, not in both", field=name)
-        named = tuple(Charge(feature=one.feature, quantity=one.quantity) for one in charges)
-        if len({one.feature for one in named}) != len(named):
-            raise InvalidInput("each feature may be charged once", field="charges")
-        return named
-    if feature is None and quantity is not None:
-        raise InvalidInput("needs a `feature`", field="quantity")
-    return (Charge(feature=feature, quantity=1 if quantity is None else quantity),) if feature is not None else ()
 
 
 def _seen_by(asked: CheckRequest, failure: NotFound) -> Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from billing_core.contract.telemetry import Read, Telemetry
+from gateway.admission.degraded.outage import Outage
 from gateway.state.directory import Directory
 from gateway.state.link import Link
 from gateway.state.pipe import PipeTally
@@ -55,6 +56,36 @@ def observe_directory(telemetry: Telemetry, directory: Directory) -> None:
         "What is remembered.",
         read=lambda: {name: len(cache) for name, cache in caches.items()},
         label="cache",
+    )
+
+
+def observe_outage(telemetry: Telemetry, outage: Outage) -> None:
+    """What was set aside for an outage, what was allowed in one, and what became of that."""
+    telemetry.gauge(
+        "tallygate_leased_units",
+        "Units that may still be allowed while Redis is away.",
+        read=lambda: {"": outage.leased_units()},
+    )
+    telemetry.gauge(
+        "tallygate_journal_entries",
+        "Orders allowed while Redis was away and not charged yet.",
+        read=lambda: {"": outage.pending_count()},
+    )
+    telemetry.counter(
+        "tallygate_journalled_units",
+        "Units allowed while Redis was away.",
+        read=lambda: {"": outage.tally.journalled_units},
+    )
+    telemetry.counter(
+        "tallygate_journal_replayed",
+        "Orders made good: charged on their lease, known to Redis already, or recorded after the lease had ended.",
+        read=outage.tally.replayed.copy,
+        label="fate",
+    )
+    telemetry.counter(
+        "tallygate_journal_lost",
+        "Orders that can never be charged, kept in the journal's folder.",
+        read=lambda: {"": outage.tally.lost},
     )
 
 

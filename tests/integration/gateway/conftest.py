@@ -36,6 +36,7 @@ from billing_core.contract.keys import (
     vouched_script,
 )
 from billing_core.contract.snapshot import (
+    Budget,
     Entitlement,
     FeatureKind,
     Guard,
@@ -121,16 +122,25 @@ class World:
         status: Status = Status.ACTIVE,
         offset_ms: int = 0,
         features: dict[str, Entitlement] = FEATURES,
+        budgets: dict[str, Budget] | None = None,
     ) -> None:
         self.version += 1
         names = customer_keys("t1", customer)
-        snapshot = Snapshot(version=self.version, status=status, clock_offset_ms=offset_ms, features=features)
+        snapshot = Snapshot(
+            version=self.version,
+            status=status,
+            clock_offset_ms=offset_ms,
+            features=features,
+            budgets=budgets or {},
+        )
         arguments = (self.version, status.value, offset_ms, *snapshot_fields(snapshot))
         assert await self.valkey.eval(SCRIPTS["project"].text, 2, names.epoch, names.snapshot, *arguments) == 1
 
-    async def grant(self, nanos: int, *, grant_id: str = "g1", customer: str = "acme") -> None:
+    async def grant(
+        self, nanos: int, *, grant_id: str = "g1", customer: str = "acme", currency: str = "USD"
+    ) -> None:
         names = customer_keys("t1", customer)
-        arguments = ("USD", grant_id, nanos, 0, 0, 0, 1, 0, "", "unread")
+        arguments = (currency, grant_id, nanos, 0, 0, 0, 1, 0, "", "unread")
         places = names.epoch, names.snapshot, names.wallet, names.stream
         assert await self.valkey.eval(SCRIPTS["grant"].text, 4, *places, *arguments) == 1
 

@@ -38,8 +38,8 @@ async def test_wallets_tell_every_grant(call: Any, world: Any, unchanged: Any) -
     assert status == 200
     (wallet,) = body["wallets"]
     assert (wallet["currency"], wallet["balance_nanos"], wallet["held_nanos"]) == ("USD", 1_800, 1_200)
-    grants = [(one["id"], one["remaining_nanos"], one["held_nanos"], one["paid"]) for one in wallet["grants"]]
-    assert grants == [("g1", 0, 1_000, True), ("g2", 1_800, 200, True)]
+    grants = [(one["id"], one["remaining_nanos"], one["held_nanos"], one["kind"]) for one in wallet["grants"]]
+    assert grants == [("g1", 0, 1_000, "paid"), ("g2", 1_800, 200, "paid")]
     assert (wallet["grants"][0]["expires_at"], wallet["grants"][0]["usable"]) == (None, True)
 
 

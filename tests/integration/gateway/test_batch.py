@@ -58,7 +58,7 @@ async def test_a_thousand_checks_travel_in_one_write(gateway: Any, world: Any) -
         ([{"key": "tgk_caller", "feature": "calls"}] * 1_001, 413, "checks"),
         ([{"key": "tgk_caller", "feature": "calls"}, {"key": "tgk_caller"}], 400, "checks[1].feature"),
         ([{"key": "tgk_caller", "feature": "calls"}, {"feature": "calls"}], 400, "checks[1].key"),
-        ([{"key": "tgk_caller", "feature": "calls", "quantity": -1}], 400, "checks[0].quantity"),
+        ([{"key": "tgk_caller", "feature": "calls", "set": -1}], 400, "checks[0].set"),
         ([{"key": "tgk_caller", "feature": "calls", "spare": 1}], 400, "checks[0].spare"),
         ([7], 400, "checks[0]"),
         ([{"customer": "acme", "feature": "calls"}], 401, "authorization"),

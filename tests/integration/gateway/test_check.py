@@ -23,6 +23,7 @@ async def test_an_allowed_check_debits_and_records_in_one_step(call: Any, world:
         "limit_units": None,
         "remaining_units": None,
         "reset_at": None,
+        "currency": "USD",
         "cost_nanos": 1_000,
     }
     assert answer == {
@@ -203,11 +204,14 @@ async def test_a_shard_that_is_not_built_is_unavailable(call: Any, world: Any) -
     assert (status, problem["detail"]) == (503, "0 of 1024 shards are built")
 
 
-async def test_charges_of_two_currencies_are_paid_by_two_wallets(call: Any, world: Any, unchanged: Any) -> None:
-    """All or nothing: where the second wallet is empty, the first pays nothing."""
+async def test_charges_of_two_currencies_are_paid_from_two_wallets(call: Any, world: Any) -> None:
+    """All or nothing; each charge says its currency, and the answer speaks of the first."""
     await world.grant(5_000)
     await world.project(features=world.features | {"euro": world.priced_in("EUR")})
-    async with unchanged():
-        body = {"key": world.key, "charges": [{"feature": "tokens"}, {"feature": "euro"}]}
-        status, answer, _ = await call("/v1/check", body)
-    assert (status, answer["allowed"], answer["reason"]) == (200, False, "insufficient_balance")
+    body = {"key": world.key, "charges": [{"feature": "tokens"}, {"feature": "euro"}]}
+    _, answer, _ = await call("/v1/check", body)
+    assert (answer["reason"], answer["refused_feature"]) == ("insufficient_balance", "euro")
+    await world.grant(200, grant_id="g2", currency="EUR")
+    _, answer, _ = await call("/v1/check", body)
+    assert (answer["allowed"], answer["currency"], answer["cost_nanos"]) == (True, "USD", 100)
+    assert [(one["currency"], one["cost_nanos"]) for one in answer["charges"]] == [("USD", 100), ("EUR", 100)]

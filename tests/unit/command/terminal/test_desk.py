@@ -140,8 +140,9 @@ def test_a_refused_check_is_status_1(run: Run, asked: Asked) -> None:
 
 def test_a_quantity_that_is_no_number_is_refused_here(run: Run, asked: Asked) -> None:
     """Nothing is sent."""
-    result = run("check", "sms=-3", "--customer", "acme")
-    assert (result.exit_code, result.stderr) == (1, "tallygate: sms: '-3' is not a whole number\n")
+    for wrong in ("x", "--3", "=-3", "=", "1.5"):
+        result = run("check", f"sms={wrong}", "--customer", "acme")
+        assert (result.exit_code, result.stderr) == (1, f"tallygate: sms: {wrong!r} is not a whole number\n")
     assert asked.bodies == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing_core.errors import Conflict, IdempotencyConflict, InvariantBroken, NotFound
-from gateway.admission.account import purse_of, usage_of
+from gateway.admission.account import Bound, GrantKind, purse_of, usage_of
 from gateway.admission.decision import ChargeOutcome, HoldOutcome, decision_of
 from gateway.admission.order import Charge, Order
 from gateway.admission.outcome import HoldEnd, outcome_of
@@ -40,6 +40,7 @@ def test_a_decision_is_read_word_by_word() -> None:
             reset_at_ms=5_000,
             cost_nanos=2_500,
             static_value="",
+            currency="USD",
         ),
         ChargeOutcome(
             feature="seat",
@@ -120,12 +121,40 @@ def test_usage_is_read_in_rows_sorted_by_feature() -> None:
     assert [one.feature for one in usage.features] == ["a", "b"]
     assert (usage.features[1].remaining_units, usage.features[1].window_start_ms) == (3, 0)
     assert (usage.features[0].limit_units, usage.features[0].window_start_ms) == (None, None)
+    assert [(one.level, one.counter) for one in usage.bounds] == [("customer", "b@day"), ("customer", "b@month")]
+
+
+def test_a_level_below_the_customer_is_told_apart() -> None:
+    """And counts for no feature of the customer itself."""
+    rows: list[Reply] = [b"feature", b"b", 2, 1, b"", b"", b"", -1, -1, 0, 0, -1, 0, 0]
+    rows += [b"spend_cap", b"", -1, 1, b"USD", b"team:ml", b"$USD@day", 90, -1, 4, 3, 83, 0, 9_000]
+    rows += [b"limit", b"b", 2, 1, b"", b"team:ml", b"b@day", 10, 10, 4, 3, 3, 0, 0]
+    usage = usage_of([1_000, b"active", *rows])
+    assert usage.features[0].limit_units is None
+    assert usage.bounds[0] == Bound(
+        kind="spend_cap",
+        level="team:ml",
+        feature="",
+        counter="$USD@day",
+        currency="USD",
+        limit_units=90,
+        ceiling_units=None,
+        used_units=4,
+        held_units=3,
+        remaining_units=83,
+        window_start_ms=0,
+        reset_at_ms=9_000,
+    )
 
 
 def test_wallets_are_read_in_rows() -> None:
     """Eleven words for each grant."""
     purse = purse_of([1_000, b"USD", b"g1", 1, b"700", 300, 5, 0, 50, 1, b"", 0])
-    assert (purse.grants[0].remaining_nanos, purse.grants[0].expires_ms, purse.grants[0].paid) == (700, None, True)
+    assert (purse.grants[0].remaining_nanos, purse.grants[0].expires_ms, purse.grants[0].kind) == (
+        700,
+        None,
+        GrantKind.PAID,
+    )
 
 
 @pytest.mark.parametrize("reply", [None, [], [1, b"active", b"a"], [1, b"USD", b"g1", 1, None, 0, 0, 0, 0, 0]])

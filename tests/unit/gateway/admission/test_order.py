@@ -7,7 +7,7 @@ import pytest
 
 from billing_core.contract.usage_event import EventBody
 from gateway.admission.caller import caller_of_customer
-from gateway.admission.order import Act, Charge, Mode, OnExpiry, Order, digest_of_charges, plan
+from gateway.admission.order import Act, Charge, Mode, OnExpiry, Order, Terms, digest_of_charges, plan
 from lua.loader import SCRIPTS
 
 CALLER = caller_of_customer("t1", "acme")
@@ -15,7 +15,7 @@ CHARGES = (Charge(feature="calls", quantity=1), Charge(feature="tokens", quantit
 
 
 def planned(**more: object) -> Act:
-    return plan(Order(charges=CHARGES, **more), CALLER, window_ms=1_000)  # type: ignore[arg-type]
+    return plan(Order(charges=CHARGES, **more), CALLER, terms=Terms(window_ms=1_000))  # type: ignore[arg-type]
 
 
 def named(act: Act) -> dict[str, object]:
@@ -59,7 +59,9 @@ def test_with_one_the_decision_id_is_the_same_in_every_process() -> None:
     act, again = planned(idempotency_key="k"), planned(idempotency_key="k")
     assert named(act)["idem_window_ms"] == 1_000
     assert act.decision_id == again.decision_id
-    stranger = plan(Order(charges=CHARGES, idempotency_key="k"), caller_of_customer("t2", "acme"), window_ms=1)
+    stranger = plan(
+        Order(charges=CHARGES, idempotency_key="k"), caller_of_customer("t2", "acme"), terms=Terms(window_ms=1)
+    )
     assert stranger.decision_id != act.decision_id
 
 
@@ -71,13 +73,18 @@ def test_the_digest_tells_a_retry_from_another_request() -> None:
         Order(charges=more, idempotency_key="k"),
         Order(charges=CHARGES[::-1], idempotency_key="k"),
         Order(charges=CHARGES[:1], idempotency_key="k"),
+        Order(charges=(Charge(feature="calls", quantity=1, is_level=True), CHARGES[1]), idempotency_key="k"),
+        Order(charges=CHARGES, idempotency_key="k", shadow=True),
+        Order(charges=CHARGES, idempotency_key="k", mode=Mode.RECORD),
         Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=1),
         Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=2),
         Order(charges=CHARGES, idempotency_key="k", mode=Mode.HOLD, ttl_ms=2, on_expiry=OnExpiry.CHARGE),
     ]
-    digests = {plan(order, CALLER, window_ms=1).args[0] for order in orders}
+    digests = {plan(order, CALLER, terms=Terms(window_ms=1)).args[0] for order in orders}
     assert len(digests) == len(orders)
-    assert plan(orders[0], CALLER, window_ms=9).args[0] in digests
+    assert plan(orders[0], CALLER, terms=Terms(window_ms=9)).args[0] in digests
+    elsewhere = caller_of_customer("t1", "acme", path="team:ml")
+    assert plan(orders[0], elsewhere, terms=Terms(window_ms=1)).args[0] not in digests
 
 
 def test_the_body_of_the_event_is_known_before_the_decision() -> None:
@@ -87,6 +94,31 @@ def test_the_body_of_the_event_is_known_before_the_decision() -> None:
     assert body == EventBody(
         event_id=act.decision_id, tenant_id="t1", customer_id="acme", features=("calls", "tokens")
     )
+
+
+def test_a_gauge_is_changed_or_set() -> None:
+    """`=5` is a level, -5 a change."""
+    charges = (Charge(feature="seats", quantity=5, is_level=True), Charge(feature="disk", quantity=-5))
+    assert plan(Order(charges=charges), CALLER, terms=Terms(window_ms=1)).args[-4:] == ("seats", "=5", "disk", -5)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_path_lateness_and_shadow_travel_where_the_script_takes_them(mode: Mode) -> None:
+    """A peek and a record are never late and have no shadow."""
+    caller = caller_of_customer("t1", "acme", path="team:ml/key:k1")
+    order = Order(charges=CHARGES, mode=mode, ttl_ms=5, shadow=True)
+    told = named(plan(order, caller, terms=Terms(window_ms=1, not_after_ms=77)))
+    assert told["path"] == "team:ml/key:k1"
+    if mode in (Mode.CONSUME, Mode.HOLD):
+        assert (told["not_after_ms"], told["shadow"]) == (77, 1)
+
+
+def test_an_act_may_be_keyed_without_a_key_of_the_caller() -> None:
+    """By its decision id, so that whoever acts under it excludes this act."""
+    act = plan(Order(charges=CHARGES), CALLER, terms=Terms(window_ms=1_000, keyed=True))
+    assert named(act)["idem_window_ms"] == 1_000
+    assert act.answer_key.endswith(act.decision_id)
+    assert act.digest == named(act)["request_digest"]
 
 
 def test_a_settlement_is_recognized_whatever_the_order_of_its_charges() -> None:

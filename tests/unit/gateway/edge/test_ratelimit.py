@@ -36,13 +36,14 @@ def test_each_limit_is_a_policy_and_a_state() -> None:
     )
 
 
-def test_retry_after_is_the_reset_of_the_limit_that_refused() -> None:
-    """Never earlier than `t`."""
+def test_retry_after_is_what_the_refusal_says_in_whole_seconds() -> None:
+    """Rounded up: who comes back then is not too early."""
     decision = Decision(
         reason=Reason.LIMIT_REACHED,
         decision_id="d",
         refused_feature="b",
         decided_at_ms=1_000,
+        retry_after_ms=60_500,
         charges=(
             charge("a", limit=9, remaining=1, reset_at_ms=2_000),
             charge("b", limit=9, remaining=0, reset_at_ms=61_500),

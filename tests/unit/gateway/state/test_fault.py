@@ -20,7 +20,8 @@ MEANT: dict[str, type[Failure]] = {
     "CONFLICT idempotency": IdempotencyConflict,
     "UNKNOWN customer": NotFound,
     "UNAVAILABLE epoch": Unavailable,
-    "INVALID currency": Unprocessable,
+    "INVALID quantity": Unprocessable,
+    "INVALID level": Unprocessable,
     "INVALID feature": Unprocessable,
     "OVERFLOW quantity": Unprocessable,
 }
