@@ -106,9 +106,8 @@ class Works:
         order = GrantOrder(
             tenant_id="t",
             customer_id=customer,
-            currency="USD",
             amount_nanos=nanos,
-            **({"kind": GrantKind.PROMOTIONAL} | more),
+            **({"currency": "USD", "kind": GrantKind.PROMOTIONAL} | more),
         )
         async with self.db.transaction() as tx:
             return await issue(tx, order, now=system_now())
