@@ -27,6 +27,7 @@ import redis.asyncio
 
 from bench.apparatus.ground import cpu_seconds, middle, spread, tell
 from bench.apparatus.load import Report
+from billing_core.adapters.projection import Projection
 from billing_core.contract import keys
 from billing_core.contract.snapshot import (
     Entitlement,
@@ -89,7 +90,7 @@ async def furnish(url: str) -> None:
         async with client.pipeline(transaction=False) as pipe:
             for shard in range(keys.SHARD_COUNT):
                 pipe.set(keys.epoch_key(shard), 1)
-            pipe.script_load(keys.vouched_script((await client.info("server"))["run_id"]))
+            pipe.script_load(keys.vouched_script(await Projection(client).run_id()))
             pipe.set(keys.api_key_name(keys.digest_of(_KEY)), msgspec.msgpack.encode(record))
             await pipe.execute()
         fields = snapshot_fields(snapshot)

@@ -44,6 +44,7 @@ from billing_core.contract.configuration import load
 from billing_core.contract.keys import SHARD_COUNT
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.errors import ConfigurationError, Failure, InvariantBroken, Unavailable
+from billing_core.flows.audit import audit
 from billing_core.flows.billing.close import close_due
 from billing_core.flows.billing.recognize import recognize_due
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
@@ -167,6 +168,7 @@ class Worker:
         builder = Builder(self._house.database, self._redis, stream=self._stream, plans=self._relay.plans)
         while True:
             self._unbuilt_shards = (await builder.build()).waiting_shards
+            await audit(self._house.database, self._redis, stream=self._stream)
             await asyncio.sleep(_LOOK_S)
 
     async def _sweep(self) -> None:

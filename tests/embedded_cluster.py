@@ -18,6 +18,8 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from billing_core.contract.cluster import SLOT_COUNT, slot_of
 from gateway.command.embedded.process import Child, Program, start
@@ -35,8 +37,13 @@ class Node:
         self.port = port
         self.bus = bus
         self.node_id = f"{number + 1:040x}"
-        self.client = redis.asyncio.Redis(port=port, protocol=3)
+        self.client = self.new_client()
         self.child: Child | None = None
+
+    def new_client(self) -> redis.asyncio.Redis:
+        """A client that belongs to the loop that uses it first."""
+        self.client = redis.asyncio.Redis(port=self.port, protocol=3, retry=Retry(NoBackoff(), 0), socket_timeout=2)
+        return self.client
 
     def begin(self) -> None:
         options = {
@@ -159,6 +166,11 @@ class EmbeddedCluster:
             if about.get("role") == "slave" and about["master_port"] == node.port:
                 return one
         raise AssertionError("it has no replica")
+
+    async def stall(self, replica: Node, *, primary: Node) -> None:
+        """Cut a replica off: it gets nothing from now on, until it is let go on."""
+        replica.freeze(frozen=True)  # what is sent to it now it would still read from its socket, so that is closed
+        await primary.client.execute_command("CLIENT", "KILL", "TYPE", "REPLICA")
 
     async def promoted(self, node: Node) -> None:
         """Wait until this replica is a primary, and the cluster is well with it."""

@@ -5,31 +5,37 @@ once by its id, a lapse takes what remains, a credential is written as it is now
 not built is refused by the scripts and reported back, so that the relay can try again later.
 
 Whether the whole of Redis is still ours is told by marks: each shard's epoch, and one mark for what belongs to no
-shard (credentials, meters). A mark that is missing means that what it stands for must be written anew.
+shard (credentials, meters). A mark that is missing means that what it stands for must be written anew. And each act
+counts up what its shard was told: a replica that was promoted with a smaller count than Postgres has missed some.
+
+A server that nobody has compared with Postgres yet (`vouch`) is told nothing: it might be about to be rebuilt, and
+an entry that an act appends there would hide that entries are missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
-from billing_core.adapters.redis_client import execute
+from billing_core.adapters.redis_client import NOT_NOW, at, execute, is_spread, primaries, process_of, together
 from billing_core.contract.keys import (
+    ANSWERED_KEY,
     DIRECTORY_KEY,
     INVALIDATION_CHANNEL,
-    LANE_COUNT,
     SHARD_COUNT,
     KeyRecord,
+    answered_key,
     api_key_name,
     customer_keys,
     epoch_key,
-    lane_of,
     meters_key,
     shard_holds_key,
     stream_key,
+    told_key,
     vouched_digest,
     vouched_script,
 )
@@ -44,11 +50,12 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a script, or one plain command where `script` is empty."""
+    """One run of a script. What tells its shard something from Postgres is counted."""
 
     script: str
     keys: tuple[str, ...]
     args: tuple[Argument, ...]
+    counted_shard: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +67,9 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     def is_unbuilt(self) -> bool:
         """Whether only the shard is missing, so that a later try will do."""
         return self.words.startswith("UNAVAILABLE")
+
+
+_NOT_YET = Refused(words="UNAVAILABLE server")
 
 
 class GrantFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,11 +93,12 @@ def project_snapshot(tenant_id: str, customer_id: str, *, snapshot: Snapshot) ->
     """Replace the customer's snapshot unless a newer one stands: 1 applied, 0 older."""
     keys = customer_keys(tenant_id, customer_id)
     head = snapshot.version, snapshot.status.value, snapshot.clock_offset_ms
-    return Act(script="project", keys=(keys.epoch, keys.snapshot), args=(*head, *snapshot_fields(snapshot)))
+    args = (*head, *snapshot_fields(snapshot))
+    return Act(script="project", keys=(keys.epoch, keys.snapshot), args=args, counted_shard=keys.shard)
 
 
 def apply_grant(grant: GrantFacts) -> Act:
-    """Put the grant into the wallet once: 1 applied, 0 known. What it repays of an overdraft is told by the script."""
+    """Put the grant into the wallet once: 1 applied, 0 known. The script tells what it repays of an overdraft."""
     keys = customer_keys(grant.tenant_id, grant.customer_id)
     body = EventBody(
         event_id=f"repay_{grant.grant_id}",
@@ -110,6 +121,7 @@ def apply_grant(grant: GrantFacts) -> Act:
             " ".join(grant.features),
             encode_body(body),
         ),
+        counted_shard=keys.shard,
     )
 
 
@@ -127,6 +139,7 @@ def lapse_grant(grant: GrantFacts, *, reason: LapseReason, event_id: str, limit_
         script="lapse",
         keys=(keys.epoch, keys.snapshot, keys.wallet, keys.stream),
         args=(grant.currency, grant.grant_id, reason.value, encode_body(body), limit_nanos),
+        counted_shard=keys.shard,
     )
 
 
@@ -140,20 +153,41 @@ class Projection:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self._told: dict[int, int] = {}
 
     async def run(self, acts: Sequence[Act]) -> list[int | Refused]:
         """Run the acts in their order, in one round trip; what each replied or why it was refused."""
-        replies = await self._send(acts)
+        vouched = await self._vouched() if acts else []
+        is_able = [await at(self.client, act.keys[0]) in vouched for act in acts]
+        able = [act for act, is_one in zip(acts, is_able, strict=True) if is_one]
+        replies = await self._send(able)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self._load({act.script for act in acts})
-            replies = await self._send(acts)  # from the first: what stands behind a missed act must not overtake it
-        return [_outcome(reply) for reply in replies]
+            await self._load({act.script for act in able})
+            replies = await self._send(able)  # from the first: what stands behind a missed act must not overtake it
+        coming = iter(replies)
+        return [_outcome(next(coming)) if is_one else _NOT_YET for is_one in is_able]
+
+    def take_told(self) -> dict[int, int]:
+        """How often the shards have been told something, of those that were since this was asked last."""
+        told, self._told = self._told, {}
+        return told
+
+    async def told(self) -> list[int]:
+        """How often each shard was told something, as Redis has it."""
+        return [count or 0 for count in await self._numbers(told_key)]
 
     async def _send(self, acts: Sequence[Act]) -> list[Any]:
         pipe = self.client.pipeline(transaction=False)
         for act in acts:
             pipe.execute_command("EVALSHA", SCRIPTS[act.script].sha, len(act.keys), *act.keys, *act.args)
-        return await execute(pipe, raise_on_error=False) if acts else []
+        counted = sorted({act.counted_shard for act in acts if act.counted_shard is not None})
+        for shard in counted:
+            pipe.incr(told_key(shard))
+        replies = await execute(pipe, raise_on_error=False) if acts else []
+        for shard, count in zip(counted, replies[len(acts) :], strict=True):
+            if isinstance(count, int):
+                self._told[shard] = count
+        return replies[: len(acts)]
 
     async def _load(self, names: Iterable[str]) -> None:
         pipe = self.client.pipeline(transaction=False)
@@ -195,10 +229,42 @@ class Projection:
 
     async def epochs(self) -> list[int | None]:
         """The epoch of each shard in Redis, by number; None where the shard is not built."""
+        return await self._numbers(epoch_key)
+
+    async def answered(self) -> dict[int, list[str]]:
+        """The ids that gateways say they have answered, by shard, since somebody took them over."""
         pipe = self.client.pipeline(transaction=False)
-        for lane in range(LANE_COUNT):
-            pipe.mget([epoch_key(shard) for shard in range(SHARD_COUNT) if lane_of(shard) == lane])
-        return [None if text is None else int(text) for lane in await execute(pipe) for text in lane]
+        pipe.smembers(ANSWERED_KEY)
+        shards = sorted(int(number) for number in (await execute(pipe))[0])
+        for shard in shards:
+            pipe.lrange(answered_key(shard), 0, -1)
+        listed = await execute(pipe) if shards else []
+        return {shard: [one.decode() for one in ids] for shard, ids in zip(shards, listed, strict=True)}
+
+    async def forget_answered(self, counts: Mapping[int, int]) -> None:
+        """Drop so many of each shard's; one of which more has come stays listed."""
+        pipe = self.client.pipeline(transaction=False)
+        for shard, count in counts.items():
+            pipe.ltrim(answered_key(shard), count, -1)
+            pipe.exists(answered_key(shard))
+        left = (await execute(pipe))[1::2] if counts else []
+        done = [shard for shard, is_left in zip(counts, left, strict=True) if not is_left]
+        if done:
+            pipe.srem(ANSWERED_KEY, *done)
+            await execute(pipe)
+
+    async def _numbers(self, key_of: Callable[[int], str]) -> list[int | None]:
+        """What stands under such a key of each shard, by number."""
+        pipe, shards = self.client.pipeline(transaction=False), range(SHARD_COUNT)
+        if is_spread(self.client):
+            for shard in shards:
+                pipe.get(key_of(shard))
+            texts = await execute(pipe)
+        else:
+            for lane in await together(self.client, shards):
+                pipe.mget([key_of(shard) for shard in lane])
+            texts = [text for lane in await execute(pipe) for text in lane]
+        return [None if text is None else int(text) for text in texts]
 
     async def open_fresh(self, epochs: Mapping[int, int]) -> None:
         """Open shards that nobody has ever used."""
@@ -208,35 +274,59 @@ class Projection:
         if epochs:
             await execute(pipe)
 
-    async def shards_with_due_holds(self, shards: Sequence[int], *, instant_ms: int) -> list[int]:
-        """Those of the shards where a hold's deadline has passed."""
-        pipe = self.client.pipeline(transaction=False)
-        for shard in shards:
+    async def shards_with_due_holds(self, *, instant_ms: int) -> list[int]:
+        """Where a hold's deadline has passed. Most lanes have no hold at all, and are asked once."""
+        pipe, lanes = self.client.pipeline(transaction=False), await together(self.client, range(SHARD_COUNT))
+        if is_spread(self.client):
+            lanes = [[shard] for lane in lanes for shard in lane]
+        for lane in lanes:
+            pipe.exists(*map(shard_holds_key, lane))
+        held = [shard for lane, count in zip(lanes, await execute(pipe), strict=True) if count for shard in lane]
+        for shard in held:
             pipe.zcount(shard_holds_key(shard), "-inf", instant_ms)
-        counts = await execute(pipe)
-        return [shard for shard, count in zip(shards, counts, strict=True) if count]
+        counts = await execute(pipe) if held else []
+        return [shard for shard, count in zip(held, counts, strict=True) if count]
 
     async def run_id(self) -> str:
-        """What changes whenever the server starts anew."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.info("server")
-        return str((await execute(pipe))[0]["run_id"])
+        """What changes whenever a server starts anew or becomes a primary: the names of all, in one text."""
+        return " ".join(sorted([await process_of(server) for server in await primaries(self.client)]))
 
     async def vouch(self, run_id: str) -> None:
-        """Let gateways decide on the server process of that run id; one that took its place learns nothing."""
+        """Let gateways decide on the processes of that run id; one that took another's place learns nothing."""
         pipe = self.client.pipeline(transaction=False)
-        pipe.execute_command("SCRIPT LOAD", vouched_script(run_id))
+        for process in run_id.split():
+            pipe.execute_command("SCRIPT LOAD", vouched_script(process))
         await execute(pipe)
 
+    async def is_vouched(self, run_id: str) -> bool:
+        """Whether these are the processes that stand, and all of them were looked at."""
+        return await self.run_id() == run_id and len(await self._vouched()) == len(run_id.split())
+
+    async def _vouched(self) -> list[Any]:
+        """The servers that were looked at and are there."""
+        servers = await primaries(self.client)
+        known = await asyncio.gather(*map(_is_known, servers))
+        return [server for server, is_known in zip(servers, known, strict=True) if is_known]
+
     async def is_as_it_was(self, run_id: str, epochs: Sequence[int | None]) -> bool:
-        """Whether the process of that run id still stands and is vouched for, with these epochs and a directory."""
-        pipe = self.client.pipeline(transaction=False)
-        pipe.execute_command("SCRIPT EXISTS", vouched_digest(run_id))
-        (known,), found = (await execute(pipe))[0], await self.epochs()
-        return bool(known) and found == epochs and await self.has_directory()
+        """Whether the processes of that run id still stand and are vouched for, with epochs and directory."""
+        return await self.is_vouched(run_id) and await self.epochs() == epochs and await self.has_directory()
+
+
+async def _is_known(server: Any) -> bool:
+    """Whether somebody has looked at this process; one of several that is away was not."""
+    try:
+        pipe = server.pipeline(transaction=False)
+        pipe.execute_command("SCRIPT EXISTS", vouched_digest(await process_of(server)))
+        (known,) = await execute(pipe)
+    except NOT_NOW:
+        return False
+    return bool(known[0])
 
 
 def _outcome(reply: Any) -> int | Refused:
+    if isinstance(reply, NOT_NOW):
+        return _NOT_YET
     if isinstance(reply, ResponseError):
         return Refused(words=" ".join(str(reply).split()[:2]))
     if isinstance(reply, Exception):

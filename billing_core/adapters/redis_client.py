@@ -27,8 +27,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from billing_core.adapters.redis_cluster import ClusterClient
-from billing_core.contract.cluster import is_cluster, seeds_of
-from billing_core.contract.keys import lane_of
+from billing_core.contract.cluster import is_cluster, process_name, seeds_of
+from billing_core.contract.keys import epoch_key, lane_of
 
 _DEADLINE_S: Final = 10.0
 
@@ -71,11 +71,33 @@ async def at(client: Any, key: str) -> Any:
     return await client.at(key) if isinstance(client, ClusterClient) else client
 
 
-def together(client: Any, shards: Iterable[int]) -> list[list[int]]:
-    """The shards that one command may ask for at once: those of a lane, or each alone where they are spread."""
+def is_spread(client: Any) -> bool:
+    """Whether the shards are spread over the nodes of a cluster."""
+    return isinstance(client, ClusterClient)
+
+
+async def together(client: Any, shards: Iterable[int]) -> list[list[int]]:
+    """The shards that are looked at in one step: those of a lane, or in a cluster those of a node."""
     if isinstance(client, ClusterClient):
-        return [[shard] for shard in shards]
+        return await client.by_node(list(shards), key_of=epoch_key)
     lanes: dict[int, list[int]] = {}
     for shard in shards:
         lanes.setdefault(lane_of(shard), []).append(shard)
     return list(lanes.values())
+
+
+async def primaries(client: Any) -> list[Any]:
+    """A client of each server that decides."""
+    return await client.all_primaries() if isinstance(client, ClusterClient) else [client]
+
+
+async def process_of(server: Any) -> str:
+    """Which process this is: a name that changes when it starts anew, and whenever it becomes a primary.
+
+    Raises: what a server that is away makes its client raise.
+    """
+    pipe = server.pipeline(transaction=False)
+    pipe.info("server")
+    pipe.info("replication")
+    about, replication = await execute(pipe)
+    return process_name(str(about["run_id"]), str(replication["master_replid"]))

@@ -7,8 +7,8 @@ a slot is kept. What cannot be told to a node that is away has the failure as it
 one node that is being replaced stops nobody else's work.
 
 Commands without a key are asked of every primary: `TIME` is the earliest of all clocks, so that what was decided
-before it is visible to whatever is read behind it in the same pipeline; `INFO` and `SCRIPT EXISTS` list what each
-says; `SCRIPT LOAD` answers when all have the script. Transactions belong to one node: `at` gives its client.
+before it is visible to whatever is read behind it in the same pipeline; `SCRIPT LOAD` answers when all have the
+script. Transactions belong to one node: `at` gives its client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from billing_core.contract.cluster import SLOT_COUNT, Seeds, Survey, best_of, slot_of, survey_of
 
 Place = tuple[str, int]
-Command = tuple[tuple[Any, ...], dict[str, Any]]
+Command = tuple[tuple[Any, ...], Any, dict[str, Any]]
+"""Words, key, and what the library wants to know for its reply."""
 
 _NODE_S: Final = 2.0
 _SURVEY_S: Final = 1.0
@@ -37,12 +38,23 @@ _RENEWAL_S: Final = 2.0
 _ROUNDS: Final = 5
 _CHANCE: Final = random.SystemRandom()
 _SCRIPT_CALLS: Final = frozenset({"EVAL", "EVALSHA"})
+
+
+def _earliest(answers: list[Any]) -> Any:
+    present = [answer for answer in answers if not isinstance(answer, Exception)]
+    return min(present) if present else _unanimous(answers)
+
+
+def _unanimous(answers: list[Any]) -> Any:
+    """The first reply; a failure where one failed."""
+    faults = [answer for answer in answers if isinstance(answer, Exception)]
+    return (faults or answers)[0]
+
+
 _EVERYWHERE: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
-    "TIME": min,
-    "INFO": list,
-    "SCRIPT EXISTS": list,
-    "SCRIPT LOAD": lambda replies: replies[0],
-    "FLUSHALL": lambda replies: replies[0],
+    "TIME": _earliest,
+    "SCRIPT LOAD": _unanimous,
+    "FLUSHALL": _unanimous,
 }
 
 
@@ -91,6 +103,20 @@ class ClusterClient(AsyncCoreCommands):
         """The client of the primary that serves the key. Raises: ConnectionError where none does."""
         await self.know()
         return self._nodes[self.owner(key)]
+
+    async def by_node(self, shards: Sequence[int], *, key_of: Callable[[int], str]) -> list[list[int]]:
+        """The shards whose keys one node has, for each node; those that nobody serves now stand alone."""
+        await self.know()
+        parts: dict[Any, list[int]] = {}
+        for shard in shards:
+            place = self._owners[slot_of(key_of(shard))]
+            parts.setdefault(place or shard, []).append(shard)
+        return list(parts.values())
+
+    async def all_primaries(self) -> list[Redis]:
+        """A client of each primary."""
+        await self.know()
+        return [self.node(place) for place in self._primaries]
 
     async def know(self) -> None:
         """Learn who serves what, unless it was learnt a moment ago. Raises: ConnectionError where nobody
@@ -168,9 +194,9 @@ class ClusterPipeline(AsyncCoreCommands):
         self._client = client
         self._commands: list[Command] = []
 
-    def execute_command(self, *words: Any, **options: Any) -> Self:
-        """Add a command."""
-        self._commands.append((words, options))
+    def execute_command(self, *words: Any, key: Any = None, **options: Any) -> Self:
+        """Add a command; `key` says where it belongs if its words do not."""
+        self._commands.append((words, key or _key(words), options))
         return self
 
     async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
@@ -206,14 +232,14 @@ class ClusterPipeline(AsyncCoreCommands):
         """Send what waits to where it belongs, and put the replies in place."""
         parts: dict[Place, list[int]] = {}
         for at in waiting:
-            words = commands[at][0]
+            words, key, _ = commands[at]
             if _name(words) in _EVERYWHERE:
                 replies[at] = []
                 for place in self._client.primaries():
                     parts.setdefault(place, []).append(at)
                 continue
             try:
-                place = asking.get(at) or self._client.owner(_key(words))
+                place = asking.get(at) or self._client.owner(key)
             except RedisConnectionError as away:
                 replies[at] = away
             else:
@@ -233,12 +259,12 @@ class ClusterPipeline(AsyncCoreCommands):
         for at in waiting:
             merge = _EVERYWHERE.get(_name(commands[at][0]))
             if merge is not None:
-                replies[at] = _merged(replies[at], merge)
+                replies[at] = merge(replies[at])
 
     async def _ask(self, place: Place, commands: Sequence[Command], *, asking: Sequence[bool]) -> list[Any]:
         """One node's replies; where it is away, the failure for each."""
         pipe = self._client.node(place).pipeline(transaction=False)
-        for (words, options), is_asking in zip(commands, asking, strict=True):
+        for (words, _, options), is_asking in zip(commands, asking, strict=True):
             if is_asking:
                 pipe.execute_command("ASKING")
             pipe.execute_command(*words, **options)
@@ -261,13 +287,7 @@ def _name(words: Sequence[Any]) -> str:
 
 
 def _key(words: Sequence[Any]) -> Any:
-    """The key that says where a command belongs."""
-    if words[0] in _SCRIPT_CALLS:
-        return words[3]
-    return words[words.index("STREAMS") + 1] if words[0] == "XREAD" else words[1]
-
-
-def _merged(answers: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
-    """One reply of all nodes' replies; a failure where one failed."""
-    faults = [answer for answer in answers if isinstance(answer, Exception)]
-    return faults[0] if faults else merge(answers)
+    """The key that says where a command belongs; None for one that has none."""
+    if len(words) < 2:
+        return None
+    return words[3] if words[0] in _SCRIPT_CALLS else words[1]

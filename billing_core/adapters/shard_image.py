@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import WatchError
 
-from billing_core.adapters.redis_client import execute
+from billing_core.adapters.redis_client import at, execute
 from billing_core.contract.keys import (
     build_key,
     customer_keys,
@@ -20,6 +20,7 @@ from billing_core.contract.keys import (
     hold_key,
     shard_holds_key,
     stream_key,
+    told_key,
 )
 from billing_core.contract.snapshot import Snapshot, snapshot_fields
 from billing_core.contract.usage_event import StreamPosition
@@ -40,10 +41,11 @@ class CustomerImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShardOpening(msgspec.Struct, frozen=True, kw_only=True):
-    """What opens a rebuilt shard: its epoch, and the stream id that every new one must be beyond."""
+    """What opens a rebuilt shard: its epoch, how often it was told, and where every new entry must be beyond."""
 
     shard: int
     epoch: int
+    told: int = 0
     watermark: StreamPosition
     last: StreamPosition
 
@@ -61,7 +63,8 @@ class ShardImages:
         for shard in shards:
             pipe.set(build_key(shard), self._token)
             pipe.delete(epoch_key(shard))
-        await execute(pipe)
+        if shards:
+            await execute(pipe)
 
     async def write(self, shard: int, customers: Sequence[CustomerImage]) -> bool:
         """Replace these customers and drop the shard's holds; False where another builder has taken over."""
@@ -84,11 +87,14 @@ class ShardImages:
         commands: list[tuple[Any, ...]] = []
         if opening.last < mark:
             commands += [("XADD", stream, str(mark), "k", "rebuilt"), ("XTRIM", stream, "MAXLEN", 0)]
+        if opening.told:
+            commands.append(("SET", told_key(shard), opening.told))
         commands += [("SET", epoch_key(shard), opening.epoch), ("DEL", build_key(shard))]
         return await self._under_token(shard, commands)
 
     async def _under_token(self, shard: int, commands: Iterable[tuple[Any, ...]]) -> bool:
-        async with self._client.pipeline(transaction=True) as pipe:
+        server = await at(self._client, build_key(shard))
+        async with server.pipeline(transaction=True) as pipe:
             await pipe.watch(build_key(shard), epoch_key(shard))
             if await pipe.get(build_key(shard)) != self._token.encode():
                 return False

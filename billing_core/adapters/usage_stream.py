@@ -14,6 +14,7 @@ MULTI/EXEC. Whatever stands in it adds up; that is what reconcile compares with 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,8 +22,8 @@ from typing import Any
 import msgspec
 from redis.exceptions import ResponseError
 
-from billing_core.adapters.redis_client import execute
-from billing_core.contract.keys import SHARD_COUNT, customer_keys, epoch_key, lane_of, stream_key
+from billing_core.adapters.redis_client import NOT_NOW, at, execute, is_spread, together
+from billing_core.contract.keys import SHARD_COUNT, customer_keys, epoch_key, stream_key
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.values.clock import EPOCH
 
@@ -32,6 +33,20 @@ RawEntry = Sequence[Any]
 Positions = Mapping[int, StreamPosition]
 
 _LEAST_COUNT = 16
+_SPREAD_LOOK_MS = 50
+_LOOK = """#!lua flags=no-writes,allow-cross-slot-keys
+local found, half = { 0 }, (#ARGV - 1) / 2
+for index = 1, half do
+  local entries = redis.pcall('XRANGE', ARGV[1 + index], '(' .. ARGV[1 + half + index], '+', 'COUNT', ARGV[1])
+  if entries.err then
+    found[1] = found[1] + 1
+  elseif #entries > 0 then
+    found[#found + 1], found[#found + 2] = ARGV[1 + index], entries
+  end
+end
+return found
+"""
+"""Entries behind positions of many streams of one node; first of all, how many streams are not there any more."""
 _STREAMS = [stream_key(shard).encode() for shard in range(SHARD_COUNT)]
 _SHARD_OF = {name: shard for shard, name in enumerate(_STREAMS)}
 
@@ -97,11 +112,12 @@ class UsageStream:
     async def read(self, after: Positions, *, most: int) -> Harvest:
         """About `most` entries behind these positions; full streams are asked again while there is room."""
         found: dict[int, list[RawEntry]] = {}
-        asked, room, asked_at = dict(after), most, None
+        asked, room, asked_at, is_whole = dict(after), most, None, True
         while asked and room > 0:
             count = max(_LEAST_COUNT, room // len(asked))
-            replied_at, replies = await self._ask(asked, count)
+            replied_at, replies, none_away = await self._ask(asked, count)
             asked_at = asked_at or replied_at
+            is_whole = is_whole and none_away
             asked = {}
             for shard, entries in replies.items():
                 found.setdefault(shard, []).extend(entries)
@@ -109,10 +125,16 @@ class UsageStream:
                 if len(entries) >= count:
                     asked[shard] = StreamPosition.parse(entries[-1][0].decode())
         readings = [Reading(shard=shard, after=after[shard], entries=found[shard]) for shard in sorted(found)]
-        return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=not asked)
+        return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=is_whole and not asked)
 
     async def wait(self, after: Positions, *, most_ms: int) -> Harvest | None:
-        """Wait until something stands behind a position; a complete harvest of nothing where that takes longer."""
+        """Wait until something stands behind a position; a complete harvest of nothing where that takes longer.
+
+        None: it is time to read. Nobody can wait on several nodes at once, so in a cluster that is after a moment.
+        """
+        if is_spread(self._client):
+            await asyncio.sleep(min(most_ms, _SPREAD_LOOK_MS) / 1_000)
+            return None
         pipe = self._client.pipeline(transaction=False)
         pipe.execute_command("TIME")
         pipe.execute_command("XREAD", "COUNT", 1, "BLOCK", most_ms, "STREAMS", *self._names(after))
@@ -129,29 +151,41 @@ class UsageStream:
             places.append(known[1])
         return [_STREAMS[shard] for shard in after] + places
 
-    async def _ask(self, after: Positions, count: int) -> tuple[datetime, dict[int, list[RawEntry]]]:
-        """One command per lane, and the time before any of them."""
-        pipe = self._client.pipeline(transaction=False)
+    async def _ask(self, after: Positions, count: int) -> tuple[datetime, dict[int, list[RawEntry]], bool]:
+        """The time before any of it is read, what each stream holds, and whether nobody was away."""
+        pipe, is_spread_out = self._client.pipeline(transaction=False), is_spread(self._client)
         pipe.execute_command("TIME")
-        for lane in _by_lane(after).values():
-            names = self._names({shard: after[shard] for shard in lane})
-            pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names)
-        time, *replies = await execute(pipe)
-        found = {_SHARD_OF[name]: entries for reply in replies if reply for name, entries in reply.items()}
-        return _instant(time), found
+        for shards in await together(self._client, after):
+            names = self._names({shard: after[shard] for shard in shards})
+            if is_spread_out:
+                pipe.execute_command("EVAL", _LOOK, 0, count, *names, key=names[0])
+            else:
+                pipe.execute_command("XREAD", "COUNT", count, "STREAMS", *names)
+        time, *replies = await execute(pipe, raise_on_error=False)
+        present = [reply for reply in replies if not isinstance(reply, NOT_NOW)]
+        _raise_first([time, *present])
+        found: dict[int, list[RawEntry]] = {}
+        for reply in present:
+            streams: dict[bytes, list[RawEntry]] = reply or {}
+            if is_spread_out:
+                streams = dict(zip(reply[1::2], reply[2::2], strict=True))
+            found |= {_SHARD_OF[name]: entries for name, entries in streams.items()}
+        none_strayed = not is_spread_out or all(reply[0] == 0 for reply in present)
+        return _instant(time), found, len(present) == len(replies) and none_strayed
 
     async def trim(self, written_to: Positions) -> None:
-        """Forget what is committed: everything up to and including these positions."""
+        """Forget what is committed: everything up to and including these positions; who is away, next time."""
         pipe = self._client.pipeline(transaction=False)
         for shard, position in written_to.items():
             following = StreamPosition(position.ms, position.seq + 1)
             pipe.execute_command("XTRIM", stream_key(shard), "MINID", str(following))
         if written_to:
-            await execute(pipe)
+            replies = await execute(pipe, raise_on_error=False)
+            _raise_first(reply for reply in replies if not isinstance(reply, NOT_NOW))
 
     async def capture(self, shard: int, owners: Sequence[tuple[str, str]]) -> Capture:
         """The shard at one instant, with the wallets of these (tenant, customer) of it."""
-        pipe = self._client.pipeline(transaction=True)
+        pipe = (await at(self._client, epoch_key(shard))).pipeline(transaction=True)
         pipe.execute_command("EXISTS", epoch_key(shard))
         pipe.execute_command("XRANGE", stream_key(shard), "-", "+")
         pipe.execute_command("XINFO STREAM", stream_key(shard))
@@ -167,13 +201,6 @@ class UsageStream:
         for shard in shards:
             pipe.execute_command("XINFO STREAM", stream_key(shard))
         return [_last_id(about) for about in await execute(pipe, raise_on_error=False)]
-
-
-def _by_lane(shards: Iterable[int]) -> dict[int, list[int]]:
-    lanes: dict[int, list[int]] = {}
-    for shard in shards:
-        lanes.setdefault(lane_of(shard), []).append(shard)
-    return lanes
 
 
 def _as_it_came(reply: Any, **_: object) -> Any:

@@ -92,6 +92,11 @@ def _place(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def process_name(run_id: str, replication_id: str) -> str:
+    """One reign of one server process: both change when it starts, the second also when it becomes a primary."""
+    return f"{run_id}-{replication_id}"
+
+
 def survey_of(about: bytes, slots: Sequence[Any], *, asked_host: str) -> Survey:
     """What a node's `CLUSTER INFO` and `CLUSTER SLOTS` say, in bytes."""
     epoch = _EPOCH.search(about)

@@ -25,6 +25,10 @@ DIRECTORY_KEY = "tg:directory"
 """There while all credentials and meters of Postgres are known to Redis."""
 
 
+ANSWERED_KEY = "tg:answered"
+"""The numbers of the shards that have something under `answered_key`."""
+
+
 class Role(StrEnum):
     """What a credential may do at the data plane."""
 
@@ -91,24 +95,34 @@ def meters_key(tenant_id: str) -> str:
     return f"tg:meters:{tenant_id}"
 
 
-def vouched_script(run_id: str) -> str:
-    """A script that does nothing, known to the server process of that run id once a builder has looked at it.
+def vouched_script(process: str) -> str:
+    """A script that does nothing, known to the server process of that name once a builder has looked at it.
 
-    Scripts are neither stored nor replicated. So a server that has just started, perhaps from an old copy, and a
-    replica that has just been promoted do not know it, and no gateway asks them for decisions before somebody has
-    compared their streams with what Postgres has.
+    Scripts are neither stored nor replicated, and the name changes with every reign of a process as primary. So
+    neither a server that has just started, perhaps from an old copy, nor a replica that was just promoted knows it,
+    and no gateway asks them for decisions before somebody has compared their streams with what Postgres has.
     """
-    return f"return 'tallygate has looked at {run_id}'"
+    return f"return 'tallygate has looked at {process}'"
 
 
-def vouched_digest(run_id: str) -> str:
+def vouched_digest(process: str) -> str:
     """What the server calls that script."""
-    return hashlib.sha1(vouched_script(run_id).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(vouched_script(process).encode(), usedforsecurity=False).hexdigest()
 
 
 def epoch_key(shard: int) -> str:
     """The shard's epoch; absent while the shard is not built."""
     return f"{tag(shard)}:epoch"
+
+
+def told_key(shard: int) -> str:
+    """How often the billing side has told the shard something; Postgres keeps the same count."""
+    return f"{tag(shard)}:told"
+
+
+def answered_key(shard: int) -> str:
+    """What gateways say they have answered of the shard, since another server process took it over."""
+    return f"{tag(shard)}:answered"
 
 
 def build_key(shard: int) -> str:

@@ -131,7 +131,7 @@ class _Flusher:
                 if not await self._renew():
                     return
                 renew_at_s = loop.time() + self._renewal_s()
-            if batch[0].is_complete:
+            if batch[0].is_complete or not batch[0].readings:
                 await self._write(*batch)
                 batch = await self._pause_and_prepare(is_busy=bool(batch[0].readings))
             else:
@@ -154,10 +154,11 @@ class _Flusher:
         return usual_s if len(self._lanes) >= self._share else min(usual_s, _SHORT_OF_LANES_S)
 
     async def _renew(self) -> bool:
-        """Renew the leases; whether the lanes are still the same."""
+        """Renew the leases; whether the lanes are still the same, and were ours all the time."""
         async with self._db.transaction() as tx:
+            held = await shards.held_lanes(tx, self.lease)
             self._share, lanes = await shards.lease_lanes(tx, self.lease)
-        return lanes == self._lanes
+        return held == lanes == self._lanes
 
     async def _prepare(self) -> tuple[Harvest, Transcript]:
         """Trim what is committed, read behind everything that was read, and transcribe it."""
@@ -180,7 +181,8 @@ class _Flusher:
 
     async def _write(self, harvest: Harvest, transcript: Transcript) -> None:
         if not harvest.readings:
-            await self._mark_drained(harvest.asked_at)
+            if harvest.is_complete:
+                await self._mark_drained(harvest.asked_at)
             return
         strangers = await self._strangers_in(transcript)
         if strangers:

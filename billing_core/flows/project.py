@@ -29,6 +29,7 @@ from billing_core.catalog.catalog import PlanTerms, PlanVersion
 from billing_core.entitlements.resolution import CustomerFacts, Resolution, resolve
 from billing_core.entitlements.source import NOTHING, Subscribed
 from billing_core.store import outbox, projection
+from billing_core.store import shard as shards
 from billing_core.store.database import Database, Transaction
 from billing_core.store.money import grant as grants
 from billing_core.store.money.grant import GrantName, GrantRow
@@ -218,6 +219,7 @@ class Relay:
         acts = await self._acts(tx, scripted, now=now)
         told = [(row, acts[_subject(row)]) for row in scripted if _subject(row) in acts]
         replies = await self._redis.run([act for _, act in told])
+        await shards.tell(tx, self._redis.take_told())
         waiting, refused = set[int](), set[int]()
         applied: list[GrantName] = []
         for (row, _), reply in zip(told, replies, strict=True):

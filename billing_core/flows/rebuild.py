@@ -15,8 +15,10 @@ opened at once. Units of features that have neither a limit nor a prepaid price 
 for them.
 
 Redis can also be behind without having lost an epoch: restored from an old copy, or failed over to a replica that
-lagged. Whenever the server is another process than before, a stream that ends before its watermark says so. One new
-entry would hide that for ever, so until a builder has looked no gateway decides on that server (`vouch`).
+lagged. Whenever a server is another process than before, or has become a primary, a stream that ends before its
+watermark says so, or a count of what the relay has told the shard that is smaller than Postgres' own. One new entry
+would hide that for ever, so until a builder has looked nobody decides or tells anything on that server (`vouch`),
+and a flusher that has read ahead from the server before it must read anew (`revoke_lanes`). What was found is kept.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from billing_core.store.database import Database
 from billing_core.store.money import grant as grants
 from billing_core.store.money.grant import GrantName, GrantRow
 from billing_core.store.projection import Owner, SnapshotFacts, UnitsAsked
-from billing_core.store.shard import ShardState
+from billing_core.store.shard import ShardState, Takeover
 from billing_core.values.clock import EPOCH, from_ms, to_ms
 from billing_core.wallets.burn import Block
 
@@ -81,6 +83,7 @@ class Builder:
         self._plans = plans
         self._seen_run_id = ""
         self._epochs: list[int | None] = []
+        self._told: dict[int, int] = {}
         self._whole_until_s = 0.0
 
     async def build(self) -> Built:
@@ -99,36 +102,47 @@ class Builder:
 
     async def _build(self) -> Built:
         run_id = await self._redis.run_id()
+        is_taken_over = not await self._redis.is_vouched(run_id)
         async with self._db.transaction() as tx:
-            states = await shards.states(tx)
-        epochs = await self._redis.epochs()
+            if is_taken_over:
+                await shards.revoke_lanes(tx)
+            states, told = await shards.states(tx), await shards.told(tx)
+        epochs, told_there = await self._redis.epochs(), await self._redis.told()
         missing = [state for state in states if epochs[state.shard] != state.epoch]
-        looked_at = states if run_id != self._seen_run_id else missing
-        lasts = dict(
-            zip(
-                (state.shard for state in looked_at),
-                await self._stream.last_ids([state.shard for state in looked_at]),
-                strict=True,
-            )
-        )
+        looked_at = states if is_taken_over or run_id != self._seen_run_id else missing
+        numbers = [state.shard for state in looked_at]
+        lasts = dict(zip(numbers, await self._stream.last_ids(numbers), strict=True))
+        found = [
+            _found(states[shard], last, missed_acts=max(0, told.get(shard, 0) - told_there[shard]))
+            for shard, last in lasts.items()
+        ]
         fresh = [one for one in missing if epochs[one.shard] is None and _is_fresh(one, lasts[one.shard])]
         await self._redis.open_fresh({one.shard: one.epoch for one in fresh})
-        behind = {shard for shard, last in lasts.items() if last < states[shard].watermark}
+        behind = {one.shard for one in found if one.is_behind}
         lost = ({one.shard for one in missing} | behind) - {one.shard for one in fresh}
         images = ShardImages(self._redis.client, token=secrets.token_hex(16))
-        if lost:
-            await images.fence(sorted(lost))
+        await images.fence(sorted(lost))
+        if is_taken_over:
+            await self._note(found)
         await self._redis.vouch(run_id)
+        self._told = {shard: max(count, told.get(shard, 0)) for shard, count in enumerate(told_there)}
         rebuilt = 0
         for lane in range(LANE_COUNT):
             rebuilt += await self._rebuild([shard for shard in sorted(lost) if lane_of(shard) == lane], images)
-        if not await self._redis.has_directory():
+        if is_taken_over or not await self._redis.has_directory():
             await self._write_directory()
         if rebuilt == len(lost):
             self._seen_run_id, self._epochs = run_id, await self._redis.epochs()
             is_whole = None not in self._epochs
             self._whole_until_s = asyncio.get_running_loop().time() + _TRUST_S if is_whole else 0.0
         return Built(opened_shards=len(fresh), rebuilt_shards=rebuilt, waiting_shards=len(lost) - rebuilt)
+
+    async def _note(self, found: Sequence[Takeover]) -> None:
+        """Keep in Postgres what the servers that took over were found to have, of shards that were ever used."""
+        used = [one for one in found if max(one.kept, one.flushed) > _START or one.missed_acts]
+        if used:
+            async with self._db.transaction() as tx:
+                await shards.note_takeovers(tx, used, noticed_at=await self._stream.now())
 
     async def _rebuild(self, lost: Sequence[int], images: ShardImages) -> int:
         """Rebuild these fenced shards; how many are served again."""
@@ -142,7 +156,11 @@ class Builder:
         for state in states:
             if await images.write(state.shard, customers.get(state.shard, [])):
                 opening = ShardOpening(
-                    shard=state.shard, epoch=state.epoch, watermark=state.watermark, last=drained[state.shard]
+                    shard=state.shard,
+                    epoch=state.epoch,
+                    told=self._told[state.shard],
+                    watermark=state.watermark,
+                    last=drained[state.shard],
                 )
                 opened += await images.open(opening)
         return opened
@@ -206,6 +224,19 @@ class Builder:
             for tenant_id, meters in (await projection.meters_of(tx, await projection.all_tenants(tx))).items():
                 await self._redis.put_meters(tenant_id, meters)
         await self._redis.open_directory()
+
+
+def _found(state: ShardState, last: StreamPosition, *, missed_acts: int) -> Takeover:
+    """A shard as a server has it, beside what Postgres has of it; `noticed_at` is when it is kept."""
+    return Takeover(
+        shard=state.shard,
+        noticed_at=EPOCH,
+        kept_ms=last.ms,
+        kept_seq=last.seq,
+        flushed_ms=state.watermark.ms,
+        flushed_seq=state.watermark.seq,
+        missed_acts=missed_acts,
+    )
 
 
 def _is_fresh(state: ShardState, last: StreamPosition) -> bool:

@@ -14,12 +14,14 @@ Worked example: granted 100. Captured: remaining 60, held 10, an entry of 5 at L
 watermark 8-0, and 3 of those came from 8-0, behind L. Spent at the capture were 25, and nothing of the captured
 stream is missing: 25 + 0 + 10 + 60 = 95, so 5 nanos have vanished.
 
-Also checked: the laws of the books (`sql/invariants`), and parked entries, which nobody has looked at yet.
+Also checked: the laws of the books (`sql/invariants`), and parked entries, which nobody has looked at yet. And
+told: what was lost when a server took over that had less. That is no finding, for it all adds up without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
@@ -32,6 +34,7 @@ from billing_core.store import reconciliation, usage
 from billing_core.store import shard as shards
 from billing_core.store.database import Database
 from billing_core.store.reconciliation import Breach, GrantBalance, MovedAfter, WalletOwner
+from billing_core.store.shard import Takeover
 from billing_core.store.usage import ParkedEntry
 
 WALLET_LAW = "what_is_granted_is_spent_held_or_remaining"
@@ -88,6 +91,24 @@ class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
     unbuilt_shards: int
     parked_entries: int
     findings: tuple[Finding, ...]
+    losses: tuple[Loss, ...] = ()
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server that took over a shard did not have. Stream ids are text, as Redis writes them.
+
+    It kept everything up to `kept`, and Postgres had everything up to `flushed`: what lies between is repaired, and
+    so are the `missed_acts`. Beyond both, and before `noticed_at`, decisions are lost; `lost_ids` (`tenant:event`)
+    are those that the gateways say they have answered, and which nobody has.
+    """
+
+    shard: int
+    noticed_at: datetime
+    kept: str
+    flushed: str
+    missed_acts: int
+    lost_decisions: int
+    lost_ids: tuple[str, ...]
 
 
 class _Lane(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +125,7 @@ async def reconcile(db: Database, stream: UsageStream, *, tenant_id: str = "") -
     async with db.transaction(isolation="repeatable_read") as tx:
         breaches = await reconciliation.breaches(tx, tenant_id=tenant_id)
         parked = await usage.parked(tx, tenant_id=tenant_id)
+        takeovers = await shards.takeovers_that_cost(tx)
     sums = [one for lane in lanes for one in lane.sums]
     return ReconcileReport(
         grants=len(sums),
@@ -121,6 +143,9 @@ async def reconcile(db: Database, stream: UsageStream, *, tenant_id: str = "") -
             *(finding for lane in lanes for finding in lane.findings),
             *(_told(law, one) for law, rows in breaches.items() for one in rows),
             *(_parked(one) for one in parked),
+        ),
+        losses=tuple(
+            loss for one in takeovers if (loss := _loss(one, tenant_id=tenant_id)).lost_decisions or one.is_behind
         ),
     )
 
@@ -244,6 +269,20 @@ def _told(law: str, breach: Breach) -> Finding:
         grant_id=breach.subject,
         currency=breach.currency,
         difference_nanos=breach.difference_nanos,
+    )
+
+
+def _loss(takeover: Takeover, *, tenant_id: str) -> Loss:
+    """As the tenant may see it: of the decisions only its own."""
+    names = tuple(name for name in takeover.lost_ids if not tenant_id or name.startswith(f"{tenant_id}:"))
+    return Loss(
+        shard=takeover.shard,
+        noticed_at=takeover.noticed_at,
+        kept=str(takeover.kept),
+        flushed=str(takeover.flushed),
+        missed_acts=takeover.missed_acts,
+        lost_decisions=len(names),
+        lost_ids=names,
     )
 
 

@@ -8,7 +8,7 @@ the check that the lanes still name this owner.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -17,6 +17,8 @@ from billing_core.contract.usage_event import StreamPosition
 from billing_core.errors import Conflict
 from billing_core.store.database import Transaction
 from billing_core.store.query import Q
+
+_TAKEOVER_KEPT = timedelta(days=1)
 
 Positions = Mapping[int, StreamPosition]
 """Shard -> the last stream id that counts."""
@@ -53,6 +55,39 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
         return StreamPosition(self.watermark_ms, self.watermark_seq)
 
 
+class Takeover(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard that another process took over, as it was found; `lost_ids` names decisions that nobody has."""
+
+    shard: int
+    noticed_at: datetime
+    kept_ms: int
+    kept_seq: int
+    flushed_ms: int
+    flushed_seq: int
+    missed_acts: int
+    lost_ids: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> StreamPosition:
+        """The last entry that the new process has."""
+        return StreamPosition(self.kept_ms, self.kept_seq)
+
+    @property
+    def flushed(self) -> StreamPosition:
+        """The last entry that Postgres had by then."""
+        return StreamPosition(self.flushed_ms, self.flushed_seq)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the new process lacked something that Postgres knows, so that the shard had to be rebuilt."""
+        return self.kept < self.flushed or self.missed_acts > 0
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    shard: int
+    told: int
+
+
 class _Lane(msgspec.Struct, frozen=True, kw_only=True):
     lane: int
 
@@ -75,6 +110,11 @@ class _Opened(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Drained(msgspec.Struct, frozen=True, kw_only=True):
     drained_at: datetime | None
+
+
+async def held_lanes(tx: Transaction, lease: Lease) -> list[int]:
+    """The lanes that are this owner's now; locked, so that nobody takes them while a new lease is made."""
+    return [one.lane for one in await tx.many(Q["lanes_held"], _Lane, lease.owner)]
 
 
 async def lease_lanes(tx: Transaction, lease: Lease) -> tuple[int, list[int]]:
@@ -155,3 +195,50 @@ async def states(tx: Transaction, shards: Sequence[int] = range(SHARD_COUNT)) ->
 async def raise_epochs(tx: Transaction, shards: Sequence[int]) -> list[ShardState]:
     """Give the shards their next epochs: whatever Redis held of them counts no more."""
     return await tx.many(Q["shards_raise_epoch"], ShardState, list(shards))
+
+
+async def revoke_lanes(tx: Transaction) -> None:
+    """Take all lanes from their flushers, once what they are committing is committed.
+
+    What a flusher has read by now it can no longer write: it might come from a server that nobody follows any more.
+    """
+    await tx.run(Q["lanes_revoke"])
+
+
+async def tell(tx: Transaction, told: Mapping[int, int]) -> None:
+    """Note how often these shards have been told something."""
+    shards = sorted(told)
+    await tx.run(Q["shard_tell"], shards, [told[shard] for shard in shards])
+
+
+async def told(tx: Transaction) -> dict[int, int]:
+    """How often each shard has been told something; those that never were are left out."""
+    return {row.shard: row.told for row in await tx.many(Q["shards_told"], _Told)}
+
+
+async def note_takeovers(tx: Transaction, found: Sequence[Takeover], *, noticed_at: datetime) -> None:
+    """Keep how shards were found that another process took over, and forget old ones that cost nothing."""
+    await tx.run(Q["takeover_forget"], noticed_at - _TAKEOVER_KEPT)
+    await tx.run(
+        Q["takeover_note"],
+        [one.shard for one in found],
+        noticed_at,
+        [one.kept_ms for one in found],
+        [one.kept_seq for one in found],
+        [one.flushed_ms for one in found],
+        [one.flushed_seq for one in found],
+        [one.missed_acts for one in found],
+    )
+
+
+async def note_lost(tx: Transaction, shard: int, *, answered: Sequence[str], since_ms: int) -> bool:
+    """Of these decisions, which gateways have answered, keep those that are not in Postgres; whether there are any.
+
+    Only for a shard whose stream has been flushed since; `since_ms` is a place in it before all of them.
+    """
+    return bool(await tx.run(Q["takeover_lost"], shard, list(answered), since_ms))
+
+
+async def takeovers_that_cost(tx: Transaction) -> list[Takeover]:
+    """The takeovers after which a shard was rebuilt, or decisions were lost."""
+    return await tx.many(Q["takeovers_that_cost"], Takeover)

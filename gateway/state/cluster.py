@@ -134,7 +134,7 @@ class ClusterLink(Link):
         if node is None:
             settings = msgspec.structs.replace(self._settings, endpoint=endpoint)
             node = self._nodes[endpoint] = Link(settings, self._scripts, ring=self)
-            node.tally = self.tally
+            node.tally, node.known, node.met = self.tally, self.known, self.met
             node.start()
         return node
 
@@ -200,5 +200,7 @@ class ClusterLink(Link):
 
     async def _retire(self, node: Link) -> None:
         """Let a node that serves nothing any more answer what it was asked, then leave it."""
-        await asyncio.sleep(self._settings.limits.hang_ms / 1_000)
-        await node.stop()
+        try:
+            await asyncio.sleep(self._settings.limits.hang_ms / 1_000)
+        finally:
+            await node.stop()

@@ -53,9 +53,9 @@ class InvalidationListener:
             except _FAULTS:
                 self._tell(push_is_up=False)
             finally:
-                with contextlib.suppress(*_FAULTS):  # it is broken already; only its socket is wanted back
-                    await pubsub.aclose()
-                    await client.aclose()
+                for part in (pubsub, client):
+                    with contextlib.suppress(*_FAULTS):  # it is broken already; only its socket is wanted back
+                        await part.aclose()
             await asyncio.sleep(_RETRY_S)
 
     async def _subscribed(self, client: Redis, pubsub: PubSub) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from billing_core.contract.cluster import process_name
 from billing_core.contract.keys import vouched_digest
 from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
@@ -27,6 +28,7 @@ from gateway.state.resp import ErrorReply, Reply, Word
 
 _CHANCE = random.SystemRandom()
 _RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
+_REPLICATION_ID = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
 
 class Script(Protocol):
@@ -64,6 +66,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self.tally = PipeTally()
+        self.known: set[str] = set()
+        self.met = asyncio.Event()
         self.fault = "not connected yet"
 
     def start(self) -> None:
@@ -192,7 +196,10 @@ class Link:
                 raise reply
         known = [reply.decode() for reply in replies[len(commands) :] if isinstance(reply, bytes)]
         if self._settings.only_vouched:
-            await _check_vouched(pipe, deadline_ms=deadline_ms)
+            process = await _vouched_process(pipe, deadline_ms=deadline_ms)
+            if process not in self.known:
+                self.known.add(process)
+                self.met.set()
         invariant(known == [script.sha for script in self._scripts.values()], "Redis knows scripts by their digest")
 
 
@@ -206,11 +213,18 @@ async def dial(endpoint: Endpoint, make_pipe: Callable[[], Pipe]) -> Pipe:
     return pipe
 
 
-async def _check_vouched(pipe: Pipe, *, deadline_ms: int) -> None:
-    """Raises: Unavailable where the server may have things again that are long spent; see `vouched_script`."""
-    about = await pipe.send(("INFO", "server"), deadline_ms=deadline_ms)
-    found = _RUN_ID.search(about) if isinstance(about, bytes) else None
-    run_id = found[1].decode() if found else ""
-    known = await pipe.send(("SCRIPT", "EXISTS", vouched_digest(run_id)), deadline_ms=deadline_ms)
+async def _vouched_process(pipe: Pipe, *, deadline_ms: int) -> str:
+    """Which process this is.
+
+    Raises: Unavailable where it may have things again that are long spent; see `vouched_script`.
+    """
+    names: list[str] = []
+    for section, pattern in (("server", _RUN_ID), ("replication", _REPLICATION_ID)):
+        about = await pipe.send(("INFO", section), deadline_ms=deadline_ms)
+        found = pattern.search(about) if isinstance(about, bytes) else None
+        names.append(found[1].decode() if found else "")
+    process = process_name(*names)
+    known = await pipe.send(("SCRIPT", "EXISTS", vouched_digest(process)), deadline_ms=deadline_ms)
     if known != [1]:
         raise Unavailable("Redis has started anew, and nobody has compared it with Postgres yet")
+    return process

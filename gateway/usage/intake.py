@@ -35,6 +35,7 @@ from gateway.usage.event import (
     id_in,
     read_event,
 )
+from gateway.usage.recall import Recall
 
 
 class Receipt(StrEnum):
@@ -76,7 +77,16 @@ _CONFLICT = -1
 class Intake:
     """Takes client-sent events into the stream."""
 
-    def __init__(self, bulk: Link, directory: Directory, *, settings: GatewaySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        bulk: Link,
+        directory: Directory,
+        *,
+        settings: GatewaySettings,
+        clock: Clock,
+        recall: Recall | None = None,
+    ) -> None:
+        self._recall = recall
         self._bulk = bulk
         self._directory = directory
         self._deadline_ms = settings.bulk_deadline_ms
@@ -103,6 +113,9 @@ class Intake:
         ]
         for answer in answers:
             self.receipts[answer.receipt.value] += 1
+            if self._recall is not None and answer.receipt is Receipt.ACCEPTED and answer.event_id is not None:
+                shard = shard_of_event(tenant_id, answer.event_id)
+                self._recall.note(shard, f"{tenant_id}:{answer.event_id}")
         return answers
 
     async def _check(self, tenant_id: str, events: list[Event | Failure]) -> list[_Sound | Failure]:

@@ -21,6 +21,30 @@ CREATE TABLE flush_lane (
 ) WITH (fillfactor = 50);
 INSERT INTO flush_lane (lane) SELECT generate_series(0, 15);
 
+-- How often the relay has told each shard something. Redis keeps the same count beside the shard's state: where it is
+-- smaller there, a server has taken over that never got some of it. A row comes with the first thing told.
+CREATE TABLE shard_told (
+    shard  integer PRIMARY KEY CHECK (shard BETWEEN 0 AND 1023),
+    told   bigint NOT NULL CHECK (told > 0)
+) WITH (fillfactor = 50);
+
+-- A server process that took over a shard (a replica that was promoted, or the same server from its disk), as the builder
+-- found it: the last entry that it kept, the last one that was flushed by then, what it had been told less than it should
+-- have. What callers were granted and is neither here nor there is lost, and named (`tenant:event`): it was decided behind
+-- both places, and before `noticed_at`.
+CREATE TABLE takeover (
+    shard        integer NOT NULL CHECK (shard BETWEEN 0 AND 1023),
+    noticed_at   timestamptz NOT NULL,
+    kept_ms      bigint NOT NULL,
+    kept_seq     bigint NOT NULL,
+    flushed_ms   bigint NOT NULL,
+    flushed_seq  bigint NOT NULL,
+    missed_acts  bigint NOT NULL CHECK (missed_acts >= 0),
+    lost_ids     text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (shard, noticed_at)
+);
+CREATE INDEX takeover_with_loss ON takeover (noticed_at) WHERE lost_ids <> '{}';
+
 -- Flushers that are alive, so that each can tell its fair share of the lanes.
 CREATE TABLE flusher (
     owner       text PRIMARY KEY,

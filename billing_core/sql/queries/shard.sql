@@ -94,3 +94,63 @@ FROM shard s WHERE s.shard = ANY ($1) ORDER BY s.shard;
 WITH held AS (SELECT shard FROM shard WHERE shard = ANY ($1) ORDER BY shard FOR NO KEY UPDATE)
 UPDATE shard s SET epoch = s.epoch + 1 FROM held WHERE s.shard = held.shard
 RETURNING s.shard, s.epoch, s.watermark_ms, s.watermark_seq, true AS is_inhabited;
+
+-- name: lanes_held
+-- rows: many
+-- params: owner text
+SELECT lane FROM flush_lane WHERE owner = $1 ORDER BY lane FOR NO KEY UPDATE;
+
+-- name: lanes_revoke
+-- rows: none
+-- params:
+-- Whoever has read something before this must read it anew. Waits for the batches that are being committed.
+UPDATE flush_lane SET owner = '', lease_until = '-infinity';
+
+-- name: shard_tell
+-- rows: none
+-- params: shards integer[], told bigint[]
+INSERT INTO shard_told (shard, told) SELECT shard, told FROM unnest($1::integer[], $2::bigint[]) AS t (shard, told) ORDER BY shard
+ON CONFLICT (shard) DO UPDATE SET told = greatest(shard_told.told, EXCLUDED.told);
+
+-- name: shards_told
+-- rows: many
+-- params:
+SELECT shard, told FROM shard_told ORDER BY shard;
+
+-- name: takeover_note
+-- rows: none
+-- params: shards integer[], noticed_at timestamptz, kept_ms bigint[], kept_seq bigint[], flushed_ms bigint[], flushed_seq bigint[], missed_acts bigint[]
+INSERT INTO takeover (shard, noticed_at, kept_ms, kept_seq, flushed_ms, flushed_seq, missed_acts)
+SELECT shard, $2, kept_ms, kept_seq, flushed_ms, flushed_seq, missed_acts
+FROM unnest($1::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+     AS t (shard, kept_ms, kept_seq, flushed_ms, flushed_seq, missed_acts)
+ON CONFLICT DO NOTHING;
+
+-- name: takeover_forget
+-- rows: none
+-- params: before timestamptz
+-- What cost nothing and is long over.
+DELETE FROM takeover WHERE noticed_at < $1 AND lost_ids = '{}' AND missed_acts = 0 AND (kept_ms, kept_seq) >= (flushed_ms, flushed_seq);
+
+-- name: takeover_lost
+-- rows: none
+-- params: shard integer, answered text[], since_ms bigint
+-- Of what gateways have answered, what is not there although everything of the stream is: lost by the latest takeover.
+WITH missing AS (
+    SELECT name FROM unnest($2::text[]) AS answered (name)
+    EXCEPT
+    SELECT tenant_id || ':' || event_id FROM usage_event WHERE shard = $1 AND stream_ms >= $3
+), latest AS (
+    SELECT noticed_at FROM takeover WHERE shard = $1 ORDER BY noticed_at DESC LIMIT 1
+)
+UPDATE takeover t
+SET lost_ids = ARRAY(SELECT name FROM missing UNION SELECT unnest(t.lost_ids) ORDER BY 1)
+FROM latest WHERE t.shard = $1 AND t.noticed_at = latest.noticed_at AND EXISTS (SELECT FROM missing);
+
+-- name: takeovers_that_cost
+-- rows: many
+-- params:
+SELECT shard, noticed_at, kept_ms, kept_seq, flushed_ms, flushed_seq, missed_acts, lost_ids
+FROM takeover
+WHERE lost_ids <> '{}' OR missed_acts > 0 OR (kept_ms, kept_seq) < (flushed_ms, flushed_seq)
+ORDER BY noticed_at, shard;

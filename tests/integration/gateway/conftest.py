@@ -24,6 +24,7 @@ import msgspec
 import pytest
 import redis.asyncio
 
+from billing_core.adapters.projection import Projection
 from billing_core.contract.keys import (
     INVALIDATION_CHANNEL,
     SHARD_COUNT,
@@ -33,7 +34,6 @@ from billing_core.contract.keys import (
     customer_keys,
     digest_of,
     epoch_key,
-    vouched_script,
 )
 from billing_core.contract.snapshot import (
     Budget,
@@ -95,8 +95,8 @@ class World:
 
     async def vouch(self) -> None:
         """What a builder says of a server that it has looked at."""
-        about = await self.valkey.info("server")
-        await self.valkey.script_load(vouched_script(about["run_id"]))
+        redis = Projection(self.valkey)
+        await redis.vouch(await redis.run_id())
 
     async def build(self) -> None:
         await self.vouch()
