@@ -75,6 +75,8 @@ async def change_plan(tx: Transaction, order: ChangeOrder, *, now: datetime) -> 
     if in_force == (order.plan_code, plan.version):
         return standing if is_under_way else await _write(tx, standing, change=None)
     period = await _open_period(tx, standing, at=at)
+    if order.at is ChangeAt.NOW and period.start_at == at:
+        raise StillRunning("its period has begun at this very moment", field="subscription_id")
     change_at = at if order.at is ChangeAt.NOW else period.end_at
     change = await _change(tx, standing, plan=plan, at=change_at)
     if order.at is ChangeAt.NOW:
@@ -83,11 +85,11 @@ async def change_plan(tx: Transaction, order: ChangeOrder, *, now: datetime) -> 
 
 
 async def _open_period(tx: Transaction, standing: Subscription, *, at: datetime) -> Period:
-    """The open period, which must hold the instant and have begun before it."""
+    """The open period, which must hold the instant: one that is over waits for its bill."""
     ids = [standing.subscription_id]
     opened = await subscriptions.open_periods(tx, tenant_id=standing.tenant_id, subscription_ids=ids)
     period = opened[standing.subscription_id]
-    if not period.start_at < at < period.end_at:
+    if at >= period.end_at:
         raise StillRunning("the period before this moment is still being billed", field="subscription_id")
     return Period(start_at=period.start_at, end_at=period.end_at)
 
