@@ -140,7 +140,8 @@ class Gate:
 
 def _remember(recall: Memory, caller: Caller, *, order: Order, decision: Decision) -> None:
     """Note what has left an entry in the shard's stream, or will when its hold is settled."""
-    if not decision.allowed or decision.replayed or decision.degraded or order.mode is Mode.PEEK:
+    is_elsewhere = decision.replayed or decision.degraded or bool(decision.would)
+    if not decision.allowed or is_elsewhere or order.mode is Mode.PEEK:
         return
     if decision.hold is not None:
         recall.note_hold(decision.hold.hold_id, f"{caller.tenant_id}:{decision.decision_id}")

@@ -33,6 +33,7 @@ from gateway.state.invalidation import InvalidationListener
 from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
 from gateway.usage.intake import Intake
+from gateway.usage.recall import Recall
 from lua.loader import SCRIPTS
 
 
@@ -57,16 +58,19 @@ class Worker:
             "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
         )
         self.clock = ServerClock(link, is_cluster=is_cluster(settings.redis_url))
+        recalls = is_cluster(settings.redis_url)
+        self.recall = Recall(bulk, deadline_ms=settings.bulk_deadline_ms) if recalls else None
         self.outage = Outage(bulk, settings=settings, clock=clock) if settings.journal_dir else None
         self.gate = Gate(
             (link, bulk),
             clock=self.clock,
             outage=self.outage,
+            recall=self.recall,
             window_ms=settings.idempotency_window_ms,
             latency=latency,
         )
-        self.holds = Holds(link, window_ms=settings.idempotency_window_ms)
-        self.intake = Intake(bulk, self.directory, settings=settings, clock=clock)
+        self.holds = Holds(link, window_ms=settings.idempotency_window_ms, recall=self.recall)
+        self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
@@ -89,7 +93,7 @@ class Worker:
         for link in self.links.values():
             link.start()
         keepers = (self.listener.listen, self.clock.keep)
-        keepers += (self.outage.keep,) if self.outage is not None else ()
+        keepers += tuple(part.keep for part in (self.recall, self.outage) if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
         _, late = await asyncio.wait(waiting, timeout=1)
