@@ -31,7 +31,8 @@ local function held_charges(hold)
   for index, kept in ipairs(hold.kept) do
     charges[index] = {
       feature = kept[1], quantity = kept[2], held = kept[2], held_nanos = kept[3], held_currency = kept[4],
-      promised = kept[5], held_parts = kept[6], charged = 0, uncollected = 0, rated = 0, currency = '-', tariff = false,
+      promised = kept[5], held_parts = kept[6], entitlement = false, kind = -1, tariffs = NONE, prices = false,
+      tariff = false, currency = '-', rated = 0, charged = 0, uncollected = 0,
     }
   end
   return charges
@@ -66,17 +67,14 @@ end
 -- Give each charge the price and the guard that count now. Returns the instant on the tenant's clock.
 local function reprice(hold, nodes, charges, real_ms)
   local quantities = {}
-  for index, charge in ipairs(charges) do quantities[index], charge.tariffs = charge.quantity, NO_TARIFFS end
+  for index, charge in ipairs(charges) do quantities[index] = charge.quantity end
   local status, offset_ms = read_snapshot(hold.snapshot, nodes, charges)
   for index, charge in ipairs(charges) do
-    if charge.is_static or charge.is_gauge then charge.guard, charge.tariffs = nil, NO_TARIFFS end
-    charge.quantity, charge.is_static, charge.is_gauge = quantities[index], false, false
+    if charge.kind == STATIC or charge.kind == GAUGE then charge.entitlement, charge.tariffs = false, NONE end
+    charge.quantity, charge.kind = quantities[index], -1
     local tariff = tariff_of(charge)
-    if tariff then
-      charge.tariff, charge.tariffs, charge.currency = tariff, { tariff }, tariff[2]
-    else
-      charge.tariffs = NO_TARIFFS
-    end
+    charge.tariffs = tariff and { tariff } or NONE
+    if tariff then charge.tariff, charge.currency = tariff, tariff[2] end
   end
   return real_ms + (status and offset_ms or 0)
 end
@@ -151,9 +149,8 @@ local function pay(charges, purses)
   end
   for _, charge in ipairs(charges) do
     if charge.tariff and charge.tariff[7] then
-      local parts, left = take(purses[charge.currency], charge.feature, charge.lack)
+      local parts, left = take(purses[charge.currency], charge.feature, charge.lack, moved)
       charge.charged, charge.uncollected = charge.rated - left, left
-      add_parts(moved, parts)
       for n = 1, #parts, 2 do add_parts(back, { parts[n], -parts[n + 1] }) end
     end
   end

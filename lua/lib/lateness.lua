@@ -1,11 +1,10 @@
 -- What is answered, or kept, instead of a debit: requests that come too late, and refusals that shadow mode does not make.
 
 -- The reply to a request that nobody waits for any more: nothing is read but the clock's offset, and nothing is written.
-local function late_reply(charges, snapshot_key, real_ms)
-  local at = real_ms + (tonumber(redis.call('HGET', snapshot_key, 'off')) or 0)
-  return reply_of({
-    reason = 'unavailable', refused = 0, level = '', limit = '', at = at, cost = 0, balance = 0, retry_ms = 0, would = '',
-  }, charges, 0, '')
+local function late_reply(charges, place)
+  local at = place.real_ms + (tonumber(redis.call('HGET', place.snapshot, 'off')) or 0)
+  local refused = { reason = 'unavailable', would = '', at = at, cost = 0, balance = 0 }
+  return reply_of(refused, charges, 0, '')
 end
 
 -- The entry of a refusal that was not made.
@@ -14,5 +13,7 @@ local function append_shadow(decision, charges, place)
     if charge.sign == '-' then charge.quantity = -charge.quantity end
   end
   redis.call('XADD', place.stream, '*', 'k', 'shadow', 'b', place.body, 'at', digits(decision.at),
-    'q', column(charges, 'quantity'), 'e', place.epoch, 'r', decision.would, 'l', decision.level)
+    'q', column(charges, 'quantity'), 'e', place.epoch, 'r', decision.would, 'l', decision.refusal[2])
 end
+
+return { reply = late_reply, append_shadow = append_shadow }

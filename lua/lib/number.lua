@@ -3,6 +3,7 @@ local MAX_EXACT = 9007199254740991
 
 -- A whole number from 0 to 2^53 - 1, or nil. Only digits count: no sign, no point, no exponent, no hexadecimal.
 local function whole(text)
+  if text == '0' then return 0 end
   if #text <= 16 and string.find(text, '^%d+$') then
     local number = tonumber(text)
     if number <= MAX_EXACT then return number end

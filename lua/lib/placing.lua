@@ -43,7 +43,7 @@ local function place_hold(hold_key, head, decision, charges)
   local kept, leases, is_empty = {}, {}, decision.would ~= ''
   for index, charge in ipairs(charges) do
     kept[index] = is_empty and { charge.feature, 0, 0, '-', false, {} }
-      or { charge.feature, charge.quantity, charge.rated, charge.currency, charge.tariff, charge.parts or {} }
+      or { charge.feature, charge.quantity, charge.rated, charge.currency, charge.tariff, charge.parts }
     if charge.price and not is_empty then lease(leases, 1, charge.price.name .. ':h', index, 1) end
   end
   for depth, node in ipairs(decision.nodes) do

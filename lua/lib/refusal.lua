@@ -1,14 +1,8 @@
--- How a check ends a decision: with a refusal, which names who refused, or with a fault, which is an error reply.
+-- How a check ends a decision: with a refusal, which names the charge, the level and the limit that refused.
 
 -- Note a refusal; true where the request is one that is never refused.
 local function refuse(decision, reason, index, node, limit, retry_ms)
-  if decision.is_record then return true end
-  decision.reason, decision.refused, decision.retry_ms = reason, index, retry_ms or 0
-  if node then decision.level, decision.limit = node.level, limit end
-  return false
-end
-
-local function fail(decision, fault)
-  decision.fault = fault
+  if decision.mode == 'record' then return true end
+  decision.reason, decision.refusal = reason, { index, node and node.level or '', limit, retry_ms }
   return false
 end

@@ -5,37 +5,38 @@
 -- `r:<grant>` remaining and `h:<grant>` held nanos, and of an overdraft `a:<grant>` how much it lends at most. A grant is
 -- usable from its effective instant until before its expiry, for the features that it names.
 --
--- A purse is what of one currency is usable: grants, features, remaining and place (id -> position) in burn order, balance,
+-- A purse is what of one currency is usable: grants, features, remaining (all in burn order), balance and
 -- is_restricted. Parts are flat: {grant_id, nanos, grant_id, nanos, ...} in the order of taking.
-
--- Add what is usable now to the purse, and to the fields that tell what remains of it.
-local function list_grants(purse, packed, at, fields)
-  local grants, features, count = purse.grants, purse.features, 0
-  for _, grant in ipairs(cmsgpack.unpack(packed)) do
-    if grant[2] <= at and (grant[3] == 0 or at < grant[3]) then
-      count = count + 1
-      grants[count], features[count], fields[#fields + 1] = grant[1], grant[7], 'r:' .. grant[1]
-      if grant[7] ~= '' then purse.is_restricted = true end
-    end
-  end
-end
 
 -- The purses of these currencies, by currency. Two commands, whatever their number.
 local function open_purses(wallet_key, currencies, at)
-  local purses, orders, fields, values = {}, {}, {}, {}
-  if #currencies == 0 then return purses end
-  for place, currency in ipairs(currencies) do orders[place] = 'o:' .. currency end
-  orders = redis.call('HMGET', wallet_key, unpack(orders))
-  for place, currency in ipairs(currencies) do
-    local purse = { grants = {}, features = {}, remaining = {}, balance = 0, is_restricted = false, first = #fields }
-    purses[currency] = purse
-    if orders[place] then list_grants(purse, orders[place], at, fields) end
+  local purses, orders, fields, count, values = {}, {}, {}, 0, NONE
+  for place = 1, #currencies do orders[place] = 'o:' .. currencies[place] end
+  if orders[1] then orders = redis.call('HMGET', wallet_key, unpack(orders)) end
+  for place = 1, #currencies do
+    local grants, features, size = {}, {}, 0
+    local purse = {
+      grants = grants, features = features, remaining = {}, balance = 0, is_restricted = false, first = count,
+    }
+    purses[currencies[place]] = purse
+    local order = orders[place] and cmsgpack.unpack(orders[place]) or NONE
+    for n = 1, #order do
+      local grant = order[n]
+      if grant[2] <= at and (grant[3] == 0 or at < grant[3]) then
+        size, count = size + 1, count + 1
+        grants[size], features[size], fields[count] = grant[1], grant[7], 'r:' .. grant[1]
+        if grant[7] ~= '' then purse.is_restricted = true end
+      end
+    end
   end
-  if #fields == 0 then return purses end
-  if #fields <= 1000 then values = redis.call('HMGET', wallet_key, unpack(fields)) end
-  for first = 1, #fields > 1000 and #fields or 0, 1000 do
-    local part = redis.call('HMGET', wallet_key, unpack(fields, first, math.min(first + 999, #fields)))
-    for offset, value in ipairs(part) do values[first + offset - 1] = value end
+  for first = 1, count, 1000 do
+    local part = redis.call('HMGET', wallet_key, unpack(fields, first, math.min(first + 999, count)))
+    if count <= 1000 then
+      values = part
+    else
+      values = first == 1 and {} or values
+      for offset = 1, #part do values[first + offset - 1] = part[offset] end
+    end
   end
   for _, purse in pairs(purses) do
     for place = 1, #purse.grants do
@@ -60,28 +61,31 @@ local function available(purse, feature)
   return nanos
 end
 
--- Take an amount for a feature out of the purse (not yet out of Redis). Returns the parts, and what was not there.
-local function take(purse, feature, amount)
-  local parts, count, left, remaining = {}, 0, amount, purse.remaining
-  for place, grant_id in ipairs(purse.grants) do
+-- Take an amount for a feature out of the purse (not yet out of Redis) and add it to a sum by grant: its ids in the order of
+-- their first mention, and the nanos by id. Returns the parts, and what was not there.
+local function take(purse, feature, amount, sum)
+  local parts, count, left, remaining, grants = {}, 0, amount, purse.remaining, purse.grants
+  for place = 1, #grants do
     if left == 0 then break end
-    local nanos = remaining[place]
+    local nanos, grant_id = remaining[place], grants[place]
     if nanos > 0 and (not purse.is_restricted or is_for(purse.features[place], feature)) then
       if nanos > left then nanos = left end
       parts[count + 1], parts[count + 2], count = grant_id, nanos, count + 2
       remaining[place], left = remaining[place] - nanos, left - nanos
+      if not sum[grant_id] then sum[#sum + 1], sum[grant_id] = grant_id, 0 end
+      sum[grant_id] = sum[grant_id] + nanos
     end
   end
   purse.balance = purse.balance - (amount - left)
   return parts, left
 end
 
--- Add parts to a sum by grant: {ids in the order of their first mention, nanos by id}.
+-- Add parts to a sum by grant, as `take` does.
 local function add_parts(sum, parts)
   for n = 1, #parts, 2 do
     local grant_id = parts[n]
-    if not sum[grant_id] then sum[#sum + 1] = grant_id end
-    sum[grant_id] = (sum[grant_id] or 0) + parts[n + 1]
+    if not sum[grant_id] then sum[#sum + 1], sum[grant_id] = grant_id, 0 end
+    sum[grant_id] = sum[grant_id] + parts[n + 1]
   end
 end
 

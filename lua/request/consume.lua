@@ -69,18 +69,21 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/refusal.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/gauge.lua as gauge_acts
+--!include lib/cap.lua as cap_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 --!include lib/wallet.lua
---!include lib/refusal.lua
---!include lib/gauge.lua as gauge_acts
 --!include lib/admit.lua
 --!include lib/entry.lua
 --!include lib/debit.lua
---!include lib/lateness.lua
+--!include lib/lateness.lua as late_acts
 --!include lib/hold.lua as hold_acts
 --!include lib/answer.lua
 
@@ -93,8 +96,6 @@ if #KEYS ~= 8 or #ARGV < 7 then return redis.error_reply('INVALID arguments') en
 idem_window_ms, not_after_ms = whole(idem_window_ms), whole(not_after_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local nodes = read_path(path, counters_key)
-if not nodes then return redis.error_reply('INVALID path') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
 local charges, fault = read_charges(7)
@@ -107,24 +108,24 @@ if idem_window_ms > 0 then
   if answer then return answer end
 end
 
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
-if not_after_ms > 0 and real_ms > not_after_ms then return late_reply(charges, snapshot_key, real_ms) end
 local place = {
-  stream = stream_key, shard_holds = shard_holds_key, wallet = wallet_key, epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
+  real_ms = real_ms, body = body,
 }
+if not_after_ms > 0 and real_ms > not_after_ms then return late_acts().reply(charges, place) end
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
-local decision = decide(charges, {
-  real_ms = real_ms, nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = false,
-  is_shadow = shadow == '1',
-})
+local decision = decide(charges, nodes, place, 'consume', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then return reply_of(decision, charges, 0, '') end
 
 if decision.would == '' then
   write_debit(decision, charges, place)
 else
-  append_shadow(decision, charges, place)
+  late_acts().append_shadow(decision, charges, place)
 end
 local reply = reply_of(decision, charges, 0, '')
 if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end

@@ -76,17 +76,20 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/refusal.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/cap.lua as cap_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 --!include lib/wallet.lua
---!include lib/refusal.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
 --!include lib/placing.lua
---!include lib/lateness.lua
+--!include lib/lateness.lua as late_acts
 --!include lib/hold.lua as hold_acts
 --!include lib/answer.lua
 
@@ -99,8 +102,6 @@ if #KEYS ~= 9 or #ARGV < 10 then return redis.error_reply('INVALID arguments') e
 idem_window_ms, not_after_ms, ttl_ms = whole(idem_window_ms), whole(not_after_ms), whole(ttl_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local nodes = read_path(path, counters_key)
-if not nodes then return redis.error_reply('INVALID path') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
 if hold_id == '' or hold_key ~= string.sub(shard_holds_key, 1, -2) .. ':' .. hold_id then
@@ -118,25 +119,25 @@ if idem_window_ms > 0 then
   if conflict then return redis.error_reply(conflict) end
   if answer then return answer end
 end
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
 if redis.call('EXISTS', hold_key) == 1 then return redis.error_reply('CONFLICT hold') end
 
-if not_after_ms > 0 and real_ms > not_after_ms then return late_reply(charges, snapshot_key, real_ms) end
 local place = {
-  stream = stream_key, shard_holds = shard_holds_key, wallet = wallet_key, epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
+  real_ms = real_ms, body = body,
 }
+if not_after_ms > 0 and real_ms > not_after_ms then return late_acts().reply(charges, place) end
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
-local decision = decide(charges, {
-  real_ms = real_ms, nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = true, is_record = false,
-  is_shadow = shadow == '1',
-})
+local decision = decide(charges, nodes, place, 'hold', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then return reply_of(decision, charges, 0, '') end
 
 local deadline_ms = real_ms + ttl_ms
 local is_empty = decision.would ~= ''
 if is_empty then
-  append_shadow(decision, charges, place)
+  late_acts().append_shadow(decision, charges, place)
 else
   decision.acted = true
 end

@@ -55,14 +55,17 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/refusal.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/gauge.lua as gauge_acts
+--!include lib/cap.lua as cap_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 --!include lib/wallet.lua
---!include lib/refusal.lua
---!include lib/gauge.lua as gauge_acts
 --!include lib/admit.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
@@ -76,9 +79,7 @@ local charges, fault = read_charges(2)
 if fault then return redis.error_reply(fault) end
 if not redis.call('GET', epoch_key) then return redis.error_reply('UNAVAILABLE epoch') end
 
-local decision = decide(charges, {
-  real_ms = real_now_ms(), nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = false,
-  is_shadow = false,
-})
+local place = { snapshot = snapshot_key, wallet = wallet_key, real_ms = real_now_ms() }
+local decision = decide(charges, nodes, place, 'consume', false)
 if decision.fault then return redis.error_reply(decision.fault) end
 return reply_of(decision, charges, 0, '')

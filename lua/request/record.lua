@@ -62,14 +62,17 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/refusal.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/gauge.lua as gauge_acts
+--!include lib/cap.lua as cap_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 --!include lib/wallet.lua
---!include lib/refusal.lua
---!include lib/gauge.lua as gauge_acts
 --!include lib/admit.lua
 --!include lib/entry.lua
 --!include lib/debit.lua
@@ -84,8 +87,6 @@ if #KEYS ~= 8 or #ARGV < 5 then return redis.error_reply('INVALID arguments') en
 idem_window_ms = whole(idem_window_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local nodes = read_path(path, counters_key)
-if not nodes then return redis.error_reply('INVALID path') end
 local charges, fault = read_charges(5)
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
@@ -96,16 +97,16 @@ if idem_window_ms > 0 then
   if answer then return answer end
 end
 
+local nodes = read_path(path, counters_key)
+if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  stream = stream_key, shard_holds = shard_holds_key, wallet = wallet_key, epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
+  real_ms = real_ms, body = body,
 }
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
-local decision = decide(charges, {
-  real_ms = real_ms, nodes = nodes, snapshot = snapshot_key, wallet = wallet_key, as_hold = false, is_record = true,
-  is_shadow = false,
-})
+local decision = decide(charges, nodes, place, 'record', false)
 if decision.fault then return redis.error_reply(decision.fault) end
 
 write_debit(decision, charges, place)

@@ -35,10 +35,13 @@
 --   nothing is written
 --!include lib/number.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/refusal.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 
 local epoch_key, snapshot_key, counters_key = KEYS[1], KEYS[2], KEYS[3]
@@ -116,7 +119,7 @@ end
 for _, name in ipairs(names) do
   local feature = string.match(name, '^f:(.*)$')
   if feature then
-    local charge = { feature = feature, quantity = 0 }
+    local charge = { feature = feature, quantity = 0, entitlement = false, kind = -1, tariffs = NONE }
     local nodes = open({ charge })
     local entitlement = charge.entitlement
     tell({ 'feature', feature, entitlement[1], entitlement[2] and 1 or 0, entitlement[3], '', '', -1, -1, 0, 0, -1, 0, 0 })

@@ -33,6 +33,7 @@
 
 local epoch_key, snapshot_key = KEYS[1], KEYS[2]
 local version, status, offset_ms = ARGV[1], ARGV[2], ARGV[3]
+local GAUGE = 3
 
 local function is_whole(value, least)
   return type(value) == 'number' and value >= least and value <= MAX_EXACT and value % 1 == 0

@@ -21,10 +21,12 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/counter.lua
---!include lib/rate.lua
 --!include lib/path.lua
+--!include lib/rolling.lua as rolling_acts
+--!include lib/carry.lua as carry_acts
+--!include lib/counter.lua
+--!include lib/pace.lua as pace_acts
+--!include lib/life.lua as life_acts
 --!include lib/level.lua
 --!include lib/wallet.lua
 --!include lib/entry.lua
