@@ -18,6 +18,7 @@ from billing_core.contract.keys import (
     customer_keys,
     epoch_key,
     hold_key,
+    node_key,
     shard_holds_key,
     stream_key,
     told_key,
@@ -26,18 +27,23 @@ from billing_core.contract.snapshot import Snapshot, snapshot_fields
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.wallets.burn import Block, in_burn_order
 
+LIFE_FIELD = "x"
+"""Until when anything in a node's hash counts, on the tenant's clock."""
+
+FOR_EVER_MS = 2**53 - 1
+
 _CUSTOMERS_AT_ONCE = 200
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 class CustomerImage(msgspec.Struct, frozen=True, kw_only=True):
-    """One customer: its snapshot, its grants by currency, and the fields of its counters."""
+    """One customer: its snapshot, its grants by currency, and its counters by node ("" the customer itself)."""
 
     tenant_id: str
     customer_id: str
     snapshot: Snapshot
     blocks: Mapping[str, Sequence[Block]]
-    counters: Mapping[str, int]
+    counters: Mapping[str, Mapping[str, bytes | int]]
 
 
 class ShardOpening(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +118,17 @@ def _commands(image: CustomerImage) -> list[tuple[Any, ...]]:
     keys = customer_keys(image.tenant_id, image.customer_id)
     snapshot = image.snapshot
     head = ("v", snapshot.version, "st", snapshot.status.value, "off", snapshot.clock_offset_ms)
+    nodes = [node_key(keys.counters, node) for node in image.counters if node]
     commands: list[tuple[Any, ...]] = [
-        ("DEL", keys.snapshot, keys.counters, keys.wallet, keys.holds),
+        ("DEL", keys.snapshot, keys.counters, keys.wallet, keys.holds, *nodes),
         ("HSET", keys.snapshot, *head, *snapshot_fields(snapshot)),
     ]
-    if image.counters:
-        commands.append(("HSET", keys.counters, *_flat(image.counters)))
+    for node, fields in image.counters.items():
+        name = node_key(keys.counters, node)
+        commands.append(("HSET", name, *_flat(fields)))
+        until_ms = int(fields.get(LIFE_FIELD, FOR_EVER_MS))
+        if until_ms < FOR_EVER_MS:
+            commands.append(("PEXPIREAT", name, until_ms - snapshot.clock_offset_ms))
     if image.blocks:
         commands.append(("HSET", keys.wallet, *_flat(_wallet_fields(image.blocks))))
     return commands

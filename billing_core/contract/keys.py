@@ -179,3 +179,8 @@ def customer_keys(tenant_id: str, customer_id: str) -> CustomerKeys:
         holds=f"{mark}:chd:{owner}",
         idempotency_prefix=f"{mark}:idem:{owner}:",
     )
+
+
+def node_key(counters: str, node: str) -> str:
+    """The counters of a node below the customer whose own are under that name; the customer is the node ""."""
+    return f"{counters}/{node}" if node else counters

@@ -104,7 +104,7 @@ class _Flusher:
         self._lanes: list[int] = []
         self._after: dict[int, StreamPosition] = {}
         self._committed: dict[int, StreamPosition] = {}
-        self._known_grants: set[GrantKey] = set()
+        self._currencies: dict[GrantKey, str] = {}
         self._known_months: set[tuple[int, int]] = set()
         self._drained_s = 0.0
         self._busy_s = 0.0
@@ -184,9 +184,7 @@ class _Flusher:
             if harvest.is_complete:
                 await self._mark_drained(harvest.asked_at)
             return
-        strangers = await self._strangers_in(transcript)
-        if strangers:
-            transcript = await transcribe(harvest.readings, strangers=strangers)
+        transcript = await self._with_grants(harvest, transcript)
         try:
             await self._commit(harvest, transcript)
         except REFUSALS_OF_CONTENT as refusal:
@@ -205,6 +203,7 @@ class _Flusher:
                 invariant(len(moved) == len(moves), "a grant that exists is moved")
             await usage.append_usage(tx, transcript.usage, recorded_at=recorded_at)
             await usage.append_movements(tx, transcript.movements, recorded_at=recorded_at)
+            await usage.append_shadows(tx, transcript.shadows, recorded_at=recorded_at)
             await usage.park(tx, transcript.parked, recorded_at=recorded_at)
         self._drained_s = asyncio.get_running_loop().time()
         self._tally.batches += 1
@@ -218,9 +217,9 @@ class _Flusher:
             await self._commit(harvest, _parked(harvest, refusal))
             return
         for half in halves_of(harvest):
-            strangers = await self._strangers_in(await transcribe(half.readings))
+            transcript = await self._with_grants(half, await transcribe(half.readings))
             try:
-                await self._commit(half, await transcribe(half.readings, strangers=strangers))
+                await self._commit(half, transcript)
             except REFUSALS_OF_CONTENT as deeper:
                 await self._commit_apart(half, deeper)
 
@@ -242,19 +241,24 @@ class _Flusher:
             await shards.mark_drained(tx, self.lease, mark=mark)
         self._drained_s = now_s
 
-    async def _strangers_in(self, transcript: Transcript) -> set[GrantKey]:
-        """Grants that are moved and do not exist. None is ever deleted: one that was seen is known for good."""
-        unseen = transcript.grants() - self._known_grants
-        if not unseen:
-            return set()
-        names = [GrantName(tenant_id=tenant_id, grant_id=grant_id) for tenant_id, grant_id in unseen]
-        async with self._db.transaction() as tx:
-            rows = await grants.by_names(tx, names)
-        found = {(row.tenant_id, row.grant_id) for row in rows}
-        if len(self._known_grants) > _KNOWN_GRANTS:
-            self._known_grants.clear()
-        self._known_grants |= found
-        return unseen - found
+    async def _with_grants(self, harvest: Harvest, transcript: Transcript) -> Transcript:
+        """The transcript, made anew where what Postgres knows of the grants that it moves makes a difference.
+
+        No grant is ever deleted, and none changes its currency: one that was seen is known for good.
+        """
+        if len(self._currencies) > _KNOWN_GRANTS:
+            self._currencies.clear()
+        moved = transcript.grants()
+        unseen = moved - self._currencies.keys()
+        if unseen:
+            names = [GrantName(tenant_id=tenant_id, grant_id=grant_id) for tenant_id, grant_id in unseen]
+            async with self._db.transaction() as tx:
+                rows = await grants.by_names(tx, names)
+            self._currencies |= {(row.tenant_id, row.grant_id): row.currency for row in rows}
+        strangers = moved - self._currencies.keys()
+        if not strangers and not transcript.is_mixed:
+            return transcript
+        return await transcribe(harvest.readings, strangers=strangers, currencies=self._currencies)
 
     async def _ensure_months(self, transcript: Transcript) -> None:
         """Make missing partitions, in a transaction of their own: it locks the whole table for a moment."""

@@ -11,8 +11,7 @@ so the shard stands still, and can be rebuilt while everything else goes on:
     open      the stream's next id is put beyond the watermark, the epoch is set, the token goes
 
 A builder that was paused and replaced finds another token and writes nothing. Shards that nobody has ever used are
-opened at once. Units of features that have neither a limit nor a prepaid price start from zero: no decision asks
-for them.
+opened at once. Counters are made by `recount`, which says what of them is exact.
 
 Redis can also be behind without having lost an epoch: restored from an old copy, or failed over to a replica that
 lagged. Whenever a server is another process than before, or has become a primary, a stream that ends before its
@@ -25,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -34,18 +33,19 @@ from billing_core.adapters.projection import Projection
 from billing_core.adapters.shard_image import CustomerImage, ShardImages, ShardOpening
 from billing_core.adapters.usage_stream import UsageStream
 from billing_core.contract.keys import LANE_COUNT, lane_of
-from billing_core.contract.snapshot import Entitlement, Snapshot, Window, WindowKind
+from billing_core.contract.snapshot import Snapshot
 from billing_core.contract.usage_event import StreamPosition
 from billing_core.entitlements.resolution import Resolution
 from billing_core.flows.project import PlanMemory, Resolver, grant_facts
+from billing_core.flows.recount import Subject, recounted
 from billing_core.store import projection
 from billing_core.store import shard as shards
 from billing_core.store.database import Database
 from billing_core.store.money import grant as grants
 from billing_core.store.money.grant import GrantName, GrantRow
-from billing_core.store.projection import Owner, SnapshotFacts, UnitsAsked
+from billing_core.store.projection import Owner, SnapshotFacts
 from billing_core.store.shard import ShardState, Takeover
-from billing_core.values.clock import EPOCH, from_ms, to_ms
+from billing_core.values.clock import EPOCH, to_ms
 from billing_core.wallets.burn import Block
 
 _BUILDER_LOCK = 7_265_109
@@ -63,14 +63,6 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     opened_shards: int
     rebuilt_shards: int
     waiting_shards: int
-
-
-class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """A counter to be filled: its name in Redis, the start of its window, and whose units it counts."""
-
-    name: str
-    start_ms: int
-    asked: UnitsAsked
 
 
 class Builder:
@@ -193,9 +185,8 @@ class Builder:
             rows = await projection.grants_of(tx, drained)
             unmarked = [row for row in rows if row.applied_at is None]
             await grants.mark_applied(tx, [_name(row) for row in unmarked], at=now)
-            slots = {_owner(one): list(_slots(one, resolved[_owner(one)].snapshot, now=now)) for one in facts}
-            asked = {slot.asked for listed in slots.values() for slot in listed}
-            units = await projection.units_used(tx, list(asked)) if asked else {}
+            subjects = [_subject(one, resolved[_owner(one)].snapshot, now=now) for one in facts]
+            counters = await recounted(tx, subjects)
         blocks = _blocks_by_owner(rows)
         images: dict[int, list[CustomerImage]] = {}
         for one in facts:
@@ -205,7 +196,7 @@ class Builder:
                 customer_id=one.customer_id,
                 snapshot=resolved[owner].snapshot,
                 blocks=blocks.get(owner, {}),
-                counters=_counters(slots[owner], units),
+                counters=counters[owner],
             )
             images.setdefault(one.shard, []).append(image)
         return images
@@ -277,43 +268,10 @@ def _blocks_by_owner(rows: Sequence[GrantRow]) -> dict[Owner, dict[str, list[Blo
     return blocks
 
 
-def _slots(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Iterator[Slot]:
-    """The counters that decisions of this customer will ask for."""
-    instant_ms = to_ms(now) + facts.clock_offset_ms
-    for feature, entitlement in snapshot.features.items():
-        for name, window, since in _counted(entitlement, facts=facts):
-            start_ms = window_start_ms(window, instant_ms)
-            if start_ms is not None:
-                asked = UnitsAsked(
-                    tenant_id=facts.tenant_id,
-                    customer_id=facts.customer_id,
-                    name=feature,
-                    since_at=max(from_ms(start_ms), since),
-                )
-                yield Slot(name=name, start_ms=start_ms, asked=asked)
-
-
-def _counted(entitlement: Entitlement, *, facts: SnapshotFacts) -> Iterator[tuple[str, Window, datetime]]:
-    for limit in entitlement.guard.limits:
-        yield limit.counter, limit.window, EPOCH
-    for tariff in entitlement.tariffs:
-        yield f"${tariff.price_id}", tariff.window, facts.started_at or EPOCH
-
-
-def _counters(slots: Sequence[Slot], units: dict[UnitsAsked, int]) -> dict[str, int]:
-    counters: dict[str, int] = {}
-    for slot in slots:
-        used = units.get(slot.asked, 0)
-        if used:
-            counters |= {f"{slot.name}:w": slot.start_ms, f"{slot.name}:u": used}
-    return counters
-
-
-def window_start_ms(window: Window, instant_ms: int) -> int | None:
-    """Where the window that holds the instant started; None outside the listed edges."""
-    if window.kind is WindowKind.LIFETIME:
-        return 0
-    if window.kind is WindowKind.STEPS:
-        return instant_ms - (instant_ms - window.anchor_ms) % window.every_ms
-    started = [at for at in window.edges_ms if at <= instant_ms]
-    return started[-1] if started and instant_ms < window.edges_ms[-1] else None
+def _subject(facts: SnapshotFacts, snapshot: Snapshot, *, now: datetime) -> Subject:
+    return Subject(
+        owner=_owner(facts),
+        snapshot=snapshot,
+        instant_ms=to_ms(now) + facts.clock_offset_ms,
+        started_ms=to_ms(facts.started_at or EPOCH),
+    )

@@ -63,15 +63,6 @@ class PlanName(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-class UnitsAsked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which units: gate usage of a feature by a customer since an instant."""
-
-    tenant_id: str
-    customer_id: str
-    name: str
-    since_at: datetime
-
-
 class _Version(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: str
     customer_id: str
@@ -105,14 +96,6 @@ class _MeterField(msgspec.Struct, frozen=True, kw_only=True):
     aggregation: Aggregation
     field: str
     scale: int
-
-
-class _Units(msgspec.Struct, frozen=True, kw_only=True):
-    tenant_id: str
-    customer_id: str
-    name: str
-    since_at: datetime
-    units: int
 
 
 async def facts_of(tx: Transaction, owners: Sequence[Owner]) -> list[SnapshotFacts]:
@@ -208,21 +191,3 @@ async def customers_of(tx: Transaction, shards: Sequence[int]) -> list[Owner]:
 async def grants_of(tx: Transaction, shards: Sequence[int]) -> list[GrantRow]:
     """All grants of these shards that a wallet must know."""
     return await tx.many(Q["grants_of_shards"], GrantRow, list(shards))
-
-
-async def units_used(tx: Transaction, asked: Sequence[UnitsAsked]) -> dict[UnitsAsked, int]:
-    """The units that the gate charged, for each question."""
-    rows = await tx.many(
-        Q["units_used_since"],
-        _Units,
-        [one.tenant_id for one in asked],
-        [one.customer_id for one in asked],
-        [one.name for one in asked],
-        [one.since_at for one in asked],
-    )
-    return {
-        UnitsAsked(
-            tenant_id=row.tenant_id, customer_id=row.customer_id, name=row.name, since_at=row.since_at
-        ): row.units
-        for row in rows
-    }

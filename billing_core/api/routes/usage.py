@@ -1,4 +1,4 @@
-"""Usage: what the meters say about a customer, as far as events have been written down."""
+"""Usage: what the meters say about a customer, and what shadow mode let through, as far as it is written down."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
+from billing_core.api.page import PageQuery, page_of, place_of
 from billing_core.api.route import Call, Route
 from billing_core.api.wire import Nothing
 from billing_core.catalog.document import Meter
@@ -19,11 +20,22 @@ from billing_core.store.meter import charges, read
 from billing_core.store.setup.catalog import meter_of, meters_of
 from billing_core.store.setup.customer import customer_of
 from billing_core.store.setup.tenant import tenant_of
+from billing_core.store.usage import (
+    ShadowPlace,
+    ShadowReason,
+    ShadowRow,
+    ShadowSpan,
+    shadow_page,
+    shadow_reasons,
+)
+from billing_core.values.clock import from_ms, to_ms
 from billing_core.values.ids import Code, is_code
 from billing_core.values.period import Interval, calendar_anchor, zone_of
-from billing_core.values.text import LAST_INSTANT, Instant, Label
+from billing_core.values.text import FIRST_INSTANT, LAST_INSTANT, Instant, Label
 
 MAX_GROUP_FIELDS = 4
+_SHADOWS = "shadow-decisions"
+_SHADOW_PARTS = 5
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +76,84 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     from_at: datetime = msgspec.field(name="from")
     to_at: datetime = msgspec.field(name="to")
     items: tuple[UsageRow, ...] = ()
+
+
+class ShadowQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which `[from, to)` of the tenant's clock (without bounds where left out), and whose (all if left out)."""
+
+    from_at: Instant | None = msgspec.field(default=None, name="from")
+    to_at: Instant | None = msgspec.field(default=None, name="to")
+    customer_id: Code | None = None
+
+
+class ShadowDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """One charge of a request that was let through and would have been refused; nothing was charged for it."""
+
+    decision_id: str
+    customer_id: str
+    feature: str
+    quantity: int
+    decided_at: datetime
+    reason: str
+    level: str
+    path: str
+    key_hint: str
+
+
+class ShadowDecisions(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of them, oldest first; `reasons` counts the whole stretch of time."""
+
+    items: tuple[ShadowDecision, ...]
+    reasons: tuple[ShadowReason, ...]
+    next_cursor: str | None = None
+
+
+async def read_shadow_decisions(tx: Transaction, call: Call[Nothing, ShadowQuery]) -> ShadowDecisions:
+    """What would have been refused, and how often for which reason."""
+    query = call.query
+    span = ShadowSpan(
+        tenant_id=call.tenant_id,
+        customer_id=query.customer_id or "",
+        from_at=query.from_at or FIRST_INSTANT,
+        to_at=query.to_at or LAST_INSTANT,
+    )
+    if span.from_at >= span.to_at:
+        raise InvalidInput("must lie after `from`", field="to")
+    rows = await shadow_page(tx, span, after=_shadow_place(query.cursor), most=query.limit + 1)
+    page = page_of(rows, query, listing=_SHADOWS, name=_shadow_name)
+    return ShadowDecisions(
+        items=tuple(
+            ShadowDecision(
+                decision_id=one.decision_id,
+                customer_id=one.customer_id,
+                feature=one.feature,
+                quantity=one.quantity,
+                decided_at=one.decided_at,
+                reason=one.reason,
+                level=one.level,
+                path=one.path,
+                key_hint=one.key_hint,
+            )
+            for one in page.items
+        ),
+        reasons=tuple(await shadow_reasons(tx, span)),
+        next_cursor=page.next_cursor,
+    )
+
+
+def _shadow_name(row: ShadowRow) -> str:
+    return f"{to_ms(row.decided_at)}.{row.shard}.{row.stream_ms}.{row.stream_seq}.{row.part}"
+
+
+def _shadow_place(cursor: str) -> ShadowPlace:
+    name = place_of(cursor, _SHADOWS)
+    if not name:
+        return FIRST_INSTANT, -1, 0, 0, 0
+    digits = name.split(".")
+    if len(digits) != _SHADOW_PARTS or not all(one.isdigit() for one in digits):
+        raise InvalidInput("is no cursor of this list", field="cursor")
+    at_ms, shard, stream_ms, stream_seq, part = map(int, digits)
+    return from_ms(at_ms), shard, stream_ms, stream_seq, part
 
 
 async def read_usage(tx: Transaction, call: Call[Nothing, UsageQuery]) -> Usage:
@@ -146,5 +236,14 @@ ROUTES = (
         body=Nothing,
         answer=Usage,
         act=read_usage,
+    ),
+    Route(
+        method="GET",
+        path="/v1/shadow-decisions",
+        summary="What shadow mode let through that would have been refused",
+        query=ShadowQuery,
+        body=Nothing,
+        answer=ShadowDecisions,
+        act=read_shadow_decisions,
     ),
 )

@@ -1,4 +1,6 @@
--- Raw usage, by month of the event. The key is the place in the stream: a flush can be repeated, not doubled.
+-- Raw usage, by month of the event. The key is the place in the stream: a flush can be repeated, not doubled. The quantity
+-- of a gauge is the customer's new level. `rated_nanos` is what the gate priced it at: charged and uncollected of a prepaid
+-- price, the whole of any other.
 
 CREATE TABLE usage_event (
     shard             integer NOT NULL,
@@ -18,7 +20,9 @@ CREATE TABLE usage_event (
     currency          text NOT NULL DEFAULT '',
     charged_nanos     bigint NOT NULL DEFAULT 0 CHECK (charged_nanos >= 0),
     uncollected_nanos bigint NOT NULL DEFAULT 0 CHECK (uncollected_nanos >= 0),
+    rated_nanos       bigint NOT NULL DEFAULT 0 CHECK (rated_nanos >= 0),
     key_hint          text NOT NULL DEFAULT '',
+    path              text NOT NULL DEFAULT '',
     PRIMARY KEY (shard, stream_ms, stream_seq, part, event_at)
 ) PARTITION BY RANGE (event_at);
 CREATE INDEX usage_event_by_customer ON usage_event (tenant_id, customer_id, name, event_at);
@@ -38,6 +42,27 @@ BEGIN
     IF EXISTS (SELECT FROM usage_event_elsewhen WHERE event_at >= first_at AND event_at < next_at) THEN RETURN; END IF;
     EXECUTE format('CREATE TABLE %I PARTITION OF usage_event FOR VALUES FROM (%L) TO (%L)', partition_name, first_at, next_at);
 END $$;
+
+-- What shadow mode would have refused, one row for each charge of the request: it was let through, and nothing was charged.
+CREATE TABLE shadow_decision (
+    shard        integer NOT NULL,
+    stream_ms    bigint NOT NULL,
+    stream_seq   bigint NOT NULL,
+    part         integer NOT NULL,
+    tenant_id    text NOT NULL,
+    customer_id  text NOT NULL,
+    decision_id  text NOT NULL,
+    feature      text NOT NULL,
+    quantity     bigint NOT NULL,
+    decided_at   timestamptz NOT NULL,
+    reason       text NOT NULL,
+    level        text NOT NULL,
+    path         text NOT NULL,
+    key_hint     text NOT NULL,
+    recorded_at  timestamptz NOT NULL,
+    PRIMARY KEY (shard, stream_ms, stream_seq, part)
+);
+CREATE INDEX shadow_decision_by_time ON shadow_decision (tenant_id, decided_at, shard, stream_ms, stream_seq, part);
 
 -- An entry that cannot be written: kept whole, out of the way of the others, and named by every reconcile.
 CREATE TABLE parked_entry (

@@ -118,12 +118,3 @@ SELECT g.grant_id, g.tenant_id, g.customer_id, g.currency, g.kind, g.amount_nano
 FROM customer c JOIN credit_grant g USING (tenant_id, customer_id)
 WHERE c.shard = ANY ($1) AND (g.ended_at IS NULL OR g.applied_at IS NULL OR (g.kind = 'overdraft' AND g.spent_nanos > 0))
 ORDER BY g.tenant_id, g.grant_id;
-
--- name: units_used_since
--- rows: many
--- params: tenant_ids text[], customer_ids text[], names text[], since_ats timestamptz[]
-SELECT asked.tenant_id, asked.customer_id, asked.name, asked.since_at,
-       (SELECT coalesce(sum(e.quantity), 0)::bigint FROM usage_event e
-        WHERE e.tenant_id = asked.tenant_id AND e.customer_id = asked.customer_id AND e.name = asked.name
-          AND e.source = 'gate' AND e.event_at >= asked.since_at) AS units
-FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS asked (tenant_id, customer_id, name, since_at);

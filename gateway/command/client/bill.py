@@ -203,6 +203,33 @@ class Revenue(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[RevenueRow, ...] = ()
 
 
+class ShadowDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """One charge of a request that would have been refused, and was let through."""
+
+    decision_id: str
+    customer_id: str
+    feature: str
+    quantity: int
+    decided_at: datetime
+    reason: str
+    level: str = ""
+
+
+class ShadowReason(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests of how many customers would have been refused for one reason."""
+
+    reason: str
+    decisions: int
+    customers: int
+
+
+class ShadowDecisions(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest page of them, and how often each reason would have been given in the whole stretch of time."""
+
+    items: tuple[ShadowDecision, ...] = ()
+    reasons: tuple[ShadowReason, ...] = ()
+
+
 class Discord(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that does not add up: by which law, whose, and by how much."""
 

@@ -8,12 +8,13 @@ import typer
 from rich.console import Group, RenderableType
 
 from gateway.command.client.answer import Answer
-from gateway.command.client.bill import Reconciliation, Revenue, TrialBalance
+from gateway.command.client.bill import Reconciliation, Revenue, ShadowDecisions, TrialBalance
 from gateway.command.client.door import Planes
 from gateway.command.terminal.desk import Desk, hang
-from gateway.command.terminal.option import Since, Until, instant_or_none, key_or_new
-from gateway.command.terminal.table import nanos, table_of
+from gateway.command.terminal.option import CustomerFilter, Limit, Since, Until, instant_or_none, key_or_new
+from gateway.command.terminal.table import day, nanos, table_of
 
+_MOST_SHADOWS: Final = 500
 _ALWAYS: Final = frozenset({"granted", "difference"})
 
 ledger = typer.Typer(name="ledger", help="The double-entry books.", no_args_is_help=True)
@@ -31,6 +32,19 @@ def show_revenue(desk: Desk, *, since: Since = "", until: Until = "") -> None:
     desk.show(lambda planes: planes.control.get("/v1/revenue", Revenue, query=query), revenue_table)
 
 
+def show_shadow_decisions(
+    desk: Desk, *, customer_id: CustomerFilter = "", since: Since = "", until: Until = "", limit: Limit = 20
+) -> None:
+    """What shadow mode let through: how often each reason would have been given, then single decisions."""
+    query = {
+        "from": instant_or_none(since, field="from") or "",
+        "to": instant_or_none(until, field="to") or "",
+        "customer_id": customer_id,
+        "limit": str(min(limit, _MOST_SHADOWS) or _MOST_SHADOWS),
+    }
+    desk.show(lambda planes: planes.control.get("/v1/shadow-decisions", ShadowDecisions, query=query), shadow_page)
+
+
 def reconcile(desk: Desk) -> None:
     """Prove that every grant adds up: granted = spent + not yet flushed + held + remaining. Status 1 where not."""
     if not desk.show(_reconcile, reconciliation_page).is_zero:
@@ -45,6 +59,7 @@ def hang_here(app: typer.Typer) -> None:
     """Register the commands that stand alone."""
     hang(app, "revenue")(show_revenue)
     hang(app, "reconcile")(reconcile)
+    hang(app, "shadow-decisions")(show_shadow_decisions)
 
 
 def trial_balance_table(shown: TrialBalance) -> RenderableType:
@@ -68,6 +83,29 @@ def revenue_table(shown: Revenue) -> RenderableType:
         ("Month", "Customer", "Account", ">Recognized"),
         ((one.month, one.customer_id, one.account, nanos(one.nanos, one.currency)) for one in shown.items),
     )
+
+
+def shadow_page(shown: ShadowDecisions) -> RenderableType:
+    """How often each reason would have been given, and the decisions of the page."""
+    counted = table_of(
+        ("Reason", ">Requests", ">Customers"),
+        ((one.reason.replace("_", " "), one.decisions, one.customers) for one in shown.reasons),
+    )
+    single = table_of(
+        ("Decided", "Customer", "Feature", ">Quantity", "Reason", "Level"),
+        (
+            (
+                day(one.decided_at),
+                one.customer_id,
+                one.feature,
+                one.quantity,
+                one.reason.replace("_", " "),
+                one.level,
+            )
+            for one in shown.items
+        ),
+    )
+    return Group(counted, "", single)
 
 
 def reconciliation_page(shown: Reconciliation) -> RenderableType:

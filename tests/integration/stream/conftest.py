@@ -107,7 +107,7 @@ class Works:
             tenant_id="t",
             customer_id=customer,
             amount_nanos=nanos,
-            **({"currency": "USD", "kind": GrantKind.PROMOTIONAL} | more),
+            **({"kind": GrantKind.PROMOTIONAL, "currency": "USD"} | more),
         )
         async with self.db.transaction() as tx:
             return await issue(tx, order, now=system_now())
@@ -123,19 +123,35 @@ class Works:
         return await self.builder.build()
 
     async def consume(
-        self, customer: str, tokens: int, *, key: str = "", feature: str = "input_tokens"
+        self, customer: str, tokens: int | str, *, key: str = "", feature: str = "input_tokens", path: str = ""
     ) -> list[Any]:
-        """One decision; the reply of the script."""
+        """One decision about one feature; the reply of the script."""
+        return await self.act("consume", customer, [(feature, tokens)], key=key, path=path)
+
+    async def act(
+        self,
+        script: str,
+        customer: str,
+        charges: Sequence[tuple[str, int | str]],
+        *,
+        key: str = "",
+        path: str = "",
+        is_shadow: bool = False,
+    ) -> list[Any]:
+        """A consume or a record of several charges; the reply of the script."""
         keys = customer_keys("t", customer)
         body = EventBody(
             event_id=key or f"dec_{next(self._numbers)}",
             tenant_id="t",
             customer_id=customer,
-            features=(feature,),
+            features=tuple(feature for feature, _ in charges),
             key_hint="abcd",
+            path=path,
         )
+        terms = () if script == "record" else (0, int(is_shadow))
+        pairs = [word for charge in charges for word in charge]
         return await self.valkey.eval(
-            SCRIPTS["consume"].text,
+            SCRIPTS[script].text,
             8,
             keys.epoch,
             keys.snapshot,
@@ -145,13 +161,22 @@ class Works:
             keys.holds,
             keys.shard_holds,
             keys.idempotency_prefix + (key or "none"),
-            *("digest", 60_000 if key else 0, encode_body(body), "", 0, 0, 1, feature, tokens),
+            *("digest", 60_000 if key else 0, encode_body(body), path, *terms, len(charges), *pairs),
         )
 
-    async def hold(self, customer: str, tokens: int, *, ttl_ms: int = 60_000, on_expiry: str = "release") -> str:
+    async def hold(
+        self,
+        customer: str,
+        tokens: int,
+        *,
+        ttl_ms: int = 60_000,
+        on_expiry: str = "release",
+        feature: str = "input_tokens",
+        path: str = "",
+    ) -> str:
         """Set tokens aside; the hold's id."""
         keys, hold_id = customer_keys("t", customer), new_hold_id(shard_of_customer("t", customer))
-        body = EventBody(event_id=hold_id, tenant_id="t", customer_id=customer, features=("input_tokens",))
+        body = EventBody(event_id=hold_id, tenant_id="t", customer_id=customer, features=(feature,), path=path)
         reply = await self.valkey.eval(
             SCRIPTS["hold"].text,
             9,
@@ -164,18 +189,18 @@ class Works:
             keys.shard_holds,
             keys.idempotency_prefix,
             hold_key(hold_id, keys.shard),
-            *("digest", 0, encode_body(body), "", 0, 0, hold_id, ttl_ms, on_expiry, 1, "input_tokens", tokens),
+            *("digest", 0, encode_body(body), path, 0, 0, hold_id, ttl_ms, on_expiry, 1, feature, tokens),
         )
         assert reply[0] == b"allowed"
         return hold_id
 
-    async def settle(self, customer: str, hold_id: str, tokens: int) -> list[Any]:
+    async def settle(self, customer: str, hold_id: str, tokens: int, *, feature: str = "input_tokens") -> list[Any]:
         keys = customer_keys("t", customer)
         return await self.valkey.eval(
             SCRIPTS["settle"].text,
             4,
             *(keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream),
-            *("digest", 60_000, 1, "input_tokens", tokens),
+            *("digest", 60_000, 1, feature, tokens),
         )
 
     @asynccontextmanager
@@ -217,9 +242,9 @@ class Works:
         fields = await self.valkey.hgetall(customer_keys("t", customer).wallet)
         return {name.decode(): value if name.startswith(b"o:") else int(value) for name, value in fields.items()}
 
-    async def counters(self, customer: str) -> dict[str, int]:
+    async def counters(self, customer: str) -> dict[str, int | bytes]:
         fields = await self.valkey.hgetall(customer_keys("t", customer).counters)
-        return {name.decode(): int(value) for name, value in fields.items()}
+        return {name.decode(): value if name.endswith(b":b") else int(value) for name, value in fields.items()}
 
     async def count(self, table: str) -> int:
         return await self.raw.fetchval(f"SELECT count(*) FROM {table}")

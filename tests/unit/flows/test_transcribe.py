@@ -10,7 +10,7 @@ import pytest
 from billing_core.contract.usage_event import EntryKind, EventBody, decode_entry, encode_body
 from billing_core.flows.transcribe import Transcript
 from billing_core.store.binary_copy import numeric
-from billing_core.store.usage import MOVEMENT_COLUMNS, USAGE_COLUMNS
+from billing_core.store.usage import MOVEMENT_COLUMNS, SHADOW_COLUMNS, USAGE_COLUMNS
 
 EPOCH_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 BODY = EventBody(
@@ -42,7 +42,7 @@ READERS = {
 }
 KINDS = {
     **dict.fromkeys(("shard", "stream_ms", "stream_seq", "part", "nanos"), "int4"),
-    **dict.fromkeys(("charged_nanos", "uncollected_nanos"), "int4"),
+    **dict.fromkeys(("charged_nanos", "uncollected_nanos", "rated_nanos"), "int4"),
     **dict.fromkeys(("event_at", "decided_at"), "instant"),
     **dict.fromkeys(("quantity", "properties"), "numeric"),
 }
@@ -83,8 +83,9 @@ def test_the_rows_say_what_the_decoder_says(kind: bytes) -> None:
         assert (row["event_id"], row["key_hint"]) == (entry.body.event_id, entry.body.key_hint)
         assert (row["name"], row["quantity"]) == (charge.feature, numeric(str(charge.quantity))[4:])
         assert (row["charged_nanos"], row["uncollected_nanos"]) == (charge.charged_nanos, charge.uncollected_nanos)
+        assert (row["rated_nanos"], row["path"]) == (charge.rated_nanos, entry.body.path)
         assert row["event_at"] == row["decided_at"] == datetime(2026, 2, 25, 6, 13, 20, 123000, tzinfo=UTC)
-        assert (row["source"], row["currency"], row["properties"]) == ("gate", entry.currency, None)
+        assert (row["source"], row["currency"], row["properties"]) == ("gate", charge.currency, None)
     movements = [read_row(row, MOVEMENT_COLUMNS) for row in transcript.movements]
     for row, movement in zip(movements, entry.movements, strict=True):
         assert (row["grant_id"], row["nanos"]) == (movement.grant_id, movement.nanos)
@@ -107,21 +108,84 @@ def test_what_is_taken_out_of_a_grant_is_added_up_spent_and_lapsed_apart() -> No
     assert kinds == ["debit"] * 4 + [EntryKind.LAPSE]
 
 
-def test_a_repayment_gives_back_what_was_spent() -> None:
-    """One movement out of the new grant, and one below zero for the overdraft."""
-    body = encode_body(EventBody(event_id="repay_new", tenant_id="acme", customer_id="zoë", grant_id="new"))
-    fields = {b"k": b"repay", b"b": body, b"at": b"9", b"m": b"new=7 over=-7", b"w": b"USD", b"e": b"3"}
-    transcript = transcript_of(fields)
-    rows = [read_row(row, MOVEMENT_COLUMNS) for row in transcript.movements]
-    assert [(row["kind"], row["grant_id"], row["nanos"]) for row in rows] == [
-        ("repay", "new", 7),
-        ("repay", "over", -7),
+MIXED = ENTRY | {b"w": b"USD EUR", b"m": b"gra_1=935000 gra_2=440000"}
+IN_USD_AND_EUR = {("acme", "gra_1"): "USD", ("acme", "gra_2"): "EUR"}
+
+
+def test_an_entry_in_two_currencies_waits_until_its_grants_are_known() -> None:
+    """Then each movement is in the currency of its grant; the entries around it do not wait."""
+    first = transcript_of(MIXED)
+    assert first.is_mixed
+    assert first.grants() == IN_USD_AND_EUR.keys()
+    assert (first.usage, first.movements, first.parked) == ([], [], [])
+    second = transcript_of(MIXED, currencies=IN_USD_AND_EUR)
+    assert not second.is_mixed
+    assert [read_row(row, USAGE_COLUMNS)["currency"] for row in second.usage] == ["USD", "EUR"]
+    told = [read_row(row, MOVEMENT_COLUMNS) for row in second.movements]
+    assert [(row["grant_id"], row["currency"], row["nanos"]) for row in told] == [
+        ("gra_1", "USD", 935_000),
+        ("gra_2", "EUR", 440_000),
     ]
-    assert {move.grant_id: (move.spent_nanos, move.lapsed_nanos) for move in transcript.moves()} == {
-        "new": (7, 0),
-        "over": (-7, 0),
+
+
+@pytest.mark.parametrize(
+    ("moved", "reason"),
+    [
+        (b"gra_1=935001 gra_2=439999", "charges 935000 nanos of USD and moves 935001"),
+        (b"gra_2=1375000", "charges 935000 nanos of USD and moves 0"),
+    ],
+)
+def test_charges_are_movements_currency_by_currency(moved: bytes, reason: str) -> None:
+    """The sum over both would be right."""
+    transcript = transcript_of(MIXED | {b"m": moved}, currencies=IN_USD_AND_EUR)
+    assert not transcript.usage
+    ((*_, told, _),) = transcript.parked
+    assert reason in str(told)
+
+
+def test_a_charge_that_nothing_is_priced_for_has_no_currency() -> None:
+    """The column says `-`; the others are in theirs."""
+    fields = ENTRY | {b"c": b"0 440000", b"s": b"0 440000", b"w": b"- EUR", b"m": b"gra_2=440000"}
+    transcript = transcript_of(fields)
+    assert [read_row(row, USAGE_COLUMNS)["currency"] for row in transcript.usage] == ["", "EUR"]
+    assert [read_row(row, MOVEMENT_COLUMNS)["currency"] for row in transcript.movements] == ["EUR"]
+
+
+REPAY = {
+    b"k": b"repay",
+    b"b": encode_body(EventBody(event_id="rep_1", tenant_id="acme", customer_id="zoë", grant_id="gra_1")),
+    b"at": b"1772000000123",
+    b"m": b"gra_1=70 gra_2=-50 gra_3=-20",
+    b"w": b"USD",
+    b"e": b"3",
+}
+
+
+def test_a_repayment_takes_from_the_new_grant_what_it_gives_to_overdrafts() -> None:
+    """Movements below zero; one that does not add up to nothing is parked."""
+    transcript = transcript_of(REPAY)
+    told = [read_row(row, MOVEMENT_COLUMNS) for row in transcript.movements]
+    assert [(row["kind"], row["grant_id"]) for row in told] == [("repay", f"gra_{n}") for n in (1, 2, 3)]
+    assert {move.grant_id: move.spent_nanos for move in transcript.moves()} == {
+        "gra_1": 70,
+        "gra_2": -50,
+        "gra_3": -20,
     }
-    assert (transcript.usage, transcript.parked) == ([], [])
+    assert not transcript.usage
+    assert len(transcript_of(REPAY | {b"m": b"gra_1=70 gra_2=-50"}).parked) == 1
+
+
+def test_what_shadow_mode_did_not_refuse_is_no_usage() -> None:
+    """A row for each charge in a table of its own, with the reason and the level."""
+    fields = {b"k": b"shadow", b"b": ENTRY[b"b"], b"at": b"1772000000123", b"q": b"374 -2", b"e": b"3"}
+    transcript = transcript_of(fields | {b"r": b"limit_reached", b"l": b"team:ml"})
+    assert (transcript.usage, transcript.movements, transcript.parked) == ([], [], [])
+    rows = [dict(zip(SHADOW_COLUMNS, row, strict=False)) for row in transcript.shadows]
+    assert [(row["part"], row["quantity"], row["reason"], row["level"]) for row in rows] == [
+        (0, 374, "limit_reached", "team:ml"),
+        (1, -2, "limit_reached", "team:ml"),
+    ]
+    assert set(rows[0]) == set(SHADOW_COLUMNS) - {"recorded_at"}
 
 
 def test_an_entry_with_one_stranger_among_its_grants_is_parked_whole() -> None:
