@@ -19,7 +19,7 @@ import msgspec
 from billing_core.errors import Unavailable
 from gateway.command.chaos.disk import Disk
 from gateway.command.chaos.family import lives, with_descendants, workers_of
-from gateway.command.chaos.standing import told_file
+from gateway.command.chaos.standing import IN_USE, told_file
 from gateway.command.chaos.verdict import Evidence
 from gateway.command.client.door import Door
 from gateway.command.embedded.address import socket_folder
@@ -28,7 +28,8 @@ from gateway.command.machine.plan import PYTHON
 
 SUPERVISOR: Final = "supervisor"
 _STARTS: Final = 20
-_START_S: Final = 60.0
+_READY_MS: Final = 120_000  # a machine that is attacked may be slow
+_START_S: Final = 180.0
 _STOP_MS: Final = 60_000
 _LOOK_S: Final = 0.02
 _OWN: Final = "TALLYGATE_"
@@ -81,6 +82,8 @@ class House:
                 return
             last_words = child.last_words()
             child.finish(timeout_ms=0)
+            if child.exit_status() != IN_USE:
+                break
         raise Unavailable(f"the house does not stand: {last_words}")
 
     async def fall(self) -> None:
@@ -135,6 +138,7 @@ class House:
             **self._ports,
             "UP_DATA_DIR": str(self.ground.folder),
             "UP_DEMO": "false",
+            "UP_READY_TIMEOUT_MS": str(_READY_MS),
             "UP_GATEWAY_WORKERS": str(self.ground.gateways),
             "UP_APPENDFSYNC": self.ground.fsync,
             "UP_VALKEY_BINARY": str(self.disk.program),

@@ -14,8 +14,12 @@ from typing import Final
 
 import msgspec
 
+from billing_core.errors import ConfigurationError, Unavailable
 from gateway.command.machine.plan import make_plan
 from gateway.command.machine.supervisor import Supervisor
+
+IN_USE: Final = 2
+"""The exit status where another process still has the folder or a port."""
 
 _FLUSHERS: Final = 2
 _SHARED: Final = (
@@ -44,6 +48,12 @@ def main() -> None:
             supervisor.herd.watch()
     except KeyboardInterrupt:
         _say("everything is stopped")
+    except ConfigurationError as failure:
+        _say(failure.detail)
+        sys.exit(IN_USE)
+    except Unavailable as failure:
+        _say(failure.detail)
+        sys.exit(1)
 
 
 def _say(line: str) -> None:
