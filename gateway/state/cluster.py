@@ -96,10 +96,14 @@ class ClusterLink(Link):
         return sorted({*self._seeds, *self._nodes}, key=str)
 
     def elsewhere(self, slot: Slot, reply: ErrorReply) -> bool:
-        """Hand a command on to the node that `MOVED` or `ASK` names; whether that is possible now."""
+        """Hand a command on to the node that `MOVED` or `ASK` names; whether that is possible now.
+
+        A script is not handed on for `ASK`: half of a shard may be there and half here, and a script that misses
+        what it has not declared would take it for empty. It is refused until the slot has moved.
+        """
         number, _, place = reply.detail.partition(" ")
         host, _, port = place.rpartition(":")
-        if not host:
+        if not host or (reply.code == "ASK" and slot.source is not None):
             self._stale.set()
             return False
         node = self._node_at(host, int(port))
