@@ -38,7 +38,7 @@ CREATE TABLE invoice (
 CREATE UNIQUE INDEX "a period is billed once" ON invoice (subscription_id, tenant_id, period_end_at, reason) WHERE state <> 'void';
 CREATE INDEX invoice_by_customer ON invoice (customer_id, tenant_id, created_at);
 CREATE INDEX invoice_by_subscription ON invoice (subscription_id, tenant_id, period_start_at);
-CREATE INDEX invoice_unpaid ON invoice (due_at) WHERE state = 'finalized';
+CREATE INDEX invoice_unpaid ON invoice (tenant_id, due_at) WHERE state = 'finalized';
 CREATE INDEX invoice_by_state ON invoice (state) WHERE state IN ('draft', 'finalized');
 
 CREATE TABLE invoice_line (

@@ -51,12 +51,14 @@ WHERE c.tenant_id = $1 AND c.customer_id = $2 FOR NO KEY UPDATE OF c;
 -- rows: many
 -- params: now timestamptz, overdue_days integer, most integer
 -- Who is served although an invoice is unpaid so many days after it was due.
-SELECT c.tenant_id, c.customer_id, t.clock_offset_ms, false AS is_dunned
-FROM customer c JOIN tenant t USING (tenant_id)
-WHERE c.dunning_suspended_at IS NULL AND EXISTS (
-    SELECT FROM invoice i
-    WHERE i.customer_id = c.customer_id AND i.tenant_id = c.tenant_id AND i.state = 'finalized'
-        AND i.due_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond' - $2::integer * interval '1 day')
+WITH overdue AS MATERIALIZED (
+    SELECT DISTINCT i.tenant_id, i.customer_id, t.clock_offset_ms
+    FROM tenant t JOIN invoice i ON i.tenant_id = t.tenant_id AND i.state = 'finalized'
+        AND i.due_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond' - $2::integer * interval '1 day'
+)
+SELECT c.tenant_id, c.customer_id, o.clock_offset_ms, false AS is_dunned
+FROM overdue o JOIN customer c USING (tenant_id, customer_id)
+WHERE c.dunning_suspended_at IS NULL
 ORDER BY c.tenant_id, c.customer_id LIMIT $3
 FOR NO KEY UPDATE OF c SKIP LOCKED;
 
