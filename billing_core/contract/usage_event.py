@@ -9,7 +9,9 @@ in the order of the body's charges, joined by spaces: `q` quantities (of a gauge
 charged and `u` uncollected nanos, `s` nanos rated in real time (c + u where prepaid; of a postpaid price what it
 comes to, c and u being 0), `w` currencies (`-` where nothing is priced); and `m` movements `grant=nanos
 grant=nanos`, each in its grant's currency. A lapse and a repayment have no charges: their `w` is the one currency.
-What shadow mode would have refused has `r` reason and `l` level instead of what was charged.
+What shadow mode would have refused has `r` reason and `l` level instead of what was charged. Where one body travels
+in several entries (parts of a hold), all but one have `n`, a number that makes the event id of each its own:
+`<event_id>.<n>`.
 """
 
 from __future__ import annotations
@@ -125,7 +127,7 @@ def decode_entry(stream_id: bytes, fields: Mapping[bytes, bytes]) -> UsageEntry:
     Raises: InvariantBroken where the entry is not one that a script of this house writes.
     """
     try:
-        body = _DECODER.decode(fields[b"b"])
+        body = _body(fields)
         currencies = _currencies(fields)
         return UsageEntry(
             position=StreamPosition.parse(stream_id.decode()),
@@ -141,6 +143,13 @@ def decode_entry(stream_id: bytes, fields: Mapping[bytes, bytes]) -> UsageEntry:
         )
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise InvariantBroken(f"stream entry {stream_id!r} cannot be read: {error}") from error
+
+
+def _body(fields: Mapping[bytes, bytes]) -> EventBody:
+    body, number = _DECODER.decode(fields[b"b"]), fields.get(b"n")
+    if number is None:
+        return body
+    return msgspec.structs.replace(body, event_id=f"{body.event_id}.{int(number)}")
 
 
 def _currencies(fields: Mapping[bytes, bytes]) -> list[str]:

@@ -39,7 +39,7 @@ end
 -- Whether the customer is served, and each feature is theirs.
 local function entitle(decision, charges, snapshot_key)
   local status, offset_ms = read_snapshot(snapshot_key, decision.nodes, charges)
-  local in_shadow, stranger = true, false
+  local in_shadow, stranger = #charges > 0, false
   if not status then
     decision.fault = 'UNKNOWN customer'
     return false
@@ -180,13 +180,17 @@ local function check(decision, charges, wallet_key)
   if fit_wallets(decision, charges) and has_caps then cap_acts()(decision, charges) end
 end
 
--- Decide. A place is {snapshot, wallet, real_ms}; the mode is consume, hold or record. Writes nothing.
+-- Decide. A place is {snapshot, wallet, real_ms}, and may have narrow, which says what of the snapshot counts for these
+-- charges; the mode is consume, hold or record. Writes nothing.
 local function decide(charges, nodes, place, mode, is_shadow)
   local decision = {
     mode = mode, at = place.real_ms, nodes = nodes, reason = 'allowed', would = '', refusal = false, first = false, cost = 0,
     balance = 0, fault = false, purses = false, moved = {}, has_gauges = false, is_shadow = is_shadow, acted = false,
   }
-  if entitle(decision, charges, place.snapshot) then check(decision, charges, place.wallet) end
+  if entitle(decision, charges, place.snapshot) then
+    if place.narrow then place.narrow(nodes, charges) end
+    check(decision, charges, place.wallet)
+  end
   if decision.reason ~= 'allowed' and decision.is_shadow then
     decision.would, decision.reason = decision.reason, 'allowed'
   end

@@ -10,13 +10,14 @@ local function column(charges, name)
 end
 
 -- Append what was charged; nothing where every quantity is zero and no gauge was named. Charges have quantity, charged,
--- uncollected, rated and currency; `moved` is a sum of parts.
+-- uncollected, rated and currency; `moved` is a sum of parts; `number` is {'n', which entry under this body}, or nil.
 local function append_charges(stream_key, entry, charges)
   for index = 1, #charges do
     if charges[index].quantity > 0 or charges[index].new_level then
       redis.call('XADD', stream_key, '*', 'k', entry.kind, 'b', entry.body, 'at', digits(entry.at),
         'q', column(charges, 'quantity'), 'c', column(charges, 'charged'), 'u', column(charges, 'uncollected'),
-        's', column(charges, 'rated'), 'm', parts_text(entry.moved), 'w', column(charges, 'currency'), 'e', entry.epoch)
+        's', column(charges, 'rated'), 'm', parts_text(entry.moved), 'w', column(charges, 'currency'), 'e', entry.epoch,
+        unpack(entry.number or NONE))
       return
     end
   end

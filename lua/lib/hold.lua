@@ -1,67 +1,71 @@
--- The one end of a hold: settled, released or expired.
+-- What becomes of a hold: charged in part while it is open, and then its one end: settled, released or expired.
 --
--- What an open hold keeps is told in lib/placing.lua. After its end only the answer is left, and for a stated time.
+-- What an open hold keeps is told in lib/placing.lua. After its end only the answer is left, and for a stated time; a hold
+-- that expired uncharged keeps for a day what a late settlement needs, which charges anew and is its last word.
 --
--- All ends are one act: settle at some quantities. A release settles at zero, an expiry at zero or as held. The price
--- is the snapshot's of now, as the invoice will have it; where the feature lost its price in between, what was promised
--- holds. Each charge is paid from what it had set aside, in the order of taking, so that what is not used goes back in the
--- reverse order; what it lacks is taken from the wallet, which by then has what the other charges gave back.
+-- All of these are one act: charge some quantities. A release charges none, an expiry none or as held, a part leaves the rest
+-- held. The price is the snapshot's of now, as the invoice will have it; where the feature lost its price in between, what was
+-- promised holds. Each charge is paid from what it had set aside, in the order of taking, so that what is not used goes back
+-- in the reverse order; what it lacks is taken from the wallet, which by then has what the other charges gave back.
 --
--- A place is where a hold ends: {stream, shard_holds, epoch, real_ms}.
+-- A hold that shadow mode placed empty charges nothing and appends an entry of kind `shadow`. Under the hold's body each
+-- entry but that of the end has a number `n`, so that no two of them are one event.
+--
+-- A place is where it happens: {stream, shard_holds, epoch, real_ms}.
 
-local ANSWER_KEPT_MS = 3600000
+local DAY_MS = 86400000
 
--- The hold, or nil; of an open one also kept and leases, unpacked.
+-- The hold, or nil.
 local function read_hold(hold_key)
-  local values = redis.call('HGETALL', hold_key)
-  if #values == 0 then return nil end
-  local hold = { key = hold_key }
-  for index = 1, #values, 2 do hold[values[index]] = values[index + 1] end
-  if hold.state == 'open' then hold.kept, hold.leases = cmsgpack.unpack(hold.charges), cmsgpack.unpack(hold.leases) end
+  local packed = redis.call('GET', hold_key)
+  if not packed then return nil end
+  local hold = cmsgpack.unpack(packed)
+  hold.key = hold_key
   return hold
 end
 
-local function is_due(hold, real_ms)
-  return tonumber(hold.deadline_ms) <= real_ms
+-- Write an open hold that has changed.
+local function write_hold(hold)
+  local key = hold.key
+  hold.key = nil
+  redis.call('SET', key, cmsgpack.pack(hold))
+  hold.key = key
 end
 
--- The charges of an open hold at their held quantities.
-local function held_charges(hold)
-  local charges = {}
-  for index, kept in ipairs(hold.kept) do
+local function is_due(hold, real_ms)
+  return hold.deadline_ms <= real_ms
+end
+
+-- The charges of a hold at their held quantities, or at zero. One that has ended holds nothing for them.
+local function held_charges(hold, is_unused)
+  local charges, is_open = {}, hold.state == 'open'
+  for index, kept in ipairs(hold.charges) do
     charges[index] = {
-      feature = kept[1], quantity = kept[2], held = kept[2], held_nanos = kept[3], held_currency = kept[4],
-      promised = kept[5], held_parts = kept[6], entitlement = false, kind = -1, tariffs = NONE, prices = false,
-      tariff = false, currency = '-', rated = 0, charged = 0, uncollected = 0,
+      feature = kept[1], quantity = is_unused and 0 or kept[2], held_currency = kept[4], promised = kept[5],
+      held_parts = is_open and kept[6] or NONE, entitlement = false, kind = -1, tariffs = NONE, prices = false,
+      tariff = false, currency = '-', rated = 0, charged = 0, uncollected = 0, released = 0, lack = 0, rest = NONE,
+      is_named = false,
     }
   end
   return charges
 end
 
--- The charge that this mention of the feature means: the first of that name that is not named yet; or nil.
-local function name_charge(charges, feature)
-  for _, charge in ipairs(charges) do
-    if charge.feature == feature and not charge.is_named then
-      charge.is_named = true
-      return charge
+-- Give the charges the quantities behind ARGV[position]. A mention of a feature means the first charge of that name that is
+-- not named yet. Returns the charges that were named, in that order, and their places; nil where there is no such charge.
+local function name_charges(charges, position, count)
+  local named, places = {}, {}
+  for mention = 1, count do
+    local feature = ARGV[position + 2 * mention - 1]
+    for place, charge in ipairs(charges) do
+      if charge.feature == feature and not charge.is_named then
+        charge.is_named, charge.quantity = true, whole(ARGV[position + 2 * mention])
+        named[mention], places[mention] = charge, place
+        break
+      end
     end
+    if not named[mention] then return nil end
   end
-  return nil
-end
-
--- The charges of an open hold at quantity zero.
-local function unused_charges(hold)
-  local charges = held_charges(hold)
-  for _, charge in ipairs(charges) do charge.quantity = 0 end
-  return charges
-end
-
--- The tariff of now that stands for the promised one: same currency, and prepaid if that was; else what was promised.
-local function tariff_of(charge)
-  for _, tariff in ipairs(charge.tariffs) do
-    if tariff[2] == charge.held_currency and tariff[7] == charge.promised[7] then return tariff end
-  end
-  return charge.promised
+  return named, places
 end
 
 -- Give each charge the price and the guard that count now. Returns the instant on the tenant's clock.
@@ -72,7 +76,7 @@ local function reprice(hold, nodes, charges, real_ms)
   for index, charge in ipairs(charges) do
     if charge.kind == STATIC or charge.kind == GAUGE then charge.entitlement, charge.tariffs = false, NONE end
     charge.quantity, charge.kind = quantities[index], -1
-    local tariff = tariff_of(charge)
+    local tariff = tariff_of(charge.tariffs, charge.held_currency, charge.promised)
     charge.tariffs = tariff and { tariff } or NONE
     if tariff then charge.tariff, charge.currency = tariff, tariff[2] end
   end
@@ -110,7 +114,7 @@ local function count_charges(nodes, charges)
   return total
 end
 
--- The purses of all currencies that the charges are priced in or were held in.
+-- The purses of all currencies that the charges were held in.
 local function open_held_purses(wallet_key, charges, at)
   local currencies = {}
   for _, charge in ipairs(charges) do
@@ -131,30 +135,38 @@ local function give_back(purse, grant_id, nanos)
   end
 end
 
--- Pay from the held parts, then from the purses. Returns what moved for good, what was held and what came back, by grant.
-local function pay(charges, purses)
-  local moved, held, back = {}, {}, {}
-  for _, charge in ipairs(charges) do
-    local parts = charge.held_parts
-    charge.lack, charge.released = charge.tariff and charge.tariff[7] and charge.rated or 0, 0
-    for n = 1, #parts, 2 do
-      local used = math.min(parts[n + 1], charge.lack)
-      local unused = parts[n + 1] - used
-      charge.lack, charge.released = charge.lack - used, charge.released + unused
-      if used > 0 then add_parts(moved, { parts[n], used }) end
-      add_parts(back, { parts[n], unused })
-      give_back(purses[charge.held_currency], parts[n], unused)
+-- Use what the charge had set aside, as far as it needs it. What it does not use is its rest, which an end gives back.
+local function use_held(charge, purse, payment, is_end)
+  local parts, rest = charge.held_parts, {}
+  charge.lack = charge.tariff and charge.tariff[7] and charge.rated or 0
+  for n = 1, #parts, 2 do
+    local grant_id, nanos = parts[n], parts[n + 1]
+    local used = math.min(nanos, charge.lack)
+    local unused = nanos - used
+    charge.lack, charge.released = charge.lack - used, charge.released + unused
+    if used > 0 then add_parts(payment.moved, { grant_id, used }) end
+    if unused > 0 then rest[#rest + 1], rest[#rest + 2] = grant_id, unused end
+    add_parts(payment.held, { grant_id, is_end and nanos or used })
+    if is_end then
+      add_parts(payment.back, { grant_id, unused })
+      give_back(purse, grant_id, unused)
     end
-    add_parts(held, parts)
   end
+  charge.rest = rest
+end
+
+-- Pay from the held parts, then from the purses. Returns what moved for good, what left `held` and what came to `remaining`.
+local function pay(charges, purses, is_end)
+  local payment = { moved = {}, held = {}, back = {} }
+  for _, charge in ipairs(charges) do use_held(charge, purses[charge.held_currency], payment, is_end) end
   for _, charge in ipairs(charges) do
     if charge.tariff and charge.tariff[7] then
-      local parts, left = take(purses[charge.currency], charge.feature, charge.lack, moved)
+      local parts, left = take(purses[charge.currency], charge.feature, charge.lack, payment.moved)
       charge.charged, charge.uncollected = charge.rated - left, left
-      for n = 1, #parts, 2 do add_parts(back, { parts[n], -parts[n + 1] }) end
+      for n = 1, #parts, 2 do add_parts(payment.back, { parts[n], -parts[n + 1] }) end
     end
   end
-  return { moved = moved, held = held, back = back }
+  return payment
 end
 
 local function write_payment(wallet_key, payment)
@@ -162,26 +174,67 @@ local function write_payment(wallet_key, payment)
   for _, grant_id in ipairs(payment.back) do move(wallet_key, 'r:' .. grant_id, payment.back[grant_id]) end
 end
 
--- Take back what the hold has held in the nodes: units of limits and prices, nanos of spend caps, and its place.
-local function write_leases(hold, nodes, charges)
-  local leases = hold.leases
-  for n = 1, #leases, 4 do
-    local node, charge, measure = nodes[leases[n]], charges[leases[n + 2]], leases[n + 3]
-    local amount = measure == 1 and charge.held or measure == 2 and charge.held_nanos or 1
-    if amount > 0 then redis.call('HINCRBY', node.key, leases[n + 1], digits(-amount)) end
-    node.more_holds = -1
+-- The slot of this counter, if this act has read it.
+local function slot_of(node, name)
+  for _, slot in ipairs(node.counters) do
+    if slot.name == name then return slot end
+  end
+  return nil
+end
+
+-- Take back what the hold has held in the nodes: all of it at its end; of a part, what it used. What this act has read anyway
+-- is written with the rest of its node.
+local function take_leases(leases, nodes, charges, is_end)
+  for n = 1, #leases, 5 do
+    local node, name, measure, amount = nodes[leases[n]], leases[n + 1], leases[n + 3], leases[n + 4]
+    if is_end then
+      node.more_holds = -1
+    else
+      local charge = charges[leases[n + 2]]
+      amount = measure == 0 and 0 or math.min(amount, measure == 1 and charge.quantity or charge.rated)
+      leases[n + 4] = leases[n + 4] - amount
+    end
+    local slot = measure > 0 and slot_of(node, name)
+    if slot then
+      slot.more_held = slot.more_held - amount
+    elseif amount > 0 then
+      redis.call('HINCRBY', node.key, name .. (measure == 0 and ':c' or ':h'), digits(-amount))
+    end
   end
 end
 
--- Leave only the answer of the hold, for the time stated.
-local function write_end(hold, place, answer, ending)
-  redis.call('ZREM', place.shard_holds, hold.id)
-  redis.call('ZREM', hold.customer_holds, hold.id)
-  redis.call('DEL', hold.key)
-  redis.call('HSET', hold.key, 'state', answer[1], 'digest', ending.digest, 'at', digits(answer[3]),
-    'currency', answer[4], 'charged', digits(answer[5]), 'released', digits(answer[6]),
-    'uncollected', digits(answer[7]), 'balance', digits(answer[8]))
-  redis.call('PEXPIRE', hold.key, digits(ending.keep_ms))
+-- Append what a hold that shadow mode placed empty would have charged.
+local function append_unmade(hold, listed, place, entry)
+  local offset_ms = redis.call('HGET', hold.snapshot, 'off')
+  local at = place.real_ms + (tonumber(offset_ms) or 0)
+  for _, charge in ipairs(listed) do
+    if charge.quantity > 0 then
+      redis.call('XADD', place.stream, '*', 'k', 'shadow', 'b', entry.body, 'at', digits(at), 'q', column(listed, 'quantity'),
+        'e', place.epoch, 'r', hold.would, 'l', hold.level, unpack(entry.number))
+      break
+    end
+  end
+  return at
+end
+
+-- Charge these quantities. An entry has listed (its charges), body and number. Returns the instant and the purses; nil where the
+-- quantities are too large to be counted, and then nothing is written.
+local function charge_hold(hold, charges, place, entry)
+  redis.call('ZSCORE', place.shard_holds, hold.id) -- a key of another type stops here, before the first write
+  if hold.would ~= '' then return append_unmade(hold, entry.listed, place, entry), NONE end
+  local nodes = read_path(hold.path, hold.counters)
+  local at = reprice(hold, nodes, charges, place.real_ms)
+  open_levels(nodes, charges, at)
+  if not count_charges(nodes, charges) then return nil end
+  local purses = open_held_purses(hold.wallet, charges, at)
+  local payment = pay(charges, purses, entry.is_end)
+  append_charges(place.stream, {
+    kind = 'settle', body = entry.body, at = at, moved = payment.moved, epoch = place.epoch, number = entry.number,
+  }, entry.listed)
+  write_payment(hold.wallet, payment)
+  take_leases(hold.leases or NONE, nodes, charges, entry.is_end)
+  write_levels(nodes, at, place.real_ms)
+  return at, purses
 end
 
 -- The answer: amounts of the hold's currency, and the balance that its first priced charge may use.
@@ -199,32 +252,81 @@ local function answer_of(hold, charges, purses, outcome, at)
   return answer
 end
 
--- End an open hold at the quantities of its charges. An ending has outcome, digest and keep_ms. Returns the answer;
--- nil where the quantities are too large to be counted, and then nothing is written.
+-- Leave the answer of the hold, for the time stated, and what a late settlement needs, where it may come.
+local function write_end(hold, place, answer, ending)
+  redis.call('ZREM', place.shard_holds, hold.id)
+  redis.call('ZREM', hold.customer_holds, hold.id)
+  local left = {}
+  if ending.may_be_late then
+    left = hold
+    hold.leases, hold.deadline_ms, hold.on_expiry, hold.shadow = nil, nil, nil, nil
+  end
+  left.state, left.digest, left.at, left.currency = answer[1], ending.digest, answer[3], answer[4]
+  left.charged, left.released, left.uncollected, left.balance = answer[5], answer[6], answer[7], answer[8]
+  if ending.keep_ms == 0 then
+    redis.call('DEL', hold.key)
+  else
+    local key = hold.key
+    left.key = nil
+    redis.call('SET', key, cmsgpack.pack(left), 'PX', digits(ending.keep_ms))
+    hold.key = key
+  end
+end
+
+-- The number of the next entry under the hold's body.
+local function next_number(hold)
+  return { 'n', digits((hold.number or 0) + 1) }
+end
+
+-- End a hold at the quantities of its charges. An ending has outcome, digest, keep_ms and may_be_late. Returns the answer; nil
+-- where the quantities are too large to be counted, and then nothing is written.
 local function end_hold(hold, charges, place, ending)
-  redis.call('ZSCORE', place.shard_holds, hold.id) -- a key of another type stops here, before the first write
-  local nodes = read_path(hold.path, hold.counters)
-  local at = reprice(hold, nodes, charges, place.real_ms)
-  open_levels(nodes, charges, at)
-  if not count_charges(nodes, charges) then return nil end
-  local purses = open_held_purses(hold.wallet, charges, at)
-  local payment = pay(charges, purses)
-  append_charges(place.stream, {
-    kind = 'settle', body = hold.body, at = at, moved = payment.moved, epoch = place.epoch,
-  }, charges)
-  write_payment(hold.wallet, payment)
-  write_leases(hold, nodes, charges)
-  write_levels(nodes, at, place.real_ms)
+  local at, purses = charge_hold(hold, charges, place, {
+    listed = charges, body = hold.body, number = hold.would ~= '' and next_number(hold) or NONE, is_end = true,
+  })
+  if not at then return nil end
   local answer = answer_of(hold, charges, purses, ending.outcome, at)
   write_end(hold, place, answer, ending)
   return answer
 end
 
+-- Let the hold live until at least so many ms from now; 0 leaves its deadline. To be written with the hold.
+local function prolong(hold, place, ttl_ms)
+  local deadline_ms = place.real_ms + ttl_ms
+  if ttl_ms > 0 and deadline_ms > hold.deadline_ms then
+    hold.deadline_ms = deadline_ms
+    redis.call('ZADD', place.shard_holds, digits(deadline_ms), hold.id)
+    redis.call('ZADD', hold.customer_holds, digits(deadline_ms), hold.id)
+  end
+end
+
+-- Charge a part out of an open hold: the charges that were named; the rest stays held. With a body of its own the entry lists
+-- these, else all. Returns the answer, in which the nanos that stay held are at the place of those released; nil as above.
+local function charge_part(hold, charges, place, part)
+  local number = part.body == '' and next_number(hold) or NONE
+  local at, purses = charge_hold(hold, charges, place, {
+    listed = part.body == '' and charges or part.named, body = part.body == '' and hold.body or part.body, number = number,
+    is_end = false,
+  })
+  if not at then return nil end
+  for index, charge in ipairs(charges) do
+    local kept = hold.charges[index]
+    kept[2], kept[3] = math.max(0, kept[2] - charge.quantity), math.max(0, kept[3] - charge.rated)
+    kept[6] = charge.rest
+  end
+  if part.body == '' then hold.number = (hold.number or 0) + 1 end
+  prolong(hold, place, part.ttl_ms)
+  write_hold(hold)
+  return answer_of(hold, charges, purses, 'charged', at)
+end
+
 -- End a hold that is due as it was told: released, or charged as held.
 local function expire(hold, place)
-  local ending = { outcome = 'expired', digest = '', keep_ms = ANSWER_KEPT_MS }
-  local answer = hold.on_expiry == 'charge' and end_hold(hold, held_charges(hold), place, ending)
-  return answer or end_hold(hold, unused_charges(hold), place, ending)
+  local ending = { outcome = 'expired', digest = '', keep_ms = DAY_MS, may_be_late = false }
+  local answer = hold.on_expiry == 'charge' and end_hold(hold, held_charges(hold, false), place, ending)
+  if answer then return answer end
+  ending.may_be_late = true
+  return end_hold(hold, held_charges(hold, true), place, ending)
 end
 
 -- End these holds, which are due. Returns how many were there to be ended.
@@ -245,8 +347,7 @@ end
 -- The answer of a hold that has ended.
 local function ended_answer(hold)
   return {
-    hold.state, 1, tonumber(hold.at), hold.currency, tonumber(hold.charged), tonumber(hold.released),
-    tonumber(hold.uncollected), tonumber(hold.balance),
+    hold.state, 1, hold.at, hold.currency, hold.charged, hold.released, hold.uncollected, hold.balance,
   }
 end
 
@@ -256,7 +357,7 @@ local function empty_answer(outcome, real_ms)
 end
 
 return {
-  read = read_hold, is_due = is_due, held_charges = held_charges, unused_charges = unused_charges,
-  name_charge = name_charge, finish = end_hold, expire = expire, sweep = sweep, ended_answer = ended_answer,
-  empty_answer = empty_answer,
+  read = read_hold, is_due = is_due, held_charges = held_charges, name_charges = name_charges,
+  finish = end_hold, write = write_hold, charge_part = charge_part, prolong = prolong, expire = expire, sweep = sweep,
+  ended_answer = ended_answer, empty_answer = empty_answer, next_number = next_number,
 }

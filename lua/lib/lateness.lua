@@ -13,7 +13,8 @@ local function append_shadow(decision, charges, place)
     if charge.sign == '-' then charge.quantity = -charge.quantity end
   end
   redis.call('XADD', place.stream, '*', 'k', 'shadow', 'b', place.body, 'at', digits(decision.at),
-    'q', column(charges, 'quantity'), 'e', place.epoch, 'r', decision.would, 'l', decision.refusal[2])
+    'q', column(charges, 'quantity'), 'e', place.epoch, 'r', decision.would, 'l', decision.refusal[2],
+    unpack(place.number or NONE))
 end
 
 return { reply = late_reply, append_shadow = append_shadow }

@@ -68,3 +68,12 @@ local function reserve_nanos(tariff, used, quantity)
   if nanos and rest > 0 then nanos = nanos + 1 end
   return nanos and nanos <= MAX_EXACT and nanos or nil
 end
+
+-- The tariff that stands now for the one that was promised to a hold (false: none): of the same currency, and prepaid if that
+-- was; else the promised one.
+local function tariff_of(tariffs, currency, promised)
+  for _, tariff in ipairs(tariffs) do
+    if tariff[2] == currency and tariff[7] == promised[7] then return tariff end
+  end
+  return promised
+end

@@ -141,14 +141,14 @@ if is_empty then
 else
   decision.acted = true
 end
-local head = {
-  'id', hold_id, 'state', 'open', 'deadline_ms', digits(deadline_ms), 'on_expiry', on_expiry, 'snapshot', snapshot_key,
-  'counters', counters_key, 'wallet', wallet_key, 'customer_holds', customer_holds_key, 'stream', stream_key,
-  'body', body, 'path', path, 'would', decision.would, 'currency', decision.first and decision.first.currency or '',
+local hold = {
+  id = hold_id, state = 'open', deadline_ms = deadline_ms, on_expiry = on_expiry, snapshot = snapshot_key, counters = counters_key,
+  wallet = wallet_key, customer_holds = customer_holds_key, stream = stream_key, body = body, path = path, shadow = shadow,
+  would = decision.would, level = is_empty and decision.refusal[2] or '', currency = decision.first and decision.first.currency or '',
 }
 redis.call('ZADD', shard_holds_key, digits(deadline_ms), hold_id)
 redis.call('ZADD', customer_holds_key, digits(deadline_ms), hold_id)
-place_hold(hold_key, head, decision, charges)
+place_hold(hold_key, hold, decision, charges)
 if not is_empty then
   for _, grant_id in ipairs(decision.moved) do
     move(wallet_key, 'r:' .. grant_id, -decision.moved[grant_id])

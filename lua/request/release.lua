@@ -1,7 +1,7 @@
 #!lua
 -- release: end a hold without charging anything.
 --
--- What was held goes back to its grants. After the deadline the hold ends as it was told to, which may be a charge.
+-- What is still held goes back to its grants; what parts have charged is charged. After the deadline the hold ends as it was told to, which may be a charge.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -10,7 +10,7 @@
 -- ARGV
 --   keep_ms              for which the answer is kept
 -- RETURNS
---   outcome              released; settled or expired: it had ended so; not_found
+--   outcome              released; settled, expired or late: it had ended so; not_found
 --   replayed             1: the hold had ended before, this is the answer of its end
 --   at_ms                instant of the end on the tenant's clock (real clock where nothing was found)
 --   currency             of all amounts; "" where nothing is priced
@@ -55,4 +55,6 @@ if not hold then return acts.empty_answer('not_found', real_ms) end
 if hold.state ~= 'open' then return acts.ended_answer(hold) end
 local place = { stream = hold.stream, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
 if acts.is_due(hold, real_ms) then return acts.expire(hold, place) end
-return acts.finish(hold, acts.unused_charges(hold), place, { outcome = 'released', digest = '', keep_ms = keep_ms })
+return acts.finish(hold, acts.held_charges(hold, true), place, {
+  outcome = 'released', digest = '', keep_ms = keep_ms, may_be_late = false,
+})

@@ -3,7 +3,9 @@
 --
 -- At or below the hold, what was not used goes back in the reverse order of taking. Above it, the wallet pays as far
 -- as it can; the rest is uncollected, and the usage entry tells the full quantity. Limits do not refuse work that
--- was done, nor does a suspension. After the deadline nothing is charged here: the hold ends as it was told to.
+-- was done, nor does a suspension. What parts have charged before is charged: the quantities here are what was used
+-- since. After the deadline the hold has ended as it was told to. Where that was a release, a settlement within a day
+-- is late: it is charged anew, as far as the wallet goes, and the rest is uncollected.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -13,11 +15,11 @@
 -- ARGV
 --   request_digest       of this settle; another one after it is a conflict
 --   keep_ms              for which the answer is kept
---   count                how many charges follow, 0 to 100; a feature that is not named settles as held
+--   count                how many charges follow, 0 to 100; a feature that is not named settles as held, or as it was held
 --   feature*             of each charge; named again, it means the next charge of that feature
 --   quantity*            of each charge, 0 to 2^53 - 1
 -- RETURNS
---   outcome              settled; released or expired: it had ended so; conflict: settled with another digest; not_found
+--   outcome              settled; late: expired before; released or expired: it had ended so; conflict: settled with another digest; not_found
 --   replayed             1: the hold had ended before, this is the answer of its end
 --   at_ms                instant of the end on the tenant's clock (real clock where nothing was found)
 --   currency             of all amounts; "" where nothing is priced
@@ -30,13 +32,13 @@
 --   INVALID keep_ms      not a whole number below 2^53
 --   INVALID charges      the count is not 0 to 100, or is not the number of charges given
 --   INVALID quantity     not a whole number from 0 to 2^53 - 1
---   INVALID feature      the hold has no such charge; the hold stays open
+--   INVALID feature      the hold has no such charge; the hold stays as it is
 --   UNAVAILABLE epoch    the shard is not built
---   OVERFLOW quantity    a counter or the cost would pass 2^53 - 1; the hold stays open
+--   OVERFLOW quantity    a counter or the cost would pass 2^53 - 1; the hold stays open, or expired
 -- INVARIANT
 --   charged_nanos + released_nanos = held nanos + what was taken beyond them
 --   charged_nanos + uncollected_nanos = floor(A(u + q)) - floor(A(u)) over all charges
---   of concurrent settles exactly one ends the hold
+--   of concurrent settles exactly one ends the hold, and of late ones exactly one is charged
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
@@ -72,17 +74,22 @@ local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoc
 local acts = hold_acts()
 local hold = acts.read(hold_key)
 if not hold then return acts.empty_answer('not_found', real_ms) end
-if hold.state ~= 'open' then
-  if hold.state == 'settled' and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
+if not hold.charges then
+  local is_settled = hold.state == 'settled' or hold.state == 'late'
+  if is_settled and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
   return acts.ended_answer(hold)
 end
-if acts.is_due(hold, real_ms) then return acts.expire(hold, place) end
-local charges = acts.held_charges(hold)
-for index = 1, count do
-  local charge = acts.name_charge(charges, ARGV[2 + 2 * index])
-  if not charge then return redis.error_reply('INVALID feature') end
-  charge.quantity = whole(ARGV[3 + 2 * index])
+local charges = acts.held_charges(hold, false)
+if not acts.name_charges(charges, 3, count) then return redis.error_reply('INVALID feature') end
+if hold.state == 'open' and acts.is_due(hold, real_ms) then
+  local ended = acts.expire(hold, place)
+  hold = acts.read(hold_key)
+  if not hold.charges then return ended end
+  charges = acts.held_charges(hold, false)
+  acts.name_charges(charges, 3, count)
 end
 
-local answer = acts.finish(hold, charges, place, { outcome = 'settled', digest = request_digest, keep_ms = keep_ms })
+local answer = acts.finish(hold, charges, place, {
+  outcome = hold.state == 'open' and 'settled' or 'late', digest = request_digest, keep_ms = keep_ms, may_be_late = false,
+})
 return answer or redis.error_reply('OVERFLOW quantity')

@@ -17,7 +17,6 @@ TOLERANCE_MS = 60_000
 NUMBER_FIELDS = frozenset(
     {"deadline_ms", "at", "charged", "released", "uncollected", "balance", "v", "off", "x", "o"}
 )
-PACKED_FIELDS = frozenset({"charges", "leases"})
 COUNTER_FIELDS = frozenset({":u", ":w", ":h", ":k", ":c", ":g"})
 
 Reply = tuple[int | str, ...] | int | str
@@ -106,14 +105,16 @@ def plain_content(kind: bytes, content: Any) -> Any:
         return {name.decode(): int(score) for name, score in content}
     if kind == b"stream":
         return [plain_content(b"hash", fields) for _, fields in content]
-    return unpacked(content) if content[:1] == b"\x92" else content.decode()
+    if content[:1] in (b"\x92", b"\x93"):
+        return unpacked(content)
+    return unpacked_map(content) if content[0] & 0xF0 == 0x80 or content[0] == 0xDE else content.decode()
 
 
 def plain_field(name: str, value: bytes) -> Any:
     """A field of a hash: packed orders unpacked, numbers as numbers."""
-    if name.startswith("o:") or name in PACKED_FIELDS or name.endswith(":b"):
+    if name.startswith("o:") or name.endswith(":b"):
         return unpacked(value)
-    if name.startswith(("f:", "b:")) or name in ("body", "b"):
+    if name.startswith(("f:", "b:")) or name == "b":
         return value
     if name.endswith(":t"):
         return tuple(map(int, value.split()))
@@ -124,6 +125,19 @@ def plain_field(name: str, value: bytes) -> Any:
 
 def unpacked(value: bytes) -> Any:
     return frozen(msgspec.msgpack.decode(value))
+
+
+def unpacked_map(value: bytes) -> Any:
+    """A hold, whose body is bytes where msgpack expects text; it stands as it was packed, behind its length."""
+    fields = msgspec.msgpack.decode(value, type=dict[str, msgspec.Raw])
+    return {
+        name: text_bytes(bytes(raw)) if name == "body" else unpacked(bytes(raw)) for name, raw in fields.items()
+    }
+
+
+def text_bytes(packed: bytes) -> bytes:
+    """The bytes of a packed text."""
+    return packed[{0xD9: 2, 0xDA: 3, 0xDB: 5}.get(packed[0], 1) :]
 
 
 def frozen(value: Any) -> Any:
@@ -158,6 +172,11 @@ def decision_keys(keys: CustomerKeys, idempotency_key: str = "") -> list[str]:
 def hold_keys(keys: CustomerKeys, hold_id: str) -> list[str]:
     """The keys of settle; release takes the first three."""
     return [keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream]
+
+
+def part_keys(keys: CustomerKeys, hold_id: str, idempotency_key: str = "") -> list[str]:
+    """The keys of part; extend takes all but the stream. The answer stands where a decision's would."""
+    return [*hold_keys(keys, hold_id), keys.idempotency_prefix + idempotency_key]
 
 
 def grant_keys(keys: CustomerKeys) -> list[str]:

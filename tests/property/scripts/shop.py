@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from desk import Desk, Reply, decision_keys, grant_keys, hold_keys
+from desk import Desk, Reply, decision_keys, grant_keys, hold_keys, part_keys
 
 from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
-    Entitlement,
     Budget,
+    Entitlement,
     FeatureKind,
     Guard,
     Limit,
@@ -104,17 +104,47 @@ class Shop:
         hold_id = new_hold_id(KEYS.shard)
         keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
         asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))
-        args = "", 0, body(charges), *asked, hold_id, ttl_ms, on_expiry, len(charges), *flat(charges)
+        args = (
+            "",
+            0,
+            body(charges, event_id=more.get("event_id", "e")),
+            *asked,
+            hold_id,
+            ttl_ms,
+            on_expiry,
+            len(charges),
+            *flat(charges),
+        )
         return self.desk.run("hold", keys, *args)
 
-    def due_hold(self, *charges: tuple[str, int], on_expiry: str) -> str:
+    def due_hold(self, *charges: tuple[str, int], on_expiry: str, **more: Any) -> str:
         """A hold whose deadline is over."""
-        reply = self.hold(*charges, ttl_ms=1, on_expiry=on_expiry)
+        reply = self.hold(*charges, ttl_ms=1, on_expiry=on_expiry, **more)
         self.desk.wait_until(reply[9])
         return reply[10]
 
     def settle(self, hold_id: str, *charges: tuple[str, int], digest: str = "d", keep_ms: int = 60_000) -> Any:
         return self.desk.run("settle", hold_keys(KEYS, hold_id), digest, keep_ms, len(charges), *flat(charges))
+
+    def part(self, hold_id: str, *charges: tuple[str, int], event_id: str = "", key: str = "", **more: Any) -> Any:
+        """A part under the hold's body, or under one of its own where it has an event id."""
+        own = body(charges, event_id=event_id) if event_id else b""
+        args = (
+            more.get("digest", "d"),
+            60_000 if key else 0,
+            own,
+            more.get("ttl_ms", 0),
+            len(charges),
+            *flat(charges),
+        )
+        return self.desk.run("part", part_keys(KEYS, hold_id, key), *args)
+
+    def extend(
+        self, hold_id: str, *charges: tuple[str, int], ttl_ms: int = 0, key: str = "", digest: str = "d"
+    ) -> Any:
+        keys = part_keys(KEYS, hold_id, key)
+        args = digest, 60_000 if key else 0, ttl_ms, len(charges), *flat(charges)
+        return self.desk.run("extend", [*keys[:3], keys[4]], *args)
 
     def release(self, hold_id: str) -> Any:
         return self.desk.run("release", hold_keys(KEYS, hold_id)[:3], 60_000)
@@ -142,9 +172,9 @@ class Shop:
         return [decode_entry(stream_id, fields) for stream_id, fields in self.desk.client.xrange(KEYS.stream)]
 
 
-def body(charges: tuple[tuple[str, int | str], ...]) -> bytes:
+def body(charges: tuple[tuple[str, int | str], ...], *, event_id: str = "e") -> bytes:
     features = tuple(feature for feature, _ in charges)
-    return encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", features=features))
+    return encode_body(EventBody(event_id=event_id, tenant_id="acme", customer_id="c0", features=features))
 
 
 def flat(charges: tuple[tuple[str, int | str], ...]) -> list[str | int]:

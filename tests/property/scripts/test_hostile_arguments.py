@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from desk import Desk, decision_keys, grant_keys, hold_keys
+from desk import Desk, decision_keys, grant_keys, hold_keys, part_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +61,11 @@ SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
         ("digest", 60_000, BODY, "", 0, 0, FRESH, 60_000, "charge", *PAIRS),
     ),
     "settle": (hold_keys(KEYS, HELD), ("digest", 60_000, 2, "calls", 3, "tokens", 400)),
+    "part": (part_keys(KEYS, HELD, "k"), ("digest", 60_000, BODY, 10**10, 2, "calls", 3, "tokens", 400)),
+    "extend": (
+        [*hold_keys(KEYS, HELD)[:3], part_keys(KEYS, HELD, "k")[4]],
+        ("digest", 60_000, 10**10, 2, "calls", 3, "tokens", 40),
+    ),
     "release": (hold_keys(KEYS, HELD)[:3], (60_000,)),
     "sweep": ([KEYS.epoch, KEYS.shard_holds, KEYS.stream], (10,)),
     "grant": (grant_keys(KEYS), ("USD", "grant_c", 700, 1, 0, 0, 1, 5, "", BODY)),
@@ -259,6 +264,8 @@ def test_a_snapshot_that_was_taken_never_makes_a_decision_stumble(desk: Desk, pa
             "charge",
             *pairs,
         )
+        desk.run("extend", [*hold_keys(KEYS, fresh)[:3], KEYS.epoch], "", 0, 10_000, 1, "calls", 3)
+        desk.run("part", part_keys(KEYS, fresh), "", 0, b"", 0, 1, "calls", 4)
         desk.run("settle", hold_keys(KEYS, fresh), "", 1000, 1, "calls", 30)
     desk.run("settle", hold_keys(KEYS, HELD), "", 1000, 0)
     desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters], "")

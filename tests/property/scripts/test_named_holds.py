@@ -112,28 +112,29 @@ def test_a_price_that_is_gone_was_promised(shop: Shop, gone: str) -> None:
 
 
 @pytest.mark.parametrize(("on_expiry", "charged", "released"), [("release", 0, 50), ("charge", 50, 0)])
-@pytest.mark.parametrize("act", ["settle", "release", "sweep", "consume", "hold"])
+@pytest.mark.parametrize("act", ["release", "sweep", "consume", "hold", "part", "extend"])
 def test_whoever_comes_first_after_the_deadline_ends_the_hold(
     shop: Shop, act: str, on_expiry: str, charged: int, released: int
 ) -> None:
-    """The late settle, the late release, the sweeper, or the customer's next request; as the hold was told."""
+    """The late release, part or extension, the sweeper, or the customer's next request; as the hold was told."""
     shop.project(calls=metered(tariff(10)))
     shop.grant("grant_a", 100)
     hold_id = shop.due_hold(("calls", 5), on_expiry=on_expiry)
     acts = {
-        "settle": lambda: shop.settle(hold_id, ("calls", 1)),
         "release": lambda: shop.release(hold_id),
         "sweep": shop.sweep,
         "consume": lambda: shop.consume(("calls", 0)),
         "hold": lambda: shop.hold(("calls", 0)),
+        "part": lambda: shop.part(hold_id, ("calls", 1)),
+        "extend": lambda: shop.extend(hold_id, ("calls", 1)),
     }
     first = acts[act]()
-    if act in ("settle", "release"):
+    if act == "release":
         assert (first[:2], first[4:]) == (("expired", 0), (charged, released, 0, 100 - charged))
-    late = shop.settle(hold_id, ("calls", 1))
+    late = shop.release(hold_id)
     assert (late[:2], late[4:]) == (("expired", 1), (charged, released, 0, 100 - charged))
     assert [entry.charges[0].quantity for entry in shop.entries()] == ([5] if charged else [])
-    assert (shop.wallet("h:grant_a"), shop.counter("c@ever:h")) == (0, 0)
+    assert (shop.wallet("h:grant_a"), shop.counter("$p:h")) == (0, 0)
 
 
 def test_an_expiry_that_cannot_be_charged_is_released(shop: Shop) -> None:
@@ -142,7 +143,8 @@ def test_an_expiry_that_cannot_be_charged_is_released(shop: Shop) -> None:
     shop.grant("grant_a", 100)
     hold_id = shop.due_hold(("calls", 5), on_expiry="charge")
     shop.desk.client.hset(KEYS.counters, mapping={"$p:w": 0, "$p:u": LARGEST})
-    assert shop.settle(hold_id)[4:6] == (0, 5)
+    assert shop.settle(hold_id) == "OVERFLOW quantity"
+    assert shop.release(hold_id)[:6] == ("expired", 1, *shop.release(hold_id)[2:4], 0, 5)
 
 
 def test_a_hold_of_nothing_can_be_settled_at_something(shop: Shop) -> None:

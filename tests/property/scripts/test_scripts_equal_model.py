@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from desk import Desk, Reply, decision_keys, grant_keys, hold_keys, neighbours
+from desk import Desk, Reply, decision_keys, grant_keys, hold_keys, neighbours, part_keys
 from drawing import (
     DAY,
     FEATURES,
@@ -341,8 +341,44 @@ class ScriptMachine(RuleBasedStateMachine):
         who = hold.owner if hold else None
         act = lambda: self.model.settle(hold_id, charges, digest=digest, keep_ms=keep_ms)  # noqa: E731
         self.compare(real, act, at_place=2, who=who)
-        if isinstance(real, tuple) and real[0] in ("settled", "released", "expired") and not real[1]:
+        if isinstance(real, tuple) and real[0] in ("settled", "late", "released", "expired") and not real[1]:
             self.recall(hold_id, real)
+
+    @precondition(lambda self: self.hold_ids)
+    @rule(
+        data=st.data(),
+        charges=charge_lists(0),
+        key=idempotency_keys,
+        digest=st.sampled_from("ab"),
+        ttl_ms=st.sampled_from([0, 0, 0, 2 * LONG_MS]),
+        act=st.sampled_from(["part", "part", "extend"]),
+    )
+    def go_on(
+        self, data: st.DataObject, charges: list[tuple[str, int]], key: str, digest: str, ttl_ms: int, act: str
+    ) -> None:
+        """A part or an extension, perhaps under the key of a decision; mostly of features that the hold has."""
+        hold_id = self.choose_hold(data)
+        hold = self.model.holds.get(hold_id)
+        who, is_open = self.model.customers[0], False
+        if hold:
+            who, is_open = hold.owner, hold.answer is None and not hold.is_due
+            charges = [(one.feature, real) for one, (_, real) in zip(hold.kept, charges, strict=False)]
+        if data.draw(one_in(8), label="foreign features") or (act == "part" and not charges):
+            charges = [("ghost", 1), *charges]
+        is_own = act == "part" and data.draw(st.booleans(), label="own body")
+        body = self.body(who, tuple(feature for feature, _ in charges)) if is_own else b""
+        memory, keys = self.memory(key, digest), part_keys(who.keys, hold_id, key)
+        pairs = (ttl_ms, len(charges), *flat(charges))
+        terms: dict[str, Any] = {"who": who, "memory": memory, "ttl_ms": ttl_ms}
+        if act == "part":
+            real = self.desk.run(act, keys, digest, memory[2], body, *pairs)
+            told = lambda: self.model.part(hold_id, charges, body=body, **terms)  # noqa: E731
+        else:
+            real = self.desk.run(act, [*keys[:3], keys[4]], digest, memory[2], *pairs)
+            told = lambda: self.model.extend(hold_id, charges, **terms)  # noqa: E731
+        self.compare(real, told, at_place=2 if act == "part" else 5, who=who if is_open else None)
+        if key in who.answers:
+            self.first.setdefault((self.model.customers.index(who), key), who.answers[key][0][1])
 
     @precondition(lambda self: self.hold_ids)
     @rule(data=st.data(), keep_ms=st.sampled_from([LONG_MS, LONG_MS, 0]))

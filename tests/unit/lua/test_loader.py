@@ -73,15 +73,15 @@ def test_a_library_can_be_driven_alone() -> None:
 
 
 def test_the_acts_of_the_house_are_these() -> None:
-    """Thirteen, as the contract of both sides names them."""
+    """Fifteen, as the contract of both sides names them."""
     assert set(SCRIPTS) == {
-        *("consume", "peek", "hold", "settle", "release", "ingest", "record", "wallet_read", "usage_read"),
-        *("grant", "lapse", "project", "sweep"),
+        *("consume", "peek", "record", "hold", "extend", "part", "settle", "release"),
+        *("ingest", "wallet_read", "usage_read", "grant", "lapse", "project", "sweep"),
     }
 
 
 def test_a_decision_has_thirteen_words_and_seven_for_each_charge() -> None:
     """Whoever reads replies counts on it."""
-    for name in ("consume", "peek", "hold", "record"):
+    for name in ("consume", "peek", "hold", "record", "extend"):
         script = SCRIPTS[name]
         assert (len(script.reply_names), len(script.repeated_reply_names)) == (20, 7)

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from desk import Reply
-from model.counting import FOREVER, HOUR_MS
-
 from billing_core.contract.keys import CustomerKeys
 from billing_core.contract.snapshot import Guard, Snapshot, SpendCap
+from model.counting import FOREVER, HOUR_MS
 
 Charges = list[tuple[str, int]]
 Grant = tuple[str, int, int, int, int, int, str]
@@ -48,7 +46,8 @@ class Customer:
     granted: Parts = field(default_factory=dict)
     lent: Parts = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
-    answers: dict[str, tuple[tuple[str, Reply], int]] = field(default_factory=dict)
+    answers: dict[str, tuple[tuple[Any, ...], int]] = field(default_factory=dict)
+    """By key: digest, decision and perhaps part; and for how long."""
 
     def stored(self, level: str) -> dict[str, Any]:
         """The fields of a node; the customer's is `customer`."""

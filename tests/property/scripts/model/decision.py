@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from desk import Reply
+
+from billing_core.contract.snapshot import Entitlement, FeatureKind, Limit, RateCount, Status, Tariff, Window
 from model.counting import (
     FOREVER,
     LARGEST,
@@ -20,8 +22,6 @@ from model.counting import (
     reserve,
 )
 from model.customer import Charges, Customer, Parts, ReplyError, add
-
-from billing_core.contract.snapshot import Entitlement, FeatureKind, Limit, RateCount, Status, Tariff, Window
 
 
 class Refused(Exception):
@@ -167,7 +167,7 @@ class Decision:
             raise Refused(reason, n, level, limit, retry_ms)
 
     def in_shadow(self) -> bool:
-        return all(line.entitlement and line.entitlement.shadow for line in self.lines)
+        return bool(self.lines) and all(line.entitlement and line.entitlement.shadow for line in self.lines)
 
     # ---- checks, in their order
 

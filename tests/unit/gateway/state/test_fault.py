@@ -25,7 +25,10 @@ MEANT: dict[str, type[Failure]] = {
     "INVALID feature": Unprocessable,
     "OVERFLOW quantity": Unprocessable,
 }
-REQUEST_SCRIPTS = ("consume", "peek", "hold", "settle", "release", "ingest", "usage_read", "wallet_read")
+REQUEST_SCRIPTS = (
+    *("consume", "peek", "record", "hold", "extend", "part", "settle", "release"),
+    *("ingest", "usage_read", "wallet_read"),
+)
 
 
 @pytest.mark.parametrize(("text", "kind"), MEANT.items())
