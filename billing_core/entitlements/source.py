@@ -68,8 +68,9 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TakenAddon(Timed, frozen=True, kw_only=True):
-    """An add-on that was taken with the subscription, in the words that it had then."""
+    """An add-on that was taken with a subscription, in the words that it had then."""
 
+    subscription_id: str
     terms: AddonTerms
     quantity: int
 
@@ -89,11 +90,16 @@ class OwnEntitlement(Timed, frozen=True, kw_only=True):
 
 
 class Holdings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a customer has apart from its plan."""
+    """What a customer has apart from its plan; add-ons of the subscription that is asked about."""
 
     addons: tuple[TakenAddon, ...] = ()
     own: tuple[OwnEntitlement, ...] = ()
     budgets: BudgetDocument = BudgetDocument()
+
+    def with_subscription(self, subscription_id: str | None) -> Holdings:
+        """Without what was taken with other subscriptions."""
+        addons = tuple(one for one in self.addons if one.subscription_id == subscription_id)
+        return msgspec.structs.replace(self, addons=addons)
 
     def changes_at(self, now: datetime) -> datetime | None:
         """The next instant at which something begins or ends to count."""

@@ -42,6 +42,7 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     clock_offset_ms: int
     customer_zone: str
     customer_since: datetime
+    subscription_id: str | None
     plan_code: str | None
     plan_version: int | None
     anchor_at: datetime | None
@@ -112,12 +113,13 @@ async def read_facts(tx: Transaction, owners: Sequence[Owner]) -> list[SnapshotF
     """What the snapshots of these customers are made of."""
     facts = await tx.many(Q["snapshot_facts"], SnapshotFacts, *_columns(owners))
     held = await holdings_of(tx, [(one.tenant_id, one.customer_id) for one in owners])
-    return [
-        msgspec.structs.replace(one, holdings=held[owner])
-        if (owner := (one.tenant_id, one.customer_id)) in held
-        else one
-        for one in facts
-    ]
+    return [_holding(one, held.get((one.tenant_id, one.customer_id))) for one in facts]
+
+
+def _holding(facts: SnapshotFacts, held: Holdings | None) -> SnapshotFacts:
+    if held is None:
+        return facts
+    return msgspec.structs.replace(facts, holdings=held.with_subscription(facts.subscription_id))
 
 
 def _columns(owners: Sequence[Owner]) -> tuple[list[str], list[str]]:

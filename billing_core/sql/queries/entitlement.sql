@@ -60,10 +60,9 @@ FROM subscription_addon WHERE tenant_id = $1 AND subscription_id = $2 AND taken_
 -- name: addons_of
 -- rows: many
 -- params: tenant_ids text[], customer_ids text[]
--- What is taken with the active subscriptions of these customers.
-SELECT a.tenant_id, a.customer_id, a.quantity, a.terms, a.effective_at, a.expires_at
+-- With any subscription: which one is active was read before, and a close may have ended it since.
+SELECT a.tenant_id, a.customer_id, a.subscription_id, a.quantity, a.terms, a.effective_at, a.expires_at
 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, customer_id) JOIN subscription_addon a USING (customer_id, tenant_id)
-JOIN subscription s ON s.tenant_id = a.tenant_id AND s.subscription_id = a.subscription_id AND s.state = 'active'
 WHERE a.ended_at IS NULL;
 
 -- name: budget_put

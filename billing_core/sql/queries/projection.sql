@@ -20,8 +20,8 @@ RETURNING c.tenant_id, c.customer_id, c.snapshot_version AS version;
 -- rows: many
 -- params: tenant_ids text[], customer_ids text[]
 SELECT c.tenant_id, c.customer_id, c.shard, c.snapshot_version AS version, c.status, t.clock_offset_ms,
-       c.time_zone AS customer_zone, c.created_at AS customer_since, s.plan_code, s.plan_version, s.anchor_at, s.started_at,
-       s.time_zone, s.changed_at, s.next_plan_code, s.next_plan_version, s.next_anchor_at, s.next_at
+       c.time_zone AS customer_zone, c.created_at AS customer_since, s.subscription_id, s.plan_code, s.plan_version,
+       s.anchor_at, s.started_at, s.time_zone, s.changed_at, s.next_plan_code, s.next_plan_version, s.next_anchor_at, s.next_at
 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, customer_id)
 JOIN customer c USING (tenant_id, customer_id)
 JOIN tenant t USING (tenant_id)

@@ -248,3 +248,72 @@ async def test_a_gauge_is_held_by_what_was_taken(line: Line) -> None:
     await line.say(line.operator.put(path, {"quantity": 1}))
     assert (await line.check("seats", quantity=-3))["allowed"]
     assert (await line.check("seats"))["reason"] == "limit_reached"
+
+
+EVERYTHING = {
+    "limits": [
+        {
+            "units": 1000,
+            "interval": interval,
+            "anchor": anchor,
+            "rollover_units": rollover,
+            "on_plan_change": "reset",
+        }
+        for interval, anchor, rollover in (
+            ("minute", "calendar", 5),
+            ("hour", "subscription", 5000),
+            ("day", "rolling", 0),
+            ("week", "calendar", 0),
+            ("month", "subscription", 500),
+            ("quarter", "rolling", 0),
+            ("year", "calendar", 100),
+        )
+    ]
+    + [{"units": 2**53 - 1, "anchor": "lifetime", "mode": "soft"}],
+    "rates": [
+        {"units": 9007199254740, "per": "second"},
+        {"units": 104249991, "per": "day", "counts": "units"},
+        {"units": 10, "per": "minute", "burst": 10**6},
+        {"units": 10**6, "per": "hour"},
+    ],
+    "concurrent": 5,
+}
+CAPS = [
+    {"amount": "9007199.254740991", "currency": "USD", "anchor": "lifetime", "mode": "soft"},
+    {"amount": "10", "currency": "USD", "interval": "day", "grace_percent": 50},
+    {"amount": "10", "currency": "EUR", "interval": "month", "anchor": "subscription"},
+]
+
+
+async def test_the_gate_takes_every_word_that_the_rules_allow(line: Line) -> None:
+    """A plan that is full of them, and budgets of hundreds of nodes, where clocks are moved twice a year."""
+    price = {"code": "calls", "meter": "calls", "model": "per_unit", "unit_amount": "0.0000083", "per": 3}
+    full = {
+        "code": "full",
+        "currency": "USD",
+        "time_zone": "Europe/Berlin",
+        "enforcement": "shadow",
+        "entitlements": [
+            {
+                "feature": "calls",
+                **EVERYTHING,
+                "levels": dict.fromkeys(("team", "project", "user", "key"), EVERYTHING),
+            },
+            {"feature": "tier", "value": "x" * 1000},
+            {"feature": "seats", "limits": [{"units": 5, "anchor": "lifetime", "grace_percent": 20}]},
+            {"feature": "beta", "enabled": False},
+        ],
+        "prices": [price],
+        "spend_caps": [cap | {"level": level} for cap in CAPS for level in ("customer", "team", "key")],
+    }
+    assert (await line.operator.put("/v1/catalog", {**CATALOG, "plans": [full]})).status == 200
+    line.plane.clock.move(SECOND)
+    await line.say(
+        line.operator.post(f"/v1/subscriptions/{line.subscription}/change", {"plan": "full", "at": "now"})
+    )
+    nodes = [{"node": f"team:t{n}/key:k{n}", "spend_caps": CAPS[:2]} for n in range(300)]
+    nodes += [{"guards": [{"feature": "calls", **EVERYTHING}], "spend_caps": CAPS}, {"node": "user:*"}]
+    await line.say(line.operator.put(BUDGETS, {"nodes": nodes}))
+    key = await line.issue("team:t1/key:k1")
+    assert (await line.check("calls", key=key, quantity=3))["charges"][0]["cost_nanos"] == 8_300
+    assert (await line.check("beta"))["would"] == "not_entitled"

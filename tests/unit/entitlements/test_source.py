@@ -68,7 +68,7 @@ def subscribed(changed_at: datetime | None = None, **plan: Any) -> Subscribed:
 
 def addon(code: str, quantity: int = 1, **when: datetime) -> TakenAddon:
     terms: AddonTerms = catalog_of(msgspec.convert(DOCUMENT, CatalogDocument)).addon_terms(code)
-    return TakenAddon(terms=terms, quantity=quantity, **({"effective_at": STARTED} | when))
+    return TakenAddon(subscription_id="sub_1", terms=terms, quantity=quantity, **({"effective_at": STARTED} | when))
 
 
 def own(kind: OwnKind, words: dict[str, Any], name: str = "ent_1", **when: datetime) -> OwnEntitlement:
@@ -178,6 +178,13 @@ def test_what_begins_later_counts_from_its_instant_on() -> None:
     assert resolution.stale_at == SOONER
     again = resolved(held, to=subscribed(), now=SOONER)
     assert (limits(again), "beta" in again.snapshot.features) == ({"calls@month": (1500, 1575)}, True)
+
+
+def test_what_was_taken_with_another_subscription_is_left_out() -> None:
+    """It ended with it."""
+    held = holdings(addon("more"), trial({"feature": "beta"}))
+    assert held.with_subscription("sub_1") == held
+    assert held.with_subscription("sub_2") == held.with_subscription(None) == Holdings(own=held.own)
 
 
 def test_sources_count_in_their_order_and_are_told() -> None:
