@@ -6,6 +6,7 @@ import typer
 
 from gateway.command.gate import check, hold, receipt, usage
 from gateway.command.replay.command import replay
+from gateway.command.standing import addon, budget, entitlement
 from gateway.command.terminal.desk import hang
 from gateway.command.topic import book, catalog, customer, invoice, payment, subscription, tenant, wallet
 
@@ -25,6 +26,9 @@ def hang_all(app: typer.Typer) -> None:
         customer.customers,
         customer.keys,
         subscription.subscriptions,
+        addon.addons,
+        entitlement.entitlements,
+        budget.budgets,
         wallet.wallets,
         invoice.invoices,
         payment.payments,

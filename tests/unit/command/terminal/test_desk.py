@@ -199,7 +199,6 @@ def test_replay_refuses_a_bad_file_before_it_asks_anybody(run: Run, asked: Asked
     assert asked.bodies == []
 
 
-def commands(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
 def test_an_entitlement_is_given_in_a_catalogs_words(run: Run, asked: Asked, tmp_path: Path) -> None:
     """From a file and from options; a denial needs no file."""
     asked.answers["POST", "/v1/customers/acme/entitlements"] = (201, {"entitlement_id": "ent_1", "kind": "trial"})
@@ -268,6 +267,7 @@ def test_budgets_add_ons_and_changes_travel_as_they_are_told(run: Run, asked: As
     ]
 
 
+def commands(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
     for command in group.registered_commands:
         yield (*path, command.name or "")
     for lower in group.registered_groups:
