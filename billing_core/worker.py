@@ -34,6 +34,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from billing_core.adapters.projection import Projection
+from billing_core.adapters.redis_advice import advice
 from billing_core.adapters.redis_client import REDIS_FAILURES, connect
 from billing_core.adapters.stripe_processor import StripeAccess, open_stripe
 from billing_core.adapters.usage_stream import UsageStream
@@ -99,6 +100,7 @@ class Worker:
         self._relay = Relay(house.database, self._redis, tally=self._relay_tally)
         self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._unbuilt_shards = SHARD_COUNT
+        self._lost_decisions = 0
         self.faults: Counter[str] = Counter()
         self._observe(house.telemetry)
 
@@ -164,11 +166,14 @@ class Worker:
         raise Unavailable("the connection that listens is gone")
 
     async def _build(self) -> None:
-        """Open shards that Redis does not have."""
+        """Say what Redis' settings risk; open shards that it does not have; name what was lost with a server."""
+        for risk in await advice(self._house.redis):
+            sys.stderr.write(f"warning: {risk}\n")
         builder = Builder(self._house.database, self._redis, stream=self._stream, plans=self._relay.plans)
         while True:
             self._unbuilt_shards = (await builder.build()).waiting_shards
-            await audit(self._house.database, self._redis, stream=self._stream)
+            lost = await audit(self._house.database, self._redis, stream=self._stream)
+            self._lost_decisions = self._lost_decisions if lost is None else lost
             await asyncio.sleep(_LOOK_S)
 
     async def _sweep(self) -> None:
@@ -217,6 +222,10 @@ class Worker:
             "tallygate_flush_lag_ms": ("Age of the oldest entry of the last batch.", lambda: flush.lag_ms),
             "tallygate_flush_lanes": ("Lanes that this process flushes.", lambda: flush.lanes),
             "tallygate_unbuilt_shards": ("Shards that wait to be built.", lambda: self._unbuilt_shards),
+            "tallygate_lost_decisions": (
+                "Decisions that were answered and lost with a server, ever.",
+                lambda: self._lost_decisions,
+            ),
         }
         for name, (words, read) in gauges.items():
             telemetry.gauge(name, words, read=_single(read))

@@ -18,6 +18,7 @@ from aiohttp.typedefs import Handler
 from redis.exceptions import RedisError
 
 from billing_core.adapters.projection import Projection
+from billing_core.adapters.redis_advice import advice
 from billing_core.api.constraint import POSTGRES_FAULTS
 from billing_core.api.route import HOUSE, House
 from billing_core.contract.telemetry import EXPOSITION_TYPE, Distribution, Telemetry
@@ -28,9 +29,10 @@ PROBE_S = 1.0
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of a probe."""
+    """The answer of a probe; `warnings` are what Redis' own settings risk."""
 
     status: str = "ok"
+    warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Tally:
@@ -66,26 +68,31 @@ async def healthz(_: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """All that an act needs answers. Raises: Unavailable naming what does not."""
-    await check_ready(request.app[HOUSE])
-    return _alive()
+    warnings = await check_ready(request.app[HOUSE])
+    return _alive(tuple(warnings))
 
 
-async def check_ready(house: House) -> None:
-    """Raise Unavailable unless Postgres, with its schema, and Redis, with its shards, answer in time."""
+async def check_ready(house: House) -> list[str]:
+    """Raise Unavailable unless Postgres, with its schema, and Redis, with its shards, answer in time.
+
+    What Redis' settings risk, in words.
+    """
     try:
         async with asyncio.timeout(PROBE_S), house.database.transaction() as tx:
             await tenant_of_token(tx, "")
     except (TimeoutError, *POSTGRES_FAULTS):
         raise Unavailable("Postgres does not answer, or has not this version's schema") from None
     if house.redis is None:
-        return
+        return []
     try:
         async with asyncio.timeout(PROBE_S):
             unbuilt = (await Projection(house.redis).epochs()).count(None)
+            warnings = await advice(house.redis)
     except (TimeoutError, OSError, RedisError):
         raise Unavailable("Redis does not answer") from None
     if unbuilt:
         raise Unavailable(f"{unbuilt} shards are being built in Redis")
+    return warnings
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -94,8 +101,9 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=text, headers={"Content-Type": EXPOSITION_TYPE})
 
 
-def _alive() -> web.Response:
-    return web.Response(body=msgspec.json.encode(Alive()), content_type="application/json")
+def _alive(warnings: tuple[str, ...] = ()) -> web.Response:
+    answer = Alive(warnings=warnings or msgspec.UNSET)
+    return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
 
 PROBES = (web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics))

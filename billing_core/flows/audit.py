@@ -23,19 +23,19 @@ _LOOK_BACK = timedelta(minutes=30)
 """Longer than gateways remember, and than clocks of servers differ."""
 
 
-async def audit(db: Database, redis: Projection, *, stream: UsageStream) -> int:
-    """Look at all shards of which gateways told something; how many takeovers were found to have lost something."""
+async def audit(db: Database, redis: Projection, *, stream: UsageStream) -> int | None:
+    """Look at the shards that gateways told something of; how many decisions were ever lost. None: nothing told."""
     told = await redis.answered()
     if not told:
-        return 0
+        return None
     numbers = sorted(told)
     lasts = dict(zip(numbers, await stream.last_ids(numbers), strict=True))
     since_ms = to_ms(await stream.now() - _LOOK_BACK)
-    found = 0
     async with db.transaction() as tx:
         marks = await shards.watermarks(tx, numbers)
         done = [shard for shard in numbers if marks[shard] >= lasts[shard]]
         for shard in done:
-            found += await shards.note_lost(tx, shard, answered=told[shard], since_ms=since_ms)
+            await shards.note_lost(tx, shard, answered=told[shard], since_ms=since_ms)
+        lost_count = await shards.lost_count(tx)
     await redis.forget_answered({shard: len(told[shard]) for shard in done})
-    return found
+    return lost_count

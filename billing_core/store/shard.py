@@ -231,12 +231,17 @@ async def note_takeovers(tx: Transaction, found: Sequence[Takeover], *, noticed_
     )
 
 
-async def note_lost(tx: Transaction, shard: int, *, answered: Sequence[str], since_ms: int) -> bool:
-    """Of these decisions, which gateways have answered, keep those that are not in Postgres; whether there are any.
+async def note_lost(tx: Transaction, shard: int, *, answered: Sequence[str], since_ms: int) -> None:
+    """Of these decisions, which gateways have answered, keep those that are not in Postgres.
 
     Only for a shard whose stream has been flushed since; `since_ms` is a place in it before all of them.
     """
-    return bool(await tx.run(Q["takeover_lost"], shard, list(answered), since_ms))
+    await tx.run(Q["takeover_lost"], shard, list(answered), since_ms)
+
+
+async def lost_count(tx: Transaction) -> int:
+    """How many decisions were ever lost with a server."""
+    return (await tx.one(Q["lost_count"], _Count)).count
 
 
 async def takeovers_that_cost(tx: Transaction) -> list[Takeover]:

@@ -147,6 +147,11 @@ UPDATE takeover t
 SET lost_ids = ARRAY(SELECT name FROM missing UNION SELECT unnest(t.lost_ids) ORDER BY 1)
 FROM latest WHERE t.shard = $1 AND t.noticed_at = latest.noticed_at AND EXISTS (SELECT FROM missing);
 
+-- name: lost_count
+-- rows: one
+-- params:
+SELECT coalesce(sum(cardinality(lost_ids)), 0)::bigint AS count FROM takeover WHERE lost_ids <> '{}';
+
 -- name: takeovers_that_cost
 -- rows: many
 -- params:

@@ -241,6 +241,18 @@ class Discord(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server that took over a shard did not have. Places are stream ids."""
+
+    shard: int
+    noticed_at: datetime
+    kept: str = ""
+    flushed: str = ""
+    missed_acts: int = 0
+    lost_decisions: int = 0
+    lost_ids: tuple[str, ...] = ()
+
+
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """For every grant: granted = spent + lapsed + not yet flushed + held + remaining + not yet applied."""
 
@@ -256,6 +268,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     unbuilt_shards: int = 0
     parked_entries: int = 0
     findings: tuple[Discord, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
     @property
     def is_zero(self) -> bool:

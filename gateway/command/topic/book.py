@@ -8,7 +8,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from gateway.command.client.answer import Answer
-from gateway.command.client.bill import Reconciliation, Revenue, ShadowDecisions, TrialBalance
+from gateway.command.client.bill import Loss, Reconciliation, Revenue, ShadowDecisions, TrialBalance
 from gateway.command.client.door import Planes
 from gateway.command.terminal.desk import Desk, hang
 from gateway.command.terminal.option import CustomerFilter, Limit, Since, Until, instant_or_none, key_or_new
@@ -120,7 +120,11 @@ def reconciliation_page(shown: Reconciliation) -> RenderableType:
         ("not yet applied", shown.pending_nanos),
         ("difference", shown.difference_nanos),
     )
-    sums = table_of((f"{shown.grants} grants", ">Nanos"), (part for part in parts if part[1] or part[0] in _ALWAYS))
+    sums: RenderableType = table_of(
+        (f"{shown.grants} grants", ">Nanos"), (part for part in parts if part[1] or part[0] in _ALWAYS)
+    )
+    if shown.losses:
+        sums = Group(sums, "", _losses_table(shown.losses))
     if shown.is_zero:
         return sums
     wrong = table_of(
@@ -132,3 +136,13 @@ def reconciliation_page(shown: Reconciliation) -> RenderableType:
         title="What does not add up",
     )
     return Group(sums, "", wrong)
+
+
+def _losses_table(losses: tuple[Loss, ...]) -> RenderableType:
+    """What was lost when another server took over a shard; it all adds up without it."""
+    rows = [
+        (day(one.noticed_at), one.shard, one.kept, one.flushed, one.missed_acts, one.lost_decisions)
+        for one in losses
+    ]
+    heads = ("Noticed", ">Shard", "Kept to", "Flushed to", ">Acts told again", ">Decisions lost")
+    return table_of(heads, rows, title="What another server did not have when it took over")
