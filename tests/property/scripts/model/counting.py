@@ -100,8 +100,8 @@ def open_tally(
     if window.kind is WindowKind.ROLLING:
         size, begins = window.every_ms // 60, known != since_ms
         pairs = () if begins else stored.get(f"{name}:b", ())
-        buckets = {n: units for n, units in zip(pairs[::2], pairs[1::2], strict=True)}
-        buckets = {n: units for n, units in buckets.items() if (n + 1) * size > at - window.every_ms}
+        listed = zip(pairs[::2], pairs[1::2], strict=True)
+        buckets = {n: units for n, units in listed if (n + 1) * size > at - window.every_ms}
         reset = (min(buckets) + 1) * size + window.every_ms if buckets else 0
         total = sum(buckets.values())
         tally = Tally(name=name, window=window, start=since_ms, reset=reset, used=total, held=held, begins=begins)

@@ -24,7 +24,7 @@ from model.counting import (
 from model.customer import Charges, Customer, Parts, ReplyError, add
 
 
-class Refused(Exception):
+class RefusalError(Exception):
     """The first check that failed."""
 
     def __init__(self, reason: str, refused: int, level: str = "", limit: str = "", retry_ms: int = 0) -> None:
@@ -126,7 +126,7 @@ class Ledger:
 
 
 class Decision:
-    """One decision: looked at on construction; `commit` writes it. Grants are taken from as it goes and given back."""
+    """One decision: looked at on construction, with grants taken from and given back; `commit` writes it."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Decision:
         before = dict(who.remaining)
         try:
             self.check(who.snapshot.status)
-        except Refused as refused:
+        except RefusalError as refused:
             self.told = refused.told
         finally:
             who.remaining = before
@@ -164,7 +164,7 @@ class Decision:
 
     def refuse(self, reason: str, n: int, level: str = "", limit: str = "", retry_ms: int = 0) -> None:
         if self.mode != "record":
-            raise Refused(reason, n, level, limit, retry_ms)
+            raise RefusalError(reason, n, level, limit, retry_ms)
 
     def in_shadow(self) -> bool:
         return bool(self.lines) and all(line.entitlement and line.entitlement.shadow for line in self.lines)
