@@ -43,21 +43,22 @@ GROUP BY m.tenant_id, m.customer_id, m.grant_id, m.currency;
 -- name: charges_are_movements_of_the_same_entry
 -- rows: many
 -- params: tenant_id text
+-- In each currency and unit for itself.
 WITH charged AS (
-    SELECT shard, stream_ms, stream_seq, min(tenant_id) AS tenant_id, min(customer_id) AS customer_id,
-           min(event_id) AS event_id, min(currency) AS currency, sum(charged_nanos) AS nanos
+    SELECT shard, stream_ms, stream_seq, currency, min(tenant_id) AS tenant_id, min(customer_id) AS customer_id,
+           min(event_id) AS event_id, sum(charged_nanos) AS nanos
     FROM usage_event WHERE charged_nanos > 0 AND ($1 = '' OR tenant_id = $1)
-    GROUP BY shard, stream_ms, stream_seq
+    GROUP BY shard, stream_ms, stream_seq, currency
 ), moved AS (
-    SELECT shard, stream_ms, stream_seq, min(tenant_id) AS tenant_id, min(customer_id) AS customer_id,
-           min(event_id) AS event_id, min(currency) AS currency, sum(nanos) AS nanos
+    SELECT shard, stream_ms, stream_seq, currency, min(tenant_id) AS tenant_id, min(customer_id) AS customer_id,
+           min(event_id) AS event_id, sum(nanos) AS nanos
     FROM movement WHERE kind IN ('debit', 'settle') AND ($1 = '' OR tenant_id = $1)
-    GROUP BY shard, stream_ms, stream_seq
+    GROUP BY shard, stream_ms, stream_seq, currency
 )
 SELECT coalesce(c.tenant_id, m.tenant_id) AS tenant_id, coalesce(c.customer_id, m.customer_id) AS customer_id,
-       coalesce(c.event_id, m.event_id) AS subject, coalesce(c.currency, m.currency) AS currency,
+       coalesce(c.event_id, m.event_id) AS subject, currency,
        (coalesce(c.nanos, 0) - coalesce(m.nanos, 0))::bigint AS difference_nanos
-FROM charged c FULL JOIN moved m USING (shard, stream_ms, stream_seq)
+FROM charged c FULL JOIN moved m USING (shard, stream_ms, stream_seq, currency)
 WHERE c.nanos IS DISTINCT FROM m.nanos;
 
 -- name: a_place_in_a_stream_is_written_once

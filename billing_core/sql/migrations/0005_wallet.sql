@@ -39,7 +39,8 @@ CREATE TABLE credit_grant (
 );
 CREATE INDEX credit_grant_by_customer ON credit_grant (tenant_id, customer_id, currency);
 CREATE UNIQUE INDEX "a payment buys one grant" ON credit_grant (tenant_id, payment_id) WHERE payment_id IS NOT NULL;
-CREATE INDEX credit_grant_by_expiry ON credit_grant (expires_at) WHERE expires_at IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX credit_grant_by_expiry ON credit_grant (tenant_id, expires_at) WHERE expires_at IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX credit_grant_void ON credit_grant (tenant_id) WHERE voided_at IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX credit_grant_lowered ON credit_grant (tenant_id) WHERE lowered_nanos IS NOT NULL AND ended_at IS NULL;
 
 -- Append-only. The key is where the entry stood in its shard's stream, so that it can be written once only. A paid grant that

@@ -88,12 +88,19 @@ ORDER BY asked.place;
 -- params: now timestamptz, retry_ms bigint, most integer
 -- Expired or voided and not yet empty, or an overdraft above its new limit: asked for again after a while, since a hold or
 -- a repayment may give back late.
-WITH due AS (
+WITH asked AS MATERIALIZED (
+    SELECT tenant_id, grant_id FROM credit_grant WHERE voided_at IS NOT NULL AND ended_at IS NULL
+    UNION
+    SELECT tenant_id, grant_id FROM credit_grant
+    WHERE lowered_nanos IS NOT NULL AND ended_at IS NULL AND amount_nanos - lapsed_nanos > lowered_nanos
+    UNION
+    SELECT g.tenant_id, g.grant_id FROM tenant t JOIN credit_grant g ON g.tenant_id = t.tenant_id
+        AND g.expires_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond'
+        AND g.expires_at IS NOT NULL AND g.ended_at IS NULL
+), due AS (
     SELECT g.tenant_id, g.grant_id
-    FROM credit_grant g JOIN tenant t USING (tenant_id)
+    FROM asked JOIN credit_grant g USING (tenant_id, grant_id)
     WHERE g.ended_at IS NULL
-      AND (g.voided_at IS NOT NULL OR g.expires_at <= $1::timestamptz + t.clock_offset_ms * interval '1 millisecond'
-           OR g.amount_nanos - g.lapsed_nanos > g.lowered_nanos)
       AND (g.lapse_tried_at IS NULL OR g.lapse_tried_at <= $1::timestamptz - $2 * interval '1 millisecond')
     ORDER BY g.tenant_id, g.grant_id
     LIMIT $3

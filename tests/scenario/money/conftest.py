@@ -198,7 +198,7 @@ class World:
         async with self.db.session() as connection:
             await connection.execute("SELECT ensure_usage_month($1)", at)
         place, name = self._place(customer)
-        charge = (currency, nanos, uncollected, "")
+        charge = (currency, nanos, uncollected, nanos + uncollected, "", "")
         row = (*place, TENANT, customer, name, event, "gate", at, at, Decimal(quantity), properties, *charge)
         async with self.db.transaction() as tx:
             recorded_at = await self._recording(tx)
