@@ -7,14 +7,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import pytest
 import redis.asyncio
 from desk import Desk, decision_keys, grant_keys, hold_keys, plain
 
 from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
+    Budget,
     Entitlement,
     FeatureKind,
+    Guard,
+    Limit,
     Snapshot,
+    SpendCap,
     Status,
     Tariff,
     Tier,
@@ -35,11 +41,11 @@ BODY = encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", f
 ONE = 1, "calls", 1
 
 
-def open_wallet(desk: Desk, amounts: Sequence[int]) -> None:
+def open_wallet(desk: Desk, amounts: Sequence[int], snapshot: Snapshot = SNAPSHOT) -> None:
     """A customer with these grants."""
     desk.clear()
     desk.client.set(KEYS.epoch, 1)
-    desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(SNAPSHOT))
+    desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(snapshot))
     for number, amount in enumerate(amounts):
         desk.run("grant", grant_keys(KEYS), "USD", f"grant_{number}", amount, 0, 0, 0, 1, number, "", BODY)
 
@@ -67,6 +73,41 @@ async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, v
     assert (len(entries), moved) == (10, 10 * PRICE_NANOS)
     wallet = desk.dump()[KEYS.wallet]
     assert [wallet[f"r:grant_{number}"] for number in range(3)] == [0, 0, 6]
+
+
+@pytest.mark.parametrize("by", ["limit", "cap"])
+async def test_fifty_debits_of_five_keys_on_a_team_for_ten_grant_exactly_ten(
+    desk: Desk, valkey_server: str, by: str
+) -> None:
+    """By units or by money; a level that others share is no less exact."""
+    limit = Limit(counter="calls@ever", units=10, ceiling=10, window=FOREVER)
+    nanos = 10 * PRICE_NANOS + 1
+    cap = SpendCap(counter="$USD@ever", currency="USD", nanos=nanos, ceiling=nanos, window=FOREVER)
+    budget = Budget(guards={"calls": Guard(limits=(limit,))}) if by == "limit" else Budget(caps=(cap,))
+    told = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": CALLS})
+    open_wallet(desk, [1000], msgspec.structs.replace(told, budgets={"team:ml": budget}))
+    calls = [(decision_keys(KEYS), ("", 0, BODY, f"team:ml/key:k{n % 5}", 0, 0, *ONE)) for n in range(50)]
+    replies = await all_at_once(valkey_server, desk.shas["consume"], calls)
+    assert Counter((reply[0], reply[3]) for reply in replies) == {
+        ("allowed", ""): 10,
+        ("limit_reached", "team:ml"): 40,
+    }
+    assert desk.dump()[KEYS.wallet]["r:grant_0"] == 1000 - 10 * PRICE_NANOS
+
+
+async def test_of_fifty_holds_as_many_are_open_as_may_be(desk: Desk, valkey_server: str) -> None:
+    """A place that is taken is taken once."""
+    guarded = msgspec.structs.replace(CALLS, guard=Guard(concurrent=10))
+    told = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": guarded})
+    open_wallet(desk, [1000], told)
+    ids = [new_hold_id(KEYS.shard) for _ in range(50)]
+    calls = [
+        ([*decision_keys(KEYS), hold_key(name, KEYS.shard)], ("", 0, BODY, "", 0, 0, name, 60_000, "release", *ONE))
+        for name in ids
+    ]
+    replies = await all_at_once(valkey_server, desk.shas["hold"], calls)
+    assert Counter(reply[0] for reply in replies) == {"allowed": 10, "concurrency_limited": 40}
+    assert desk.dump()[KEYS.counters]["calls:c"] == 10
 
 
 async def test_fifty_retries_under_one_key_are_one_debit(desk: Desk, valkey_server: str) -> None:
