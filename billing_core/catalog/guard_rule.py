@@ -5,7 +5,7 @@ The same rules hold wherever a guard is written: in a plan, an add-on, an overri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from billing_core.catalog.document import Feature, FeatureKind
 from billing_core.catalog.fault import Fault
@@ -22,7 +22,7 @@ from billing_core.catalog.guard import (
     ceiling_of,
 )
 from billing_core.catalog.price_rule import amount_faults
-from billing_core.values.money import MAX_EXACT, is_currency, is_unit, nanos_of
+from billing_core.values.money import MAX_EXACT, is_currency, nanos_of
 
 MAX_LIMITS = 8
 MAX_RATES = 4
@@ -70,13 +70,14 @@ def guard_faults(guard: Guard, path: str, *, kind: FeatureKind) -> Iterator[Faul
         yield Fault(f"{path}.concurrent", f"must be a whole number from 1 to {_BELOW_2_53}")
 
 
-def cap_faults(cap: SpendCap, path: str, *, currency: str) -> Iterator[Fault]:
-    """Every fault of a spend cap; `currency` is what it means where it names none."""
+def cap_faults(cap: SpendCap, path: str, *, currency: str, units: Collection[str]) -> Iterator[Fault]:
+    """Every fault of a spend cap; `currency` is what it means where it names none, `units` are the tenant's own."""
     named = cap.currency or currency
     if not named:
         yield Fault(f"{path}.currency", "names the currency or credit unit that is capped")
-    elif not is_currency(named) and not is_unit(named):
-        yield Fault(f"{path}.currency", f"{named!r} is neither an ISO 4217 currency code nor a credit unit")
+    elif not is_currency(named) and named not in units:
+        rule = f"{named!r} is neither an ISO 4217 currency nor a unit that the catalog declares"
+        yield Fault(f"{path}.currency", rule)
     faults = list(amount_faults(cap.amount, f"{path}.amount"))
     yield from faults
     if not faults:

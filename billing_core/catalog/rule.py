@@ -175,9 +175,7 @@ def _spend_cap_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault
     first: dict[tuple[SpendLevel, str], int] = {}
     for index, cap in enumerate(plan.spend_caps):
         where = f"{path}.spend_caps[{index}]"
-        yield from cap_faults(cap, where, currency=plan.currency)
-        if is_unit(cap.currency) and cap.currency not in shelf.units:
-            yield Fault(f"{where}.currency", f"the catalog declares no unit {cap.currency!r}")
+        yield from cap_faults(cap, where, currency=plan.currency, units=shelf.units)
         place = first.setdefault((cap.level, cap.counter_in(plan.currency)), index)
         if place != index:
             yield Fault(where, f"spend_caps[{place}] caps the same level, currency and windows")

@@ -14,7 +14,7 @@ Worked example: a plan lets every key make 1,000 requests a day; the document sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -67,12 +67,14 @@ class NodeTerms(msgspec.Struct, frozen=True, kw_only=True):
 _NOTHING = BudgetNode()
 
 
-def check_budgets(document: BudgetDocument, *, features: Mapping[str, Feature]) -> None:
-    """Raise InvalidInput unless the document is sound; `features` are all that the tenant has."""
-    raise_first(list(_faults(document, features=features)))
+def check_budgets(document: BudgetDocument, *, features: Mapping[str, Feature], units: Collection[str]) -> None:
+    """Raise InvalidInput unless the document is sound; `features` and credit `units` are those of the tenant."""
+    raise_first(list(_faults(document, features=features, units=units)))
 
 
-def _faults(document: BudgetDocument, *, features: Mapping[str, Feature]) -> Iterator[Fault]:
+def _faults(
+    document: BudgetDocument, *, features: Mapping[str, Feature], units: Collection[str]
+) -> Iterator[Fault]:
     if len(document.nodes) > MAX_NODES:
         yield Fault("nodes", f"at most {MAX_NODES} nodes")
         return
@@ -88,11 +90,12 @@ def _faults(document: BudgetDocument, *, features: Mapping[str, Feature]) -> Ite
             except InvalidInput as fault:
                 yield Fault(f"{where}.node", f"{fault.detail}; or team:*, project:*, user:*, key:*")
         yield from _node_faults(one, where, features=features)
+        yield from _cap_faults(one, where, units=units)
 
 
 def _node_faults(one: BudgetNode, path: str, *, features: Mapping[str, Feature]) -> Iterator[Fault]:
-    if len(one.guards) > MAX_GUARDS or len(one.spend_caps) > MAX_CAPS:
-        yield Fault(path, f"at most {MAX_GUARDS} guards and {MAX_CAPS} spend caps")
+    if len(one.guards) > MAX_GUARDS:
+        yield Fault(f"{path}.guards", f"at most {MAX_GUARDS} guards")
         return
     named: set[str] = set()
     for index, guard in enumerate(one.guards):
@@ -107,10 +110,16 @@ def _node_faults(one: BudgetNode, path: str, *, features: Mapping[str, Feature])
         if guard.feature in named:
             yield Fault(f"{where}.feature", f"{guard.feature!r} is guarded at this node already")
         named.add(guard.feature)
+
+
+def _cap_faults(one: BudgetNode, path: str, *, units: Collection[str]) -> Iterator[Fault]:
+    if len(one.spend_caps) > MAX_CAPS:
+        yield Fault(f"{path}.spend_caps", f"at most {MAX_CAPS} spend caps")
+        return
     counters: set[str] = set()
     for index, cap in enumerate(one.spend_caps):
         where = f"{path}.spend_caps[{index}]"
-        yield from cap_faults(cap, where, currency="")
+        yield from cap_faults(cap, where, currency="", units=units)
         counter = cap.counter_in("")
         if counter in counters:
             yield Fault(where, "the same currency and windows are capped at this node already")

@@ -100,7 +100,7 @@ class Resolver:
         if facts.holdings is not None:
             return self._resolve(facts)
         calendar = facts.started_at, facts.anchor_at, facts.time_zone, facts.clock_offset_ms
-        changes = facts.changed_at, facts.next_at, facts.next_anchor_at
+        changes = facts.changed_at, facts.next_at, facts.next_anchor_at, facts.ends_at
         likeness = (facts.tenant_id, *plans_of(facts), *calendar, *changes)
         known = self._known.get(likeness)
         if known is None:
@@ -109,10 +109,15 @@ class Resolver:
         return Resolution(snapshot=own, stale_at=known.stale_at)
 
     def subscribed_of(self, facts: SnapshotFacts) -> Subscribed | None:
-        """The subscription as it is in force: on the plan that follows, where its instant has come."""
+        """The subscription as it is in force: on the plan that follows, where its instant has come.
+
+        What is canceled ends with its period, also while the bill of that period is not written.
+        """
         now, plans = self._tenant_now(facts), plans_of(facts)
         started_at, anchor_at, time_zone = facts.started_at, facts.anchor_at, facts.time_zone
         if not plans or started_at is None or anchor_at is None or time_zone is None or started_at > now:
+            return None
+        if facts.ends_at is not None and facts.ends_at <= now:
             return None
         plan, changed_at = plans[0], facts.changed_at
         if facts.next_at is not None and facts.next_at <= now and facts.next_anchor_at is not None:
@@ -135,7 +140,8 @@ class Resolver:
         )
         now, subscribed = self._tenant_now(facts), self.subscribed_of(facts)
         resolved = resolve(customer, subscribed, holdings=facts.holdings or NOTHING, now=now)
-        coming = [at for at in (facts.started_at, facts.next_at, resolved.stale_at) if at is not None and at > now]
+        told = facts.started_at, facts.next_at, facts.ends_at, resolved.stale_at
+        coming = [at for at in told if at is not None and at > now]
         return Resolution(snapshot=resolved.snapshot, stale_at=min(coming, default=None))
 
     def _tenant_now(self, facts: SnapshotFacts) -> datetime:

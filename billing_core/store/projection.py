@@ -53,6 +53,7 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     next_plan_version: int | None
     next_anchor_at: datetime | None
     next_at: datetime | None
+    ends_at: datetime | None
     holdings: Holdings | None = None
 
 

@@ -86,7 +86,7 @@ async def cancel_at_end(tx: Transaction, *, tenant_id: str, subscription_id: str
     if subscription.next_at is not None and subscription.next_at <= at:
         raise StillRunning("its change of plan is still being billed", field="subscription_id")
     await subscriptions.set_cancel_at_end(tx, tenant_id=tenant_id, subscription_id=subscription_id)
-    if subscription.next_at is not None:
+    if subscription.phase is Phase.ACTIVE:
         await outbox.push(tx, OutboxKind.SNAPSHOT, tenant_id=tenant_id, customer_id=subscription.customer_id)
     return await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id)
 

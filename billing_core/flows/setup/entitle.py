@@ -23,6 +23,7 @@ from billing_core.entitlements.source import OwnKind
 from billing_core.errors import Conflict, InvalidInput, NotFound
 from billing_core.store.billing import subscription as subscriptions
 from billing_core.store.database import Transaction
+from billing_core.store.money.grant import has_unit
 from billing_core.store.outbox import OutboxKind, push
 from billing_core.store.setup import entitlement as store
 from billing_core.store.setup.catalog import applied_catalog
@@ -30,6 +31,7 @@ from billing_core.store.setup.entitlement import BudgetRow, OwnRow, TakenRow
 from billing_core.subscriptions.subscription import Phase, Subscription
 from billing_core.values.clock import from_ms, to_ms
 from billing_core.values.ids import Code, new_id
+from billing_core.values.money import is_unit
 from billing_core.values.text import Instant, Note
 
 MAX_QUANTITY = 1_000_000
@@ -124,7 +126,10 @@ async def write_budgets(tx: Transaction, given: Given, *, document: BudgetDocume
     """
     at = await _lock(tx, given, now=now)
     named = sorted({guard.feature for node in document.nodes for guard in node.guards})
-    check_budgets(document, features=await store.features_of(tx, given.tenant_id, codes=named))
+    features = await store.features_of(tx, given.tenant_id, codes=named)
+    asked = sorted({cap.currency for node in document.nodes for cap in node.spend_caps if is_unit(cap.currency)})
+    units = [code for code in asked if await has_unit(tx, given.tenant_id, code=code)]
+    check_budgets(document, features=features, units=units)
     await store.put_budgets(tx, given.tenant_id, customer_id=given.customer_id, document=document, now=at)
     await _tell(tx, given)
     return BudgetRow(document=document, written_at=at)

@@ -21,12 +21,16 @@ RETURNING c.tenant_id, c.customer_id, c.snapshot_version AS version;
 -- params: tenant_ids text[], customer_ids text[]
 SELECT c.tenant_id, c.customer_id, c.shard, c.snapshot_version AS version, c.status, t.clock_offset_ms,
        c.time_zone AS customer_zone, c.created_at AS customer_since, s.subscription_id, s.plan_code, s.plan_version,
-       s.anchor_at, s.started_at, s.time_zone, s.changed_at, s.next_plan_code, s.next_plan_version, s.next_anchor_at, s.next_at
+       s.anchor_at, s.started_at, s.time_zone, s.changed_at, s.next_plan_code, s.next_plan_version, s.next_anchor_at, s.next_at,
+       s.ends_at
 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, customer_id)
 JOIN customer c USING (tenant_id, customer_id)
 JOIN tenant t USING (tenant_id)
 LEFT JOIN LATERAL (
-    SELECT * FROM subscription WHERE tenant_id = c.tenant_id AND customer_id = c.customer_id AND state = 'active' LIMIT 1
+    SELECT a.*, CASE WHEN a.cancel_at_end THEN (
+        SELECT max(p.end_at) FROM billing_period p
+        WHERE p.tenant_id = a.tenant_id AND p.subscription_id = a.subscription_id AND p.state = 'open') END AS ends_at
+    FROM subscription a WHERE a.tenant_id = c.tenant_id AND a.customer_id = c.customer_id AND a.state = 'active' LIMIT 1
 ) AS s ON true
 ORDER BY c.tenant_id, c.customer_id;
 

@@ -236,6 +236,17 @@ async def test_a_change_of_plan_counts_from_its_instant(plane: Plane, subscribed
     assert (await resolved(plane))[0] == {"calls@month": 1000}
 
 
+async def test_who_cancels_is_served_until_the_end_of_the_period_and_no_longer(
+    plane: Plane, subscribed: str
+) -> None:
+    """Whether its last bill is written yet or not."""
+    await plane.ours.post(f"/v1/subscriptions/{subscribed}/cancel")
+    assert (await plane.ours.get(RESOLVED)).body["stale_at"] == "2026-04-01T00:00:00Z"
+    plane.clock.move(timedelta(days=31))
+    shown = (await plane.ours.get(RESOLVED)).body
+    assert (shown["plan"], shown["features"], shown["stale_at"]) == (None, [], None)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
@@ -280,6 +291,10 @@ async def test_budgets_are_written_whole(plane: Plane, subscribed: str) -> None:
         (
             [{"spend_caps": [{"amount": "x", "currency": "USD", "interval": "day"}]}],
             "nodes[0].spend_caps[0].amount",
+        ),
+        (
+            [{"spend_caps": [{"amount": "1", "currency": "AIC", "interval": "day"}]}],
+            "nodes[0].spend_caps[0].currency",
         ),
         ([{"node": 5}], "nodes[0].node"),
         ([{"surprise": 5}], "nodes[0].surprise"),

@@ -92,7 +92,7 @@ async def test_what_is_canceled_ends_with_its_period_and_can_begin_anew(world: W
     outbox = await world.fetch(
         "SELECT kind, customer_id FROM outbox WHERE kind = 'snapshot' AND customer_id = 'ada'"
     )
-    assert len(outbox) == 4  # enrolled, activated, ended, activated again
+    assert len(outbox) == 5  # enrolled, activated, canceled, ended, activated again
     await world.check()
 
 

@@ -136,7 +136,7 @@ CAP = {"amount": "10", "interval": "month"}
         ({"spend_caps": [{**CAP, "amount": "9007199.3"}]}, "spend_caps[0].amount", "below 2^53 nanos"),
         ({"spend_caps": [{**CAP, "amount": "9000000", "grace_percent": 1}]}, "spend_caps[0].amount", "2^53"),
         ({"spend_caps": [{**CAP, "currency": "usd"}]}, "spend_caps[0].currency", "neither an ISO 4217"),
-        ({"spend_caps": [{**CAP, "currency": "AIC"}]}, "spend_caps[0].currency", "declares no unit 'AIC'"),
+        ({"spend_caps": [{**CAP, "currency": "AIC"}]}, "spend_caps[0].currency", "'AIC' is neither"),
         ({"spend_caps": [{"amount": "10"}]}, "spend_caps[0].interval", "needs its interval"),
         ({"spend_caps": [{**CAP, "anchor": "rolling"}]}, "spend_caps[0].anchor", "by calendar"),
         ({"spend_caps": [{**CAP, "mode": "soft", "grace_percent": 1}]}, "spend_caps[0].grace_percent", "no grace"),
