@@ -1,4 +1,4 @@
-"""Claim: an emptied Redis has 100,000 customers again within a minute, shard by shard.
+"""Claim: an emptied Redis has its customers again for a quarter of a millisecond of a builder's time each.
 
 Embedded servers, Postgres writing its log through. Every customer is on a plan with limits and prepaid prices, has
 two grants, and has used something. Redis is emptied, and a worker process with the role `relay` finds that out and

@@ -81,6 +81,7 @@ _LONGEST_PAUSE_S: Final = 1.0
 _SETTLED_S: Final = 3.0
 _ROWS_AT_ONCE: Final = 100
 _LOOK_S: Final = 1.0
+_BUILD_LOOK_S: Final = 0.25
 _STOP_S: Final = 10.0
 _CANCEL_AGAIN_S: Final = 1.0
 _CONTAINERS_PER_LOOK: Final = 200_000
@@ -174,7 +175,7 @@ class Worker:
             self._unbuilt_shards = (await builder.build()).waiting_shards
             lost = await audit(self._house.database, self._redis, stream=self._stream)
             self._lost_decisions = self._lost_decisions if lost is None else lost
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_BUILD_LOOK_S)
 
     async def _sweep(self) -> None:
         """End holds of customers who are silent."""

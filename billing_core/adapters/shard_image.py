@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import WatchError
 
-from billing_core.adapters.redis_client import at, execute
+from billing_core.adapters.redis_client import at, execute, primaries
 from billing_core.contract.keys import (
     build_key,
     customer_keys,
@@ -21,6 +21,7 @@ from billing_core.contract.keys import (
     node_key,
     shard_holds_key,
     stream_key,
+    tag,
     told_key,
 )
 from billing_core.contract.snapshot import Snapshot, snapshot_fields
@@ -33,6 +34,8 @@ LIFE_FIELD = "x"
 FOR_EVER_MS = 2**53 - 1
 
 _CUSTOMERS_AT_ONCE = 200
+_KEYS_AT_ONCE = 10_000
+_TAG_LENGTH = len(tag(0))
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -62,6 +65,7 @@ class ShardImages:
     def __init__(self, client: Any, *, token: str) -> None:
         self._client = client
         self._token = token
+        self._nodes: dict[int, list[bytes]] = {}
 
     async def fence(self, shards: Sequence[int]) -> None:
         """Claim the shards and stop all that is decided there."""
@@ -72,13 +76,31 @@ class ShardImages:
         if shards:
             await execute(pipe)
 
+    async def find_nodes(self, shards: Sequence[int]) -> None:
+        """Find what these fenced shards still have of nodes below customers: only Redis knows all their names."""
+        wanted = {tag(shard).encode(): shard for shard in shards}
+        for server in await primaries(self._client):
+            cursor = b"0"
+            while True:
+                pipe = server.pipeline(transaction=False)
+                pipe.execute_command("SCAN", cursor, "MATCH", "{s*}:use:*/*", "COUNT", _KEYS_AT_ONCE)
+                ((cursor, names),) = await execute(pipe)
+                for name in names:
+                    shard = wanted.get(name[:_TAG_LENGTH])
+                    if shard is not None:
+                        self._nodes.setdefault(shard, []).append(name)
+                if int(cursor) == 0:
+                    break
+
     async def write(self, shard: int, customers: Sequence[CustomerImage]) -> bool:
         """Replace these customers and drop the shard's holds; False where another builder has taken over."""
         pipe = self._client.pipeline(transaction=False)
         pipe.zrange(shard_holds_key(shard), 0, -1)
         held: list[bytes] = (await execute(pipe))[0]
         dropped = [hold_key(hold_id.decode(), shard) for hold_id in held]
-        if not await self._under_token(shard, [("DEL", shard_holds_key(shard), *dropped)]):
+        if not await self._under_token(
+            shard, [("DEL", shard_holds_key(shard), *dropped, *self._nodes.get(shard, ()))]
+        ):
             return False
         for first in range(0, len(customers), _CUSTOMERS_AT_ONCE):
             part = customers[first : first + _CUSTOMERS_AT_ONCE]

@@ -52,6 +52,8 @@ _BUILDER_LOCK = 7_265_109
 _DRAIN_WAIT_S = 5.0
 _DRAIN_LOOK_S = 0.05
 _TRUST_S = 5.0
+_LANES_AT_ONCE = 2
+_SHARDS_AT_ONCE = 8
 _CREDENTIALS_AT_ONCE = 5_000
 _LONG_AGO_MS = 1
 _START = StreamPosition(0, 0)
@@ -118,9 +120,7 @@ class Builder:
             await self._note(found)
         await self._redis.vouch(run_id)
         self._told = {shard: max(count, told.get(shard, 0)) for shard, count in enumerate(told_there)}
-        rebuilt = 0
-        for lane in range(LANE_COUNT):
-            rebuilt += await self._rebuild([shard for shard in sorted(lost) if lane_of(shard) == lane], images)
+        rebuilt = await self._rebuild_all(sorted(lost), images)
         if is_taken_over or not await self._redis.has_directory():
             await self._write_directory()
         if rebuilt == len(lost):
@@ -136,26 +136,48 @@ class Builder:
             async with self._db.transaction() as tx:
                 await shards.note_takeovers(tx, used, noticed_at=await self._stream.now())
 
+    async def _rebuild_all(self, lost: Sequence[int], images: ShardImages) -> int:
+        """Rebuild fenced shards; how many are served. One lane is read while another is written."""
+        if not lost:
+            return 0
+        await images.find_nodes(lost)
+        lanes = [[shard for shard in lost if lane_of(shard) == lane] for lane in range(LANE_COUNT)]
+        turns = asyncio.Semaphore(_LANES_AT_ONCE)
+
+        async def in_turn(lane: Sequence[int]) -> int:
+            async with turns:
+                return await self._rebuild(lane, images)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(in_turn(lane)) for lane in lanes if lane]
+        return sum(task.result() for task in tasks)
+
     async def _rebuild(self, lost: Sequence[int], images: ShardImages) -> int:
         """Rebuild these fenced shards; how many are served again."""
-        drained = await self._wait_drained(lost) if lost else {}
+        drained = await self._wait_drained(lost)
         if not drained:
             return 0
         async with self._db.transaction() as tx:
             states = await shards.raise_epochs(tx, sorted(drained))
         customers = await self._read(sorted(drained))
-        opened = 0
-        for state in states:
-            if await images.write(state.shard, customers.get(state.shard, [])):
-                opening = ShardOpening(
-                    shard=state.shard,
-                    epoch=state.epoch,
-                    told=self._told[state.shard],
-                    watermark=state.watermark,
-                    last=drained[state.shard],
-                )
-                opened += await images.open(opening)
-        return opened
+        openings = [
+            ShardOpening(
+                shard=state.shard,
+                epoch=state.epoch,
+                told=self._told[state.shard],
+                watermark=state.watermark,
+                last=drained[state.shard],
+            )
+            for state in states
+        ]
+        served = 0
+        for first in range(0, len(openings), _SHARDS_AT_ONCE):
+            part = openings[first : first + _SHARDS_AT_ONCE]
+            told = await asyncio.gather(
+                *(_open(images, one, customers=customers.get(one.shard, [])) for one in part)
+            )
+            served += sum(told)
+        return served
 
     async def _wait_drained(self, lost: Sequence[int]) -> dict[int, StreamPosition]:
         """Wait until Postgres has all that these streams hold; the last id of each that is drained in time."""
@@ -215,6 +237,10 @@ class Builder:
             for tenant_id, meters in (await projection.meters_of(tx, await projection.all_tenants(tx))).items():
                 await self._redis.put_meters(tenant_id, meters)
         await self._redis.open_directory()
+
+
+async def _open(images: ShardImages, opening: ShardOpening, *, customers: Sequence[CustomerImage]) -> bool:
+    return await images.write(opening.shard, customers) and await images.open(opening)
 
 
 def _found(state: ShardState, last: StreamPosition, *, missed_acts: int) -> Takeover:

@@ -3,13 +3,14 @@
 -- The hash of a node holds for each counter `<name>:w` start of the window that counts now, `<name>:u` used in it, `<name>:h` held
 -- by all open holds, whatever window they began in, and `<name>:k` what was carried into the window, where units are carried; a
 -- rolling counter has `<name>:b` instead of `:u` (lib/rolling.lua). A price is counted as `$<price_id>`, on the customer only.
--- A window that is over is not cleared when it ends: the next act finds another start and counts from zero. One name
--- has one slot, so what a request names twice is seen by its second charge.
+-- A window that is over is not cleared when it ends: the next act finds another start and counts from zero. Where the clock
+-- was put back over an edge, by less than five minutes, the window that had begun goes on, so that none is opened twice.
+-- One name has one slot, so what a request names twice is seen by its second charge.
 --
 -- A slot has start (nil: no window holds this instant; false: it has no window, count on), reset, used, held, carried, and
 -- more_used and more_held, which the act adds to and `write_counter` writes.
 
-local MAX_CHARGES = 100
+local MAX_CHARGES, CLOCK_STEP_MS = 100, 300000
 
 -- The slot of this name at the node; made, and its fields asked for, where the request did not name it before.
 local function counter_slot(node, name, window, since_ms, limit)
@@ -40,6 +41,7 @@ local function read_counter(slot, values, at)
   local used = tonumber(values[first + 2]) or 0
   slot.used = used
   if not window then return end
+  if stored_start and stored_start > at and stored_start - at < CLOCK_STEP_MS then at = stored_start end
   local start, reset = window_at(window, at)
   if start and start < slot.since then start = slot.since end
   slot.start, slot.reset = start, reset or 0
