@@ -9,9 +9,11 @@ whole of a wallet in one currency stays below 2^53 nanos (a little over nine mil
     promotional  an operator    in its place          nothing: nobody paid
     overdraft    an operator    after all others      a receivable as it is drawn
 
-An overdraft is a limit. What is drawn on it is owed, and the next paid grant of the wallet repays it first. A grant
-in a credit unit has a price, the money that all of it costs; what part of it costs is its share of that, rounded
-down on the running total, so that the shares of a whole grant add up to its price.
+An overdraft is a limit. What is drawn on it is owed, and the next paid grant of the wallet repays it first; one
+that is for some features only, or counts from later on, repays nothing. An overdraft that has ended or was
+lowered lends no more than it may, and is repaid all the same. A grant in a credit unit has a price, the money
+that all of it costs; what part of it costs is its share of that, rounded down on the running total, so that the
+shares of a whole grant add up to its price.
 
 Worked example: a wallet that can still spend 9_007_199_254_740_000 nanos of USD takes a grant of 991 nanos and
 refuses one of 992. Of 3 credits for 10.00 USD the first costs 3.333333333, the second 3.333333333 and the third

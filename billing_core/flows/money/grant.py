@@ -1,8 +1,8 @@
-"""Grant: put credit into a wallet, or take back what is left of it.
+"""Grant: put credit into a wallet, take back what is left of it, or let less of it be overdrawn.
 
-Both write Postgres only and leave a row in the outbox; the relay carries it to Redis, where it counts from the very
-next decision on. Both join the transaction of their caller, so that a top-up's payment, its booking and its grant
-happen together or not at all.
+All write Postgres only and leave a row in the outbox; the relay carries it to Redis, where it counts from the very
+next decision on (the control plane has it carried before it answers). All join the transaction of their caller, so
+that a top-up's payment, its booking and its grant happen together or not at all.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,25 @@ async def test_a_top_up_is_seen_by_the_very_next_check(plane: Plane, gate: Gate)
         done = await plane.ours.post("/v1/customers/acme/wallets/USD/top-ups", body, key=f"t{number}")
         assert (done.status, done.body["applied"]) == (201, True)
         assert [await gate.check(), await gate.check()] == ["allowed", "insufficient_balance"]
+
+
+async def test_a_top_up_is_seen_although_relays_reach_for_it_too(plane: Plane, gate: Gate) -> None:
+    """Whoever comes first tells it; who comes second waits until it is told. The answer is never early."""
+    await gate.enroll("money")
+
+    async def relay() -> None:
+        while True:
+            await gate.relay.project(now=plane.clock.now, most=100)
+
+    relays = [asyncio.create_task(relay()) for _ in range(2)]
+    for number in range(TIMES // 2):
+        body = {"amount": "0.01", "method": "wire", "reference": f"bank-{number}"}
+        done = await plane.ours.post("/v1/customers/acme/wallets/USD/top-ups", body, key=f"t{number}")
+        assert done.body["applied"]
+        assert [await gate.check(), await gate.check()] == ["allowed", "insufficient_balance"]
+    for task in relays:
+        task.cancel()
+    await asyncio.wait(relays)
 
 
 async def test_credits_are_seen_by_the_very_next_check(plane: Plane, gate: Gate) -> None:
