@@ -15,12 +15,13 @@ from billing_core.errors import NotFound
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of
 from gateway.admission.order import Charge, Mode, Order, digest_of_charges, pairs_of
-from gateway.admission.outcome import HoldEnd, Outcome, outcome_of
+from gateway.admission.outcome import HoldEnd, Outcome, PartOutcome, not_open, outcome_of, part_of
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
-from gateway.state.resp import ErrorReply, Reply, Word
+from gateway.state.resp import ErrorReply, Reply, Word, flat, text_of
 
 _SETTLED = frozenset({HoldEnd.SETTLED, HoldEnd.LATE})
+_ENDS = frozenset(end.value for end in HoldEnd)
 _RELEASED = frozenset({HoldEnd.RELEASED})
 
 
@@ -64,7 +65,7 @@ class Holds:
             self._recall.note_settled(shard, hold_id)
         return outcome
 
-    async def part(self, hold_id: str, change: Change, *, deadline: Deadline) -> Outcome:
+    async def part(self, hold_id: str, change: Change, *, deadline: Deadline) -> PartOutcome:
         """Charge so much of a hold now; the rest stays held.
 
         Raises: as `settle`.
@@ -75,12 +76,12 @@ class Holds:
             answer_key(hold_id, shard, key=change.idempotency_key),
         )
         args: list[Word] = [*self._memory(change), "", change.ttl_ms, *pairs_of(change.charges)]
-        return outcome_of(await self._run("part", keys, args=args, deadline=deadline), wanted=_SETTLED)
+        return part_of(await self._run("part", keys, args=args, deadline=deadline))
 
     async def extend(self, hold_id: str, change: Change, *, deadline: Deadline) -> Decision:
         """Keep a hold for longer, and set more aside on it where more is named; all or nothing.
 
-        Raises: NotFound, IdempotencyConflict, Unprocessable, Unavailable.
+        Raises: NotFound, Conflict, IdempotencyConflict, Unprocessable, Unavailable.
         """
         shard = _shard(hold_id)
         keys = (
@@ -89,6 +90,9 @@ class Holds:
         )
         args: list[Word] = [*self._memory(change), change.ttl_ms, *pairs_of(change.charges)]
         reply = await self._run("extend", keys, args=args, deadline=deadline)
+        said = text_of(flat(reply)[0])
+        if said in _ENDS:
+            raise not_open(said)
         return decision_of(reply, Order(charges=change.charges, mode=Mode.HOLD), decision_id="")
 
     async def release(self, hold_id: str, *, deadline: Deadline) -> Outcome:

@@ -39,8 +39,56 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     balance_nanos: int
 
 
+class PartOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part of a hold was charged, and what stays held until when (real clock)."""
+
+    replayed: bool
+    decided_at_ms: int
+    currency: str
+    charged_nanos: int
+    held_nanos: int
+    uncollected_nanos: int
+    balance_nanos: int
+    deadline_ms: int
+
+
+CHARGED = "charged"
+DECIDED = "decided"
+"""What `part` says where a decision under the same key was made instead."""
+
+
+def part_of(reply: Reply) -> PartOutcome:
+    """The outcome in a reply of `part`.
+
+    Raises: NotFound or Conflict where the hold is not open; InvariantBroken where the reply is not one that the
+    script gives.
+    """
+    try:
+        outcome, replayed, at_ms, currency, charged, held, uncollected, balance, deadline_ms = flat(reply)
+        said = text_of(outcome)
+        if said != CHARGED:
+            raise not_open(said)
+        return PartOutcome(
+            replayed=int(replayed) == 1,
+            decided_at_ms=int(at_ms),
+            currency=text_of(currency),
+            charged_nanos=int(charged),
+            held_nanos=int(held),
+            uncollected_nanos=int(uncollected),
+            balance_nanos=int(balance),
+            deadline_ms=int(deadline_ms),
+        )
+    except (ValueError, TypeError) as error:
+        raise InvariantBroken(f"a part's reply cannot be read: {error}") from error
+
+
+def not_open(said: str) -> Failure:
+    """The failure that tells how a hold ended that should be open. Raises: ValueError where that is no end."""
+    return _failure(HoldEnd(said))
+
+
 def outcome_of(reply: Reply, *, wanted: frozenset[HoldEnd]) -> Outcome:
-    """The outcome in a reply of `settle`, `part` or `release`.
+    """The outcome in a reply of `settle` or `release`.
 
     Raises: NotFound, Conflict or IdempotencyConflict where the hold did not end as wanted; InvariantBroken where
     the reply is not one that these scripts give.

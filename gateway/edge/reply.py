@@ -8,11 +8,11 @@ from billing_core.contract.problem import MEDIA_TYPE, problem_of
 from billing_core.errors import Failure, Unauthenticated, Unavailable
 from billing_core.values.clock import from_ms
 from gateway.admission.decision import ChargeOutcome, Decision
-from gateway.admission.outcome import Outcome
+from gateway.admission.outcome import CHARGED, Outcome, PartOutcome
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer
 from gateway.edge.ratelimit import Headers, rate_limit_headers, retry_after_ms
-from gateway.edge.wire import ChargeAnswer, CheckAnswer, EventAnswer, HoldAnswer, SettleAnswer
+from gateway.edge.wire import ChargeAnswer, CheckAnswer, EventAnswer, HoldAnswer, PartAnswer, SettleAnswer
 from gateway.usage.intake import Taken
 
 _ENCODER = msgspec.json.Encoder()
@@ -118,6 +118,21 @@ def settle_answer(hold_id: str, outcome: Outcome) -> SettleAnswer:
         released_nanos=outcome.released_nanos,
         uncollected_nanos=outcome.uncollected_nanos,
         balance_nanos=outcome.balance_nanos if outcome.currency else None,
+    )
+
+
+def part_answer(hold_id: str, part: PartOutcome) -> PartAnswer:
+    """What a part of a hold was charged."""
+    return PartAnswer(
+        hold=hold_id,
+        outcome=CHARGED,
+        replayed=part.replayed,
+        currency=part.currency or None,
+        charged_nanos=part.charged_nanos,
+        held_nanos=part.held_nanos,
+        uncollected_nanos=part.uncollected_nanos,
+        balance_nanos=part.balance_nanos if part.currency else None,
+        expires_at=from_ms(part.deadline_ms),
     )
 
 

@@ -165,10 +165,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettleAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How a hold ended, or what a part of it was charged.
-
-    `uncollected_nanos` is what was used above the hold and could not be charged.
-    """
+    """How a hold ended. `uncollected_nanos` is what was used above the hold and could not be charged."""
 
     hold: str
     outcome: HoldEnd
@@ -178,6 +175,20 @@ class SettleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     released_nanos: int
     uncollected_nanos: int
     balance_nanos: int | None
+
+
+class PartAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part of a hold was charged now; the rest stays held until `expires_at`."""
+
+    hold: str
+    outcome: str
+    replayed: bool
+    currency: str | None
+    charged_nanos: int
+    held_nanos: int
+    uncollected_nanos: int
+    balance_nanos: int | None
+    expires_at: datetime
 
 
 class EventAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,7 @@ from billing_core.errors import ConfigurationError, Unavailable
 from gateway.admission.degraded.record import MAGIC, Entry, Leased, Left, Record, left_of, packed
 
 _SUFFIX: Final = ".journal"
+_LONG_BYTES: Final = 262_144
 
 
 class Journal:
@@ -64,6 +65,11 @@ class Journal:
             self.entry_count += isinstance(record, Entry)
         await asyncio.shield(waiting)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is worth beginning anew though nothing was charged: leases come and go."""
+        return self._size > _LONG_BYTES
+
     def begin_anew(self, leases: list[str]) -> None:
         """Everything is done: forget it, and keep only which leases there are. Raises: OSError."""
         if self._waiting is not None or self._size == len(MAGIC):
@@ -79,7 +85,8 @@ class Journal:
         if self._waiting is not None:
             self._flush()
         while self._syncing is not None:
-            await self._syncing
+            await asyncio.wait((self._syncing,))
+            await asyncio.sleep(0)  # a future that is done is not yet one whose callbacks have run
         if is_empty:
             self.path.unlink(missing_ok=True)
         os.close(self._file)

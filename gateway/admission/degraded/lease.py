@@ -141,6 +141,12 @@ class LeasePool:
         if len(self._barred) < self._capacity:
             self._barred[name] = now_s + self._idle_s
 
+    def close(self, name: LeaseName) -> None:
+        """Allow nothing on it any more; it is given back when it owes nothing."""
+        lease = self._leases.get(name)
+        if lease is not None:
+            lease.until_s = 0.0
+
     def remove(self, name: LeaseName) -> Lease | None:
         """Forget the lease; whoever removes it gives it back."""
         return self._leases.pop(name, None)

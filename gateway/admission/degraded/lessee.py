@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from billing_core.errors import Conflict, Failure, NotFound, Unavailable
+from billing_core.values.clock import Clock, to_ms
 from gateway.admission.caller import Caller
 from gateway.admission.deadline import deadline_in
 from gateway.admission.decision import decision_of
@@ -33,8 +34,11 @@ _RENEW_SHARE = 4
 class Lessee:
     """Leases on Redis' side."""
 
-    def __init__(self, bulk: Link, pool: LeasePool, *, journal: Journal, settings: GatewaySettings) -> None:
+    def __init__(
+        self, bulk: Link, pool: LeasePool, *, journal: Journal, settings: GatewaySettings, clock: Clock
+    ) -> None:
         self._bulk = bulk
+        self._clock = clock
         self._pool = pool
         self._journal = journal
         self._settings = settings
@@ -72,13 +76,17 @@ class Lessee:
                 await self._ended(act.hold_id)
             return
         self._doubtful.discard(act.hold_id)
-        self._pool.add(name, Lease(caller, act.hold_id, units=units, now_s=now_s, until_s=self._until_s(now_s)))
+        lease = Lease(caller, act.hold_id, units=units, now_s=now_s, until_s=self._until_s(now_s))
+        lease.ahead_ms = decision.decided_at_ms - to_ms(self._clock())
+        self._pool.add(name, lease)
 
     async def renew(self) -> None:
         """Extend what is in use, and fill up what was used. Raises: Unavailable."""
         now_s = time.perf_counter()
         late_s = self._settings.lease_ttl_ms / 1_000 / _RENEW_SHARE
         for name, lease in self._pool.items():
+            if now_s >= lease.until_s:
+                continue
             missing = {} if lease.owed_count else lease.missing()
             if missing or now_s - lease.renewed_s > late_s:
                 await self._extend(name, lease, missing=missing)

@@ -44,6 +44,7 @@ _LOOK_S: Final = 0.1
 _LEGACY_LOOKS: Final = 50
 _CHUNK: Final = 64
 _LOST: Final = "lost"
+_CLOSED: Final = frozenset({Reason.SUSPENDED, Reason.NOT_ENTITLED})
 
 
 class OutageTally:
@@ -64,9 +65,9 @@ class Outage:
         self._bulk = bulk
         self._clock = clock
         self._folder = Path(settings.journal_dir)
-        self._pool = LeasePool(settings.lease_count, idle_s=settings.lease_idle_ms / 1_000)
+        self.leases = LeasePool(settings.lease_count, idle_s=settings.lease_idle_ms / 1_000)
         self._journal = Journal(self._folder, max_bytes=settings.journal_max_bytes)
-        self._lessee = Lessee(bulk, self._pool, journal=self._journal, settings=settings)
+        self._lessee = Lessee(bulk, self.leases, journal=self._journal, settings=settings, clock=clock)
         self._replay = Replay(bulk, settings=settings)
         self._pending: deque[tuple[Entry, Lease]] = deque()
         self._answers: dict[str, tuple[str, Decision]] = {}
@@ -77,9 +78,9 @@ class Outage:
 
     def lease_for(self, caller: Caller, order: Order) -> Lease | None:
         """The lease that covers this order now, if there is one."""
-        if order.mode is not Mode.CONSUME or order.shadow or not len(self._pool):
+        if order.mode is not Mode.CONSUME or order.shadow or not len(self.leases):
             return None
-        lease = self._pool.get(name_of(caller, order))
+        lease = self.leases.get(name_of(caller, order))
         return lease if lease is not None and lease.covers(order.charges, now_s=time.perf_counter()) else None
 
     def recall(self, act: Act) -> Decision | None:
@@ -120,15 +121,18 @@ class Outage:
     def learn(self, caller: Caller, order: Order, *, decision: Decision) -> None:
         """Take note of what Redis decided: whether a lease would be of use, and how far the tenant's clock is
         ahead."""
+        if decision.reason in _CLOSED:
+            for name in self.leases.of_customer(caller):
+                self.leases.close(name)
         if order.mode is not Mode.CONSUME or order.shadow or not decision.allowed or decision.would:
             return
         units = {charge.feature: charge.outage_units for charge in decision.charges}
         if not all(units.values()):
             return
         name, now_s = name_of(caller, order), time.perf_counter()
-        lease = self._pool.get(name)
+        lease = self.leases.get(name)
         if lease is None:
-            if self._pool.want(name, caller, units=units, now_s=now_s):
+            if self.leases.want(name, caller, units=units, now_s=now_s):
                 self._wake.set()
             return
         lease.touched_s = now_s
@@ -136,10 +140,10 @@ class Outage:
 
     async def yield_to(self, caller: Caller) -> bool:
         """Give this customer's leases back, so that an ordinary decision can have them; whether there were any."""
-        names = self._pool.of_customer(caller)
+        names = self.leases.of_customer(caller)
         now_s = time.perf_counter()
         for name in names:
-            self._pool.bar(name, now_s=now_s)
+            self.leases.bar(name, now_s=now_s)
         try:
             await self._lessee.give_back(names)
         except Unavailable:
@@ -148,7 +152,7 @@ class Outage:
 
     def leased_units(self) -> int:
         """Units that could still be allowed on leases."""
-        return self._pool.left_units()
+        return self.leases.left_units()
 
     def pending_count(self) -> int:
         """Orders that were allowed and are not charged yet."""
@@ -169,7 +173,7 @@ class Outage:
         """Give all leases back that owe nothing; what is left to be done stays in the journal."""
         with contextlib.suppress(Unavailable):  # whoever finds the journal gives them back
             await self._charge_pending()
-            await self._lessee.give_back([name for name, _ in self._pool.items()])
+            await self._lessee.give_back([name for name, _ in self.leases.items()])
             await self._lessee.clear_doubt()
         await self._journal.close(is_empty=not self._pending and not self._lessee.hold_ids())
 
@@ -179,10 +183,10 @@ class Outage:
             await self._finish_legacies()
         self._looks_until_legacy -= 1
         await self._charge_pending()
-        for name, caller, units in self._pool.wanted():
+        for name, caller, units in self.leases.wanted():
             await self._lessee.take(name, caller, units=units)
         await self._lessee.renew()
-        await self._lessee.give_back(self._pool.cold(now_s=time.perf_counter()))
+        await self._lessee.give_back(self.leases.cold(now_s=time.perf_counter()))
         await self._lessee.clear_doubt()
 
     async def _charge_pending(self) -> None:
@@ -200,7 +204,7 @@ class Outage:
                 if fate is Fate.KNOWN:
                     lease.give_back(dict(zip(entry.features, entry.quantities, strict=True)))
             await self._journal.write(Done(count=self._done_count))
-        if self._done_count and not self._writing_count:
+        if (self._done_count or self._journal.is_long) and not self._writing_count:
             self._journal.begin_anew(self._lessee.hold_ids())
             self._done_count = 0
 

@@ -25,6 +25,7 @@ from billing_core.contract.keys import (
 from billing_core.contract.usage_event import EventBody, encode_body
 from billing_core.errors import IdempotencyConflict, InvariantBroken
 from gateway.admission.degraded.record import Entry
+from gateway.admission.outcome import CHARGED, DECIDED
 from gateway.settings import GatewaySettings
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
@@ -56,11 +57,11 @@ class Replay:
         Raises: Unavailable where Redis cannot be asked now; another Failure where it can never be charged.
         """
         try:
-            words = await self._part(entry)
-            if int(words[1]) == 1:
-                return Fate.KNOWN
-            if text_of(words[0]) == "settled":
+            said = text_of((await self._part(entry))[0])
+            if said == CHARGED:
                 return Fate.CHARGED
+            if said == DECIDED:
+                return Fate.KNOWN
             return await self._record(entry, entry.answer_key, body=entry.body)
         except IdempotencyConflict:
             return await self._record_apart(entry)

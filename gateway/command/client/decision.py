@@ -69,7 +69,10 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a settle or a release. `uncollected_nanos` was used, and could not be charged."""
+    """The answer to a settle or a release. `uncollected_nanos` was used, and could not be charged.
+
+    A part has `held_nanos` instead of what was released, and says until when the rest is held.
+    """
 
     hold: str
     outcome: str
@@ -77,6 +80,8 @@ class HoldEnd(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     charged_nanos: int = 0
     released_nanos: int = 0
+    held_nanos: int = 0
+    expires_at: datetime | None = None
     uncollected_nanos: int = 0
     balance_nanos: int | None = None
 

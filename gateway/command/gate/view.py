@@ -65,7 +65,9 @@ def hold_facts(one: HoldEnd) -> RenderableType:
             ("hold", one.hold),
             ("outcome", one.outcome),
             ("charged", money(one.charged_nanos, one.currency)),
-            ("released", money(one.released_nanos, one.currency)),
+            ("released", "" if one.expires_at else money(one.released_nanos, one.currency)),
+            ("held", money(one.held_nanos, one.currency) if one.expires_at else ""),
+            ("expires", None if one.expires_at is None else one.expires_at.isoformat()),
             ("uncollected", money(one.uncollected_nanos, one.currency) if one.uncollected_nanos else ""),
             ("balance", money(one.balance_nanos, one.currency)),
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from billing_core.errors import ConfigurationError
+from gateway.receipt import new_key
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,11 +59,22 @@ def _read(file: Path) -> Keyring:
 
 def save_keyring(folder: Path, keyring: Keyring) -> None:
     """Replace the folder's keyring."""
-    file = _file(folder)
+    _replace(_file(folder), msgspec.json.format(msgspec.json.encode(keyring)) + b"\n")
+
+
+def own_receipt_key(folder: Path) -> Path:
+    """The file with the folder's key for decision receipts, made when there is none."""
+    file = folder / "receipt-key.pem"
+    if not file.exists():
+        _replace(file, new_key())
+    return file
+
+
+def _replace(file: Path, content: bytes) -> None:
     fresh = file.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as writing:
-        writing.write(msgspec.json.format(msgspec.json.encode(keyring)) + b"\n")
+        writing.write(content)
         writing.flush()
         os.fsync(writing.fileno())
     fresh.replace(file)

@@ -26,7 +26,7 @@ from gateway.command.embedded.valkey import STOP_MS as VALKEY_STOP_MS
 from gateway.command.embedded.valkey import start_valkey
 from gateway.command.machine.endpoint import Endpoint
 from gateway.command.machine.herd import Herd, Post
-from gateway.command.machine.keyring import Keyring, open_keyring
+from gateway.command.machine.keyring import Keyring, open_keyring, own_receipt_key
 from gateway.command.machine.plan import PYTHON, Plan
 
 _SERVER, _DOUBLE, _BILLING, _GATEWAY = range(4)
@@ -126,10 +126,20 @@ class Supervisor:
             name = f"flusher-{number}" if number else "flusher"
             self._fill(name, "billing_core.worker", rank=_BILLING, own={roles: "flush"})
         self._share_run_folder()
+        self._equip_gateways()
         gateways = [self._fill_gateway(number) for number in range(plan.up.gateway_workers)]
         self._await_ready(billing, plan.billing)
         for gateway in gateways:
             self._await_ready(gateway, plan.gateway)
+
+    def _equip_gateways(self) -> None:
+        """Give gateways a key for receipts and a folder for journals in the data folder, unless told other ones."""
+        folder, key = self.plan.folder, "TALLYGATE_GATEWAY_RECEIPT_KEY_FILE"
+        if not self.environment[key]:
+            self.environment[key] = str(own_receipt_key(folder))
+        journals = "TALLYGATE_GATEWAY_JOURNAL_DIR"
+        if not self.environment[journals]:
+            self.environment[journals] = str(folder / "journal")
 
     def _fill_stripe(self, port: int) -> Child:
         """It takes on customers that it never made, so that a demonstration can name any."""

@@ -18,7 +18,7 @@ from gateway.admission.deadline import deadline_in
 from gateway.admission.hold import Change, Holds
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer, Request, require_json
-from gateway.edge.reply import check_answer, settle_answer, told
+from gateway.edge.reply import check_answer, part_answer, settle_answer, told
 from gateway.edge.route.order import used_charges
 from gateway.edge.wire import ExtendRequest, ReleaseRequest, SettleRequest
 
@@ -52,9 +52,8 @@ class HoldRoute:
         if not charges:
             raise InvalidInput("one of `feature` and `charges` is required for a part", field="feature")
         change = Change(charges=charges, ttl_ms=asked.ttl_ms or 0, idempotency_key=asked.idempotency_key or "")
-        return told(
-            settle_answer(request.subject, await self._holds.part(request.subject, change, deadline=deadline))
-        )
+        part = await self._holds.part(request.subject, change, deadline=deadline)
+        return told(part_answer(request.subject, part))
 
     async def extend(self, request: Request) -> Answer:
         """Keep the hold for longer, and set more aside on it where more is named."""

@@ -11,9 +11,10 @@ import pytest
 
 from billing_core.errors import ConfigurationError
 from gateway.command.machine.endpoint import Endpoint
-from gateway.command.machine.keyring import Demo, open_keyring, save_keyring
+from gateway.command.machine.keyring import Demo, open_keyring, own_receipt_key, save_keyring
 from gateway.command.machine.plan import make_plan
 from gateway.command.settings import UpSettings, data_folder
+from gateway.receipt import open_signer
 
 
 def environ(**more: str) -> dict[str, str]:
@@ -99,6 +100,15 @@ def test_a_second_start_finds_its_secrets_again(tmp_path):
     assert open_keyring(tmp_path).demo == demo
     assert open_keyring(tmp_path, root_token="mine").root_token == "mine"
     assert open_keyring(tmp_path).root_token == "mine"
+
+
+def test_a_second_start_signs_with_the_same_key(tmp_path):
+    """Receipts of before stay good; nobody else may read it."""
+    file = own_receipt_key(tmp_path)
+    before = file.read_bytes()
+    assert own_receipt_key(tmp_path).read_bytes() == before
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert open_signer(str(file)) is not None
 
 
 def test_a_spoilt_keyring_is_one_line(tmp_path):

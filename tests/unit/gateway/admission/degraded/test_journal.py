@@ -118,6 +118,17 @@ async def test_a_journal_that_is_done_begins_anew_with_its_leases(tmp_path: Path
     await journal.close(is_empty=True)
 
 
+async def test_a_journal_in_which_leases_come_and_go_is_long_at_some_time(tmp_path: Path) -> None:
+    """Then it begins anew though nothing was charged."""
+    journal = Journal(tmp_path / "j", max_bytes=MIB)
+    await journal.write(*(Leased(hold_id=f"hold_{number}") for number in range(20_000)))
+    assert journal.is_long
+    journal.begin_anew(["hold_1"])
+    assert not journal.is_long
+    assert left_of(journal.path.read_bytes()).hold_ids == ("hold_1",)
+    await journal.close(is_empty=True)
+
+
 async def test_a_full_disk_refuses_the_whole_turn_and_leaves_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
