@@ -1,7 +1,8 @@
 -- What becomes of a hold: charged in part while it is open, and then its one end: settled, released or expired.
 --
 -- What an open hold keeps is told in lib/placing.lua. After its end only the answer is left, and for a stated time; a hold
--- that expired uncharged keeps for a day what a late settlement needs, which charges anew and is its last word.
+-- that expired uncharged keeps for a day what a late settlement needs, which charges anew and is its last word. It also
+-- keeps the epoch: in a shard that was built anew nobody knows whether it was charged in between, so it stays expired.
 --
 -- All of these are one act: charge some quantities. A release charges none, an expiry none or as held, a part leaves the rest
 -- held. The price is the snapshot's of now, as the invoice will have it; where the feature lost its price in between, what was
@@ -144,11 +145,11 @@ local function use_held(charge, purse, payment, is_end)
     local used = math.min(nanos, charge.lack)
     local unused = nanos - used
     charge.lack, charge.released = charge.lack - used, charge.released + unused
-    if used > 0 then add_parts(payment.moved, { grant_id, used }) end
+    if used > 0 then add_nanos(payment.moved, grant_id, used) end
     if unused > 0 then rest[#rest + 1], rest[#rest + 2] = grant_id, unused end
-    add_parts(payment.held, { grant_id, is_end and nanos or used })
+    add_nanos(payment.held, grant_id, is_end and nanos or used)
     if is_end then
-      add_parts(payment.back, { grant_id, unused })
+      add_nanos(payment.back, grant_id, unused)
       give_back(purse, grant_id, unused)
     end
   end
@@ -163,7 +164,7 @@ local function pay(charges, purses, is_end)
     if charge.tariff and charge.tariff[7] then
       local parts, left = take(purses[charge.currency], charge.feature, charge.lack, payment.moved)
       charge.charged, charge.uncollected = charge.rated - left, left
-      for n = 1, #parts, 2 do add_parts(payment.back, { parts[n], -parts[n + 1] }) end
+      for n = 1, #parts, 2 do add_nanos(payment.back, parts[n], -parts[n + 1]) end
     end
   end
   return payment
@@ -258,7 +259,7 @@ local function write_end(hold, place, answer, ending)
   redis.call('ZREM', hold.customer_holds, hold.id)
   local left = {}
   if ending.may_be_late then
-    left = hold
+    left, hold.epoch = hold, place.epoch
     hold.leases, hold.deadline_ms, hold.on_expiry, hold.shadow = nil, nil, nil, nil
   end
   left.state, left.digest, left.at, left.currency = answer[1], ending.digest, answer[3], answer[4]

@@ -80,13 +80,10 @@ local function take(purse, feature, amount, sum)
   return parts, left
 end
 
--- Add parts to a sum by grant, as `take` does.
-local function add_parts(sum, parts)
-  for n = 1, #parts, 2 do
-    local grant_id = parts[n]
-    if not sum[grant_id] then sum[#sum + 1], sum[grant_id] = grant_id, 0 end
-    sum[grant_id] = sum[grant_id] + parts[n + 1]
-  end
+-- Add nanos of one grant to a sum by grant, as `take` does.
+local function add_nanos(sum, grant_id, nanos)
+  if not sum[grant_id] then sum[#sum + 1], sum[grant_id] = grant_id, 0 end
+  sum[grant_id] = sum[grant_id] + nanos
 end
 
 -- A sum of parts as text: `grant=nanos grant=nanos`.

@@ -5,7 +5,7 @@
 -- as it can; the rest is uncollected, and the usage entry tells the full quantity. Limits do not refuse work that
 -- was done, nor does a suspension. What parts have charged before is charged: the quantities here are what was used
 -- since. After the deadline the hold has ended as it was told to. Where that was a release, a settlement within a day
--- is late: it is charged anew, as far as the wallet goes, and the rest is uncollected.
+-- (and in the same epoch) is late: it is charged anew, as far as the wallet goes, and the rest is uncollected.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -74,7 +74,7 @@ local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoc
 local acts = hold_acts()
 local hold = acts.read(hold_key)
 if not hold then return acts.empty_answer('not_found', real_ms) end
-if not hold.charges then
+if not hold.charges or hold.epoch and hold.epoch ~= epoch then
   local is_settled = hold.state == 'settled' or hold.state == 'late'
   if is_settled and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
   return acts.ended_answer(hold)

@@ -232,3 +232,11 @@ def test_quantities_at_the_end_of_what_a_number_carries(shop: Shop) -> None:
     assert shop.part(hold_id, ("calls", LARGEST - 2))[4:6] == (LARGEST - 2, 2)
     assert shop.settle(hold_id, ("calls", 1))[ENDED] == (1, 1, 0, 1)
     assert (shop.counter("$p:u"), shop.counter("$p:h"), shop.wallet("r:grant_a")) == (LARGEST - 1, 0, 1)
+
+
+def test_a_shard_that_was_built_anew_charges_nothing_late(shop: Shop) -> None:
+    """Nobody knows whether the late settlement had come before what was lost."""
+    hold_id = late_hold(shop)
+    shop.desk.client.set(KEYS.epoch, 2)
+    late = shop.settle(hold_id)
+    assert (late[:2], late[ENDED], shop.entries()) == (("expired", 1), (0, 50, 0, 100), [])

@@ -80,6 +80,7 @@ class Hold:
     keep_ms: int = 0
     is_due: bool = False
     may_be_late: bool = False
+    epoch: int | None = None
 
     def places(self, charges: Charges) -> list[int]:
         """Which charge each mention means."""
@@ -124,7 +125,8 @@ class Hold:
         names = "state", "replayed", "at", "currency", "charged", "released", "uncollected", "balance"
         told = dict(zip(names, self.answer, strict=True)) | {"digest": self.digest, "at": Near(self.answer[2])}
         del told["replayed"]
-        return (still | told if self.may_be_late else told), Near(self.keep_ms)
+        late = still | {"epoch": str(self.epoch)} | told
+        return (late if self.may_be_late else told), Near(self.keep_ms)
 
 
 class Extension(Decision):
