@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from fractions import Fraction
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +19,7 @@ import pytest
 
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument
+from billing_core.flows.billing.rate import rate
 from billing_core.flows.billing.recognize import recognize_due
 from billing_core.flows.money import grant as credit
 from billing_core.flows.money.lapse import lapse_due
@@ -23,6 +27,8 @@ from billing_core.flows.money.top_up import TopUpOrder, top_up
 from billing_core.flows.reconcile import reconcile
 from billing_core.flows.setup.publish import publish
 from billing_core.payments.payment import Method, TopUp
+from billing_core.pricing.record import exact_of
+from billing_core.store.billing.subscription import PeriodKey
 from billing_core.store.money import ledger
 from billing_core.values.clock import system_now
 from billing_core.wallets.grant import GrantKind, Price
@@ -74,7 +80,9 @@ class Story:
 
     async def step(self) -> None:
         acts: list[Callable[[], Awaitable[object]]] = [
-            *[self.consume] * 12,
+            *[self.consume] * 8,
+            *[self.consume_several] * 3,
+            self.record,
             *(self.buy_money, self.buy_credits, self.give, self.lend, self.lend_credits),
             *(self.hold, self.settle, self.end_a_grant, self.lower),
         ]
@@ -82,8 +90,22 @@ class Story:
         await self.works.project()
 
     async def consume(self) -> None:
+        feature, quantity = self._charge()
+        await self.works.consume("c", quantity, feature=feature)
+
+    def _charge(self) -> tuple[str, int]:
         feature = self.chance.choice(list(QUANTITIES))
-        await self.works.consume("c", self.chance.choice(QUANTITIES[feature]), feature=feature)
+        return feature, self.chance.choice(QUANTITIES[feature])
+
+    async def consume_several(self) -> None:
+        """Dollars and credits in one entry."""
+        charges = dict(self._charge() for _ in range(3))
+        await self.works.act("consume", "c", list(charges.items()))
+
+    async def record(self) -> None:
+        """What has happened is written down, whether the wallets can pay it or not."""
+        charges = dict(self._charge() for _ in range(2))
+        await self.works.act("record", "c", list(charges.items()))
 
     async def hold(self) -> None:
         reply = await self.works.consume("c", 1)
@@ -154,6 +176,22 @@ class Story:
         report = await reconcile(self.works.db, self.works.stream)
         assert (report.findings, report.difference_nanos, report.parked_entries) == ((), 0, 0)
         assert await self.books() == await self.shares()
+        await self.check_bill()
+
+    async def check_bill(self) -> None:
+        """What the gate charged in credits, paid or not, is what the bill's arithmetic says, to the nano."""
+        row = await self.works.raw.fetchrow(
+            "SELECT * FROM billing_period JOIN subscription USING (subscription_id)"
+        )
+        names = PeriodKey.__struct_fields__
+        key = PeriodKey(**{name: row[name] for name in names})
+        async with self.works.db.transaction() as tx:
+            rated = await rate(tx, "t", keys=[key], recorded_until=system_now() + timedelta(hours=1))
+        lines = [line for line in rated[(key.subscription_id, key.start_at)].lines if line.wallet]
+        for line in lines:
+            exact = sum((exact_of(part.amount_nanos) for part in line.parts), start=Fraction(0))
+            assert (line.wallet, line.wallet_nanos + line.unpaid_nanos) == ("AIC", floor(exact))
+            assert (line.amount_minor, line.prepaid_minor) == (0, 0)
 
     async def books(self) -> dict[str, int]:
         async with self.works.db.transaction() as tx:
