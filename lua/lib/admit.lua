@@ -2,7 +2,9 @@
 --
 -- Whether the customer is served and each feature is theirs; the rates of all charges at all levels; open holds; the limits,
 -- level by level from the customer down; the gauges; the wallets, charge by charge; the spend caps. The first check that fails
--- names the refusal, the charge, the level and the limit. Each charge sees what those before it would use.
+-- names the refusal, the charge, the level and the limit. Each charge sees what those before it would use. The refusals, in
+-- order of precedence: suspended, not_entitled, rate_limited, concurrency_limited, limit_reached (of units), insufficient_balance,
+-- limit_reached (of money); and unavailable, in place of a limit or a price of which no window holds this instant.
 --
 -- A decision has mode (consume, hold or record), at (tenant's clock), reason, would (what shadow mode did not refuse), refusal
 -- ({charge, level, limit, retry_ms}, or false), first (the first charge that may cost something, or false), cost and balance
@@ -18,7 +20,7 @@ local function read_charges(position)
   if not count or count < 1 or count > MAX_CHARGES or #ARGV ~= position + 2 * count then
     return nil, 'INVALID charges'
   end
-  local charges = {}
+  local charges = { nil }
   for index = 1, count do
     local text, sign = ARGV[position + 2 * index], false
     local quantity = whole(text)
@@ -147,15 +149,18 @@ end
 
 -- Read all levels and wallets, then all checks behind entitlement in their order; stops at the first that fails.
 local function check(decision, charges, wallet_key)
-  local nodes, currencies, has_rates, has_leases, has_caps = decision.nodes, {}, false, false, false
+  local nodes, currencies, has_rates, has_leases, has_caps = decision.nodes, { nil, nil }, false, false, false
   open_levels(nodes, charges, decision.at)
   for index = 1, #charges do
     local tariffs = charges[index].tariffs
     for place = 1, #tariffs do
       local currency = tariffs[place][2]
       if place == 1 then decision.first, charges[index].currency = decision.first or charges[index], currency end
-      if tariffs[place][7] and not currencies[currency] then
-        currencies[#currencies + 1], currencies[currency] = currency, true
+      if tariffs[place][7] then
+        for known = 1, #currencies do
+          if currencies[known] == currency then currency = false end
+        end
+        if currency then currencies[#currencies + 1] = currency end
       end
     end
   end
@@ -185,7 +190,7 @@ end
 local function decide(charges, nodes, place, mode, is_shadow)
   local decision = {
     mode = mode, at = place.real_ms, nodes = nodes, reason = 'allowed', would = '', refusal = false, first = false, cost = 0,
-    balance = 0, fault = false, purses = false, moved = {}, has_gauges = false, is_shadow = is_shadow, acted = false,
+    balance = 0, fault = false, purses = false, moved = { nil }, has_gauges = false, is_shadow = is_shadow, acted = false,
   }
   if entitle(decision, charges, place.snapshot) then
     if place.narrow then place.narrow(nodes, charges) end
@@ -197,24 +202,23 @@ local function decide(charges, nodes, place, mode, is_shadow)
   return decision
 end
 
--- Tell each charge the tightest limit over all levels.
+-- Tell each charge the tightest limit over all levels: limit, remaining and reset, from reply[7 * index + 7] on.
 local function tell_limits(decision, charges, reply)
   local nodes, acted = decision.nodes, decision.acted
-  local function tell(index, units, remaining, reset)
-    local n = 7 * index + 6
-    if reply[n + 1] < 0 or remaining < reply[n + 2] then reply[n + 1], reply[n + 2], reply[n + 3] = units, remaining, reset end
-  end
   for depth = 1, #nodes do
     local uses = nodes[depth].uses
     for n = 1, #uses, 3 do
-      local slot = uses[n + 1]
+      local place, slot = 7 * uses[n] + 7, uses[n + 1]
       local most, units = uses[n + 2][2] + slot.carried, slot.used + slot.held
       if most > MAX_EXACT then most = MAX_EXACT end
       if acted then units = units + slot.more_used + slot.more_held end
-      tell(uses[n], most, slot.start and units < most and most - units or 0, slot.reset)
+      local remaining = slot.start and units < most and most - units or 0
+      if reply[place] < 0 or remaining < reply[place + 1] then
+        reply[place], reply[place + 1], reply[place + 2] = most, remaining, slot.reset
+      end
     end
   end
-  if decision.has_gauges then gauge_acts().tell(nodes, charges, tell, acted) end
+  if decision.has_gauges then gauge_acts().tell(nodes, charges, reply, acted) end
 end
 
 -- The reply of a decision: thirteen values, then seven for each charge.
@@ -224,6 +228,7 @@ local function reply_of(decision, charges, deadline_ms, hold_id)
   local reply = {
     decision.reason, 0, refusal and refusal[1] or 0, refusal and refusal[2] or '', refusal and refusal[3] or '', decision.at,
     first and first.currency or '', decision.cost, balance, deadline_ms, hold_id, refusal and refusal[4] or 0, decision.would,
+    nil, nil, nil, nil, nil, nil, nil,
   }
   local n = 13
   for index = 1, #charges do

@@ -55,13 +55,16 @@ local function keep_gauges(nodes, charges)
   end
 end
 
--- Tell the limits of each gauge to whoever asks: charge, units, remaining and when it resets.
-local function tell_gauges(nodes, charges, tell, is_acted)
+-- Tell each gauge its tightest limit, in the reply.
+local function tell_gauges(nodes, charges, reply, is_acted)
   for _, node in ipairs(nodes) do
     for place = 1, #node.gauges, 3 do
       local index = node.gauges[place]
       local level = is_acted and node.levels[charges[index].feature] or tonumber(node.values[node.gauges[place + 1]]) or 0
-      for _, limit in ipairs(node.gauges[place + 2]) do tell(index, limit[2], math.max(0, limit[2] - level), 0) end
+      for _, limit in ipairs(node.gauges[place + 2]) do
+        local n, remaining = 7 * index + 7, math.max(0, limit[2] - level)
+        if reply[n] < 0 or remaining < reply[n + 1] then reply[n], reply[n + 1], reply[n + 2] = limit[2], remaining, 0 end
+      end
     end
   end
 end

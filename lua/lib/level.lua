@@ -15,7 +15,7 @@ local STATIC, GAUGE = 1, 3
 
 -- Read what the snapshot says of the nodes and the charges. Returns the status and the clock's offset; nil: no customer.
 local function read_snapshot(snapshot_key, nodes, charges)
-  local fields, n = { 'st', 'off', 'b:' }, 3
+  local fields, n = { 'st', 'off', 'b:', nil, nil, nil }, 3
   for depth = 2, #nodes do
     local node = nodes[depth]
     fields[n + 1], fields[n + 2], n = 'b:' .. node.level, 'b:' .. node.kind .. ':*', n + 2
@@ -52,7 +52,7 @@ local function ask_guard(node, index, charge, guard)
     leases[#leases + 1], leases[#leases + 2], leases[#leases + 3] = index, #fields, guard[3]
   end
   if not limits[1] then return end
-  if node.uses == NONE then node.uses = {} end
+  if node.uses == NONE then node.uses = { nil, nil, nil } end
   local uses, n = node.uses, #node.uses
   for place = 1, #limits do
     local limit = limits[place]
@@ -79,7 +79,7 @@ local function ask_node(node, charges, is_customer)
       end
       if guard then ask_guard(node, index, charge, guard) end
       if is_customer and tariffs[1] then
-        local prices = {}
+        local prices = { nil }
         for place = 1, #tariffs do
           prices[place] = counter_slot(node, '$' .. tariffs[place][1], tariffs[place][6], 0, false)
         end
@@ -115,7 +115,7 @@ end
 local function write_levels(nodes, at, real_ms)
   for depth = 1, #nodes do
     local node = nodes[depth]
-    local fields, counters = node.more_fields or {}, node.counters
+    local fields, counters = node.more_fields or { nil, nil, nil, nil, nil, nil, nil, nil }, node.counters
     for place = 1, #counters do write_counter(counters[place], fields, at) end
     if node.rates[1] then pace_acts().write(node, fields) end
     if depth > 1 then

@@ -26,7 +26,8 @@ local function latest_of(node, at)
   return node.keeps_level and NEVER or latest
 end
 
--- Write the fields, and let the node's hash live as long as something in it counts or is held: to the full hour, so that it is seldom told anew.
+-- Write the fields, and let the node's hash live as long as something in it counts or is held: to the full hour, so that it
+-- is seldom told anew.
 local function write_life(node, fields, at, real_ms)
   local known, latest = tonumber(node.values[1]) or 0, latest_of(node, at)
   local holds = tonumber(node.values[2]) or 0

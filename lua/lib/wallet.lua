@@ -10,13 +10,13 @@
 
 -- The purses of these currencies, by currency. Two commands, whatever their number.
 local function open_purses(wallet_key, currencies, at)
-  local purses, orders, fields, count, values = {}, {}, {}, 0, NONE
+  local purses, orders, fields, count, values = {}, { nil }, { nil, nil }, 0, NONE
   for place = 1, #currencies do orders[place] = 'o:' .. currencies[place] end
   if orders[1] then orders = redis.call('HMGET', wallet_key, unpack(orders)) end
   for place = 1, #currencies do
-    local grants, features, size = {}, {}, 0
+    local grants, features, size = { nil, nil }, { nil, nil }, 0
     local purse = {
-      grants = grants, features = features, remaining = {}, balance = 0, is_restricted = false, first = count,
+      grants = grants, features = features, remaining = { nil, nil }, balance = 0, is_restricted = false, first = count,
     }
     purses[currencies[place]] = purse
     local order = orders[place] and cmsgpack.unpack(orders[place]) or NONE
@@ -64,7 +64,7 @@ end
 -- Take an amount for a feature out of the purse (not yet out of Redis) and add it to a sum by grant: its ids in the order of
 -- their first mention, and the nanos by id. Returns the parts, and what was not there.
 local function take(purse, feature, amount, sum)
-  local parts, count, left, remaining, grants = {}, 0, amount, purse.remaining, purse.grants
+  local parts, count, left, remaining, grants = { nil, nil }, 0, amount, purse.remaining, purse.grants
   for place = 1, #grants do
     if left == 0 then break end
     local nanos, grant_id = remaining[place], grants[place]

@@ -19,7 +19,7 @@
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
 -- RETURNS
---   reason               allowed, suspended, not_entitled, rate_limited, concurrency_limited, limit_reached, insufficient_balance, or unavailable (no window)
+--   reason               allowed, or a refusal: see lib/admit.lua; unavailable where no window holds this instant
 --   replayed             0
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
 --   level                that refused: customer, or a node of the path; "" where no level did

@@ -144,7 +144,7 @@ local function is_budget(packed)
 end
 
 local function is_node(node)
-  return node == '' or (KIND_PLACE[string.match(node, '^(%l+):%*$') or ''] or read_path(node, '')) ~= nil
+  return node == '' or (kind_places()[string.match(node, '^(%l+):%*$') or ''] or read_path(node, '')) ~= nil
 end
 
 if #KEYS ~= 2 or #ARGV < 3 or #ARGV % 2 == 0 then return redis.error_reply('INVALID arguments') end
