@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from billing_core.contract.keys import SHARD_COUNT, epoch_key
-from tests.integration.gateway.test_batch import *  # noqa: F403
 from tests.integration.gateway.test_check import *  # noqa: F403
 from tests.integration.gateway.test_hold import *  # noqa: F403
 

@@ -102,6 +102,27 @@ async def test_a_replica_that_has_everything_takes_over_without_a_rebuild(
     assert await works.raw.fetchval("SELECT sum(epoch) FROM shard") == epochs
 
 
+async def test_a_primary_that_wakes_up_after_it_was_replaced_changes_nothing(
+    populated: Town, cluster: EmbeddedCluster, hands: Hands
+) -> None:
+    """What it was asked while it slept it does when it wakes: nobody was told so, and nobody reads it."""
+    town, name = populated, NAMES[0]
+    for roles in ("relay", "flush"):
+        await hands.start(roles)
+    sleeper = await cluster.owner(customer_keys("t", name).epoch)
+    replica = await cluster.replica_of(sleeper)
+    async with town.under_load():
+        await town.served()
+        sleeper.freeze(frozen=True)
+        await cluster.promoted(replica)
+        await town.served()
+        sleeper.freeze(frozen=False)
+        await cluster.whole()
+        await town.served()
+    await town.is_exact()
+    assert town.refused.keys() <= {"unavailable"}
+
+
 async def test_a_gateway_waits_until_somebody_has_looked_at_a_new_primary(
     populated: Town, cluster: EmbeddedCluster, hands: Hands, eventually: Any
 ) -> None:

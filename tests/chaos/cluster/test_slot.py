@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,12 @@ async def busy(town: Town, hands: Hands) -> Town:
     return town
 
 
-async def ends(cluster: EmbeddedCluster, name: str) -> tuple[int, Node, Node]:
-    """The slot of a customer's shard, who serves it, and some other primary."""
-    key = epoch_key(shard_of_customer("t", name))
+def key_of(name: str) -> str:
+    return epoch_key(shard_of_customer("t", name))
+
+
+async def ends(cluster: EmbeddedCluster, key: str) -> tuple[int, Node, Node]:
+    """The slot of a key, who serves it, and some other primary."""
     source = await cluster.owner(key)
     others = [node for node in cluster.nodes if node is not source]
     targets = [node for node in others if (await node.replication())["role"] == "master"]
@@ -34,7 +38,7 @@ async def ends(cluster: EmbeddedCluster, name: str) -> tuple[int, Node, Node]:
 
 async def test_a_slot_that_moves_as_a_whole_is_followed(busy: Town, cluster: EmbeddedCluster) -> None:
     """There and back again, with a hold that is placed here and settled there."""
-    slot, source, target = await ends(cluster, NAMES[0])
+    slot, source, target = await ends(cluster, key_of(NAMES[0]))
     held = {"key": f"tgk_{NAMES[0]}", "feature": "input_tokens", "quantity": 5, "mode": "hold", "ttl_ms": 600_000}
     async with busy.under_load():
         await busy.served()
@@ -56,7 +60,7 @@ async def test_a_slot_that_moves_as_a_whole_is_followed(busy: Town, cluster: Emb
 
 async def test_a_slot_that_moves_key_by_key_is_not_served_in_halves(busy: Town, cluster: EmbeddedCluster) -> None:
     """While some of its keys are here and others there its customers are refused, and all others are not."""
-    slot, source, target = await ends(cluster, NAMES[0])
+    slot, source, target = await ends(cluster, key_of(NAMES[0]))
     async with busy.under_load():
         await busy.served()
         await cluster.begin_move(slot, source=source, target=target)
@@ -67,6 +71,30 @@ async def test_a_slot_that_moves_key_by_key_is_not_served_in_halves(busy: Town, 
     assert await busy.is_exact() == set()
     assert busy.refused.keys() <= {"unavailable"}
     await cluster.move(slot, source=target, target=source)
+
+
+async def test_the_order_of_a_pipeline_survives_a_move(cluster: EmbeddedCluster, valkey: Any) -> None:
+    """Its client learns of the move by the replies: the slot is elsewhere for good, or some of its keys are."""
+    key = "{moving}list"
+    slot, source, target = await ends(cluster, key)
+
+    async def append(*words: str) -> list[int]:
+        pipe = valkey.pipeline()
+        for word in words:
+            pipe.append(key, word)
+            pipe.append("elsewhere", word)
+        return (await pipe.execute())[::2]
+
+    assert await append("a", "b") == [1, 2]
+    await cluster.move(slot, source=source, target=target)
+    assert await append("c", "d", "e") == [3, 4, 5]
+    await cluster.begin_move(slot, source=target, target=source)
+    while await cluster.move_keys(slot, source=target, target=source, most=10):
+        pass
+    assert await append("f", "g") == [6, 7]
+    await cluster.end_move(slot, source=target, target=source)
+    assert await append("h") == [8]
+    assert (await valkey.get(key), await valkey.get("elsewhere")) == (b"abcdefgh", b"abcdefgh")
 
 
 async def test_the_server_counts_slots_as_we_do(cluster: EmbeddedCluster) -> None:
