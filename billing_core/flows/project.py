@@ -35,7 +35,7 @@ from billing_core.store.money import grant as grants
 from billing_core.store.money.grant import GrantName, GrantRow
 from billing_core.store.outbox import OutboxKind, OutboxRow
 from billing_core.store.projection import Owner, PlanName, SnapshotFacts
-from billing_core.values.clock import to_ms
+from billing_core.values.clock import next_ms, to_ms
 from billing_core.values.ids import new_id
 from billing_core.wallets.grant import GrantKind, LapseReason
 
@@ -92,7 +92,7 @@ class Resolver:
 
     def __init__(self, plans: Mapping[PlanName, PlanTerms], *, now: datetime) -> None:
         self._plans = plans
-        self._now = now
+        self._now = next_ms(now)
         self._known: dict[tuple[object, ...], Resolution] = {}
 
     def resolution_of(self, facts: SnapshotFacts) -> Resolution:
@@ -113,7 +113,7 @@ class Resolver:
 
         What is canceled ends with its period, also while the bill of that period is not written.
         """
-        now, plans = self._tenant_now(facts), plans_of(facts)
+        now, plans = self.now_of(facts), plans_of(facts)
         started_at, anchor_at, time_zone = facts.started_at, facts.anchor_at, facts.time_zone
         if not plans or started_at is None or anchor_at is None or time_zone is None or started_at > now:
             return None
@@ -130,6 +130,10 @@ class Resolver:
             changed_at=changed_at,
         )
 
+    def now_of(self, facts: SnapshotFacts) -> datetime:
+        """What time it is for the customer's tenant, in whole milliseconds as decisions tell it."""
+        return self._now + timedelta(milliseconds=facts.clock_offset_ms)
+
     def _resolve(self, facts: SnapshotFacts) -> Resolution:
         customer = CustomerFacts(
             version=facts.version,
@@ -138,14 +142,11 @@ class Resolver:
             time_zone=facts.customer_zone,
             since_at=facts.customer_since,
         )
-        now, subscribed = self._tenant_now(facts), self.subscribed_of(facts)
+        now, subscribed = self.now_of(facts), self.subscribed_of(facts)
         resolved = resolve(customer, subscribed, holdings=facts.holdings or NOTHING, now=now)
         told = facts.started_at, facts.next_at, facts.ends_at, resolved.stale_at
         coming = [at for at in told if at is not None and at > now]
         return Resolution(snapshot=resolved.snapshot, stale_at=min(coming, default=None))
-
-    def _tenant_now(self, facts: SnapshotFacts) -> datetime:
-        return self._now + timedelta(milliseconds=facts.clock_offset_ms)
 
 
 def grant_facts(row: GrantRow) -> GrantFacts:

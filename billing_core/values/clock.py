@@ -29,6 +29,11 @@ def to_ms(instant: datetime) -> int:
     return (instant - EPOCH) // timedelta(milliseconds=1)
 
 
+def next_ms(instant: datetime) -> datetime:
+    """The instant, rounded up to a whole millisecond: nothing that was decided before it is told to be later."""
+    return EPOCH - (EPOCH - instant) // timedelta(milliseconds=1) * timedelta(milliseconds=1)
+
+
 def from_ms(instant_ms: int) -> datetime:
     """The instant of so many milliseconds since the epoch."""
     return EPOCH + timedelta(milliseconds=instant_ms)

@@ -6,8 +6,9 @@ period. Now means that the open period ends now; its close, moments later, bills
 the old plan's prices, opens the new plan's first period, and bills that one's fee in its share of a full period.
 What was paid in advance for the old plan is not given back by this.
 
-A change joins the transaction of its caller. `now` is real time; what is written is on the tenant's clock, in whole
-milliseconds, because that is how finely a decision tells time.
+A change joins the transaction of its caller. `now` is real time; what is written is on the tenant's clock, rounded
+up to whole milliseconds, because that is how finely a decision tells time. What is decided after that instant and
+before the gate knows, some milliseconds, has been charged by the old plan's prices and is billed by the new one's.
 
 Worked example: `pro` at 20.00 a month from 1 March, changed to `team` at 62.00 on 16 March: the bill of [1 March,
 16 March) has the usage of `pro` and the fee of `team` for 16 of 31 days, 32.00.
@@ -30,7 +31,7 @@ from billing_core.store.outbox import OutboxKind
 from billing_core.store.setup.catalog import offered_version, plan_version
 from billing_core.subscriptions.subscription import Act, Subscription, phase_after
 from billing_core.subscriptions.term import Calendar, anchor_after
-from billing_core.values.clock import from_ms, to_ms
+from billing_core.values.clock import next_ms
 from billing_core.values.period import Period
 
 
@@ -64,7 +65,7 @@ async def change_plan(tx: Transaction, order: ChangeOrder, *, now: datetime) -> 
     customer = await subscriptions.lock_customer(tx, tenant_id=tenant_id, customer_id=found.customer_id)
     standing = await subscriptions.by_id(tx, tenant_id=tenant_id, subscription_id=subscription_id, lock=True)
     phase_after(standing.phase, Act.CHANGE)
-    at = from_ms(to_ms(now + timedelta(milliseconds=customer.clock_offset_ms)))
+    at = next_ms(now) + timedelta(milliseconds=customer.clock_offset_ms)
     plan = await offered_version(tx, tenant_id, plan_code=order.plan_code)
     is_under_way = standing.next_at is not None and standing.next_at <= at
     in_force = (

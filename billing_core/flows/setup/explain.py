@@ -5,7 +5,7 @@ Read, not told: nothing is locked and nothing is written. It is resolved as the 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
@@ -48,8 +48,8 @@ async def explain(tx: Transaction, owner: Owner, *, now: datetime) -> Explanatio
     if not facts:
         raise NotFound(f"there is no customer {owner.customer_id!r}", field="customer_id")
     (one,) = facts
-    at = now + timedelta(milliseconds=one.clock_offset_ms)
     resolver = Resolver(await PlanMemory().recall(tx, facts), now=now)
+    at = resolver.now_of(one)
     resolution, subscribed = resolver.resolution_of(one), resolver.subscribed_of(one)
     combined = combine(subscribed, one.holdings or NOTHING, now=at)
     plan = None
