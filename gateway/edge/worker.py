@@ -60,7 +60,9 @@ class Worker:
         self.clock = ServerClock(link, is_cluster=is_cluster(settings.redis_url))
         recalls = is_cluster(settings.redis_url)
         self.recall = Recall(bulk, deadline_ms=settings.bulk_deadline_ms) if recalls else None
-        self.outage = Outage(bulk, settings=settings, clock=clock) if settings.journal_dir else None
+        self.outage = (
+            Outage(bulk, settings=settings, clock=clock, recall=self.recall) if settings.journal_dir else None
+        )
         self.gate = Gate(
             (link, bulk),
             clock=self.clock,

@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from billing_core.contract.keys import shard_of_customer
 from billing_core.contract.usage_event import EventBody, encode_body
 from billing_core.errors import Failure, IdempotencyConflict, Unavailable
 from billing_core.values.clock import Clock, to_ms
@@ -35,6 +36,7 @@ from gateway.admission.degraded.lease import Lease, LeasePool, name_of
 from gateway.admission.degraded.lessee import Lessee
 from gateway.admission.degraded.record import Done, Entry, packed
 from gateway.admission.degraded.replay import Fate, Replay
+from gateway.admission.hold import Memory
 from gateway.admission.order import Act, Mode, Order
 from gateway.admission.reason import Reason
 from gateway.settings import GatewaySettings
@@ -60,9 +62,12 @@ class OutageTally:
 class Outage:
     """Degraded mode of one process; `keep` runs until it is cancelled, `stop` once after that."""
 
-    def __init__(self, bulk: Link, *, settings: GatewaySettings, clock: Clock) -> None:
-        """Make a journal. Raises: ConfigurationError."""
+    def __init__(
+        self, bulk: Link, *, settings: GatewaySettings, clock: Clock, recall: Memory | None = None
+    ) -> None:
+        """Make a journal; `recall` is told what was made good. Raises: ConfigurationError."""
         self._bulk = bulk
+        self._recall = recall
         self._clock = clock
         self._folder = Path(settings.journal_dir)
         self.leases = LeasePool(settings.lease_count, idle_s=settings.lease_idle_ms / 1_000)
@@ -220,6 +225,9 @@ class Outage:
             await asyncio.to_thread(_keep_lost, self._folder / _LOST, entry)
             return None
         self.tally.replayed[fate.value] += 1
+        if self._recall is not None:
+            shard = shard_of_customer(entry.tenant_id, entry.customer_id)
+            self._recall.note(shard, f"{entry.tenant_id}:{entry.decision_id}")
         return fate
 
     async def _finish_legacies(self) -> None:
