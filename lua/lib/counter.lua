@@ -5,25 +5,31 @@
 -- rolling counter has `<name>:b` instead of `:u` (lib/rolling.lua). A price is counted as `$<price_id>`, on the customer only.
 -- A window that is over is not cleared when it ends: the next act finds another start and counts from zero. Where the clock
 -- was put back over an edge, by less than five minutes, the window that had begun goes on, so that none is opened twice.
--- One name has one slot, so what a request names twice is seen by its second charge.
+-- One name has one slot, so what a request names twice is seen by its second charge; a few are looked through, many are
+-- found by name.
 --
 -- A slot has start (nil: no window holds this instant; false: it has no window, count on), reset, used, held, carried, and
 -- more_used and more_held, which the act adds to and `write_counter` writes.
 
-local MAX_CHARGES, CLOCK_STEP_MS = 100, 300000
+local MAX_CHARGES, CLOCK_STEP_MS, FEW = 100, 300000, 8
 
 -- The slot of this name at the node; made, and its fields asked for, where the request did not name it before.
 local function counter_slot(node, name, window, since_ms, limit)
   local counters, fields = node.counters, node.fields
-  for place = 1, #counters do
+  local count = #counters
+  for place = 1, count < FEW and count or 0 do
     if counters[place].name == name then return counters[place] end
   end
+  if count >= FEW and counters[name] then return counters[name] end
   local is_rolling, carries, n = window and window[1] == ROLLING, limit and limit[6] > 0 and limit, #fields
   local slot = {
     name = name, window = window, first = n, since = since_ms, carries = carries, is_rolling = is_rolling, start = false,
     reset = 0, begins = false, used = 0, held = 0, carried = 0, more_used = 0, more_held = 0, buckets = false,
   }
-  counters[#counters + 1] = slot
+  counters[count + 1] = slot
+  for place = count + 1 == FEW and 1 or count + 1, count + 1 >= FEW and count + 1 or 0 do
+    counters[counters[place].name] = counters[place]
+  end
   fields[n + 1], fields[n + 2], fields[n + 3] = name .. ':w', name .. (is_rolling and ':b' or ':u'), name .. ':h'
   if carries then fields[n + 4] = name .. ':k' end
   return slot

@@ -103,7 +103,7 @@ local function open_levels(nodes, charges, at)
     ask_node(node, charges, depth == 1)
     local fields = node.fields
     if fields[1] then
-      local values, counters = redis.call('HMGET', node.key, unpack(fields)), node.counters
+      local values, counters = read_fields(node.key, fields), node.counters
       node.values = values
       for place = 1, #counters do read_counter(counters[place], values, at) end
       if node.rates[1] then pace_acts().read(node, at) end
@@ -121,7 +121,7 @@ local function write_levels(nodes, at, real_ms)
     if depth > 1 then
       life_acts().write(node, fields, at, real_ms)
     elseif fields[1] then
-      redis.call('HSET', node.key, unpack(fields))
+      write_fields(node.key, fields)
     end
   end
 end

@@ -42,7 +42,7 @@ local function write_life(node, fields, at, real_ms)
     redis.call('DEL', node.key)
     return
   end
-  redis.call('HSET', node.key, unpack(fields))
+  write_fields(node.key, fields)
   if left > 0 or latest >= NEVER then
     if holds == 0 and known < NEVER then redis.call('PERSIST', node.key) end
   elseif latest > known or holds > 0 then

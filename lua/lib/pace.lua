@@ -12,12 +12,10 @@
 
 -- The slot of this rate at the node, which asks for its field.
 local function rate_slot(node, rate)
-  for _, slot in ipairs(node.rates) do
-    if slot.name == rate[1] then return slot end
-  end
+  if node.rates[rate[1]] then return node.rates[rate[1]] end
   local field = #node.fields + 1
   local slot = { name = rate[1], rate = rate, field = field, level = 0, since = 0, raised = 0, is_counted = false }
-  node.rates[#node.rates + 1], node.fields[field] = slot, rate[1] .. ':t'
+  node.rates[#node.rates + 1], node.rates[rate[1]], node.fields[field] = slot, slot, rate[1] .. ':t'
   return slot
 end
 

@@ -29,15 +29,7 @@ local function open_purses(wallet_key, currencies, at)
       end
     end
   end
-  for first = 1, count, 1000 do
-    local part = redis.call('HMGET', wallet_key, unpack(fields, first, math.min(first + 999, count)))
-    if count <= 1000 then
-      values = part
-    else
-      values = first == 1 and {} or values
-      for offset = 1, #part do values[first + offset - 1] = part[offset] end
-    end
-  end
+  if count > 0 then values = read_fields(wallet_key, fields) end
   for _, purse in pairs(purses) do
     for place = 1, #purse.grants do
       local nanos = tonumber(values[purse.first + place]) or 0

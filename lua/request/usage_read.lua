@@ -35,6 +35,7 @@
 --   nothing is written
 --!include lib/number.lua
 --!include lib/window.lua
+--!include lib/field.lua
 --!include lib/path.lua
 --!include lib/rolling.lua as rolling_acts
 --!include lib/carry.lua as carry_acts

@@ -2,8 +2,8 @@
 -- project: replace a customer's snapshot whole, unless it is as new already.
 --
 -- A decision trusts its snapshot; so the snapshot is checked here, at its door: codes, shapes, windows that have an end,
--- tiers that ascend to an open one, rates that a double carries, whole numbers below 2^53. Counters of one name at one node
--- must have one window; that is not checked.
+-- tiers that ascend to an open one, rates that a double carries, at most 32 limits, rates, prices and caps at once, whole
+-- numbers below 2^53. Counters of one name at one node must have one window; that is not checked.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -33,7 +33,7 @@
 
 local epoch_key, snapshot_key = KEYS[1], KEYS[2]
 local version, status, offset_ms = ARGV[1], ARGV[2], ARGV[3]
-local GAUGE = 3
+local GAUGE, MOST_OF_A_LIST = 3, 32
 
 local function is_whole(value, least)
   return type(value) == 'number' and value >= least and value <= MAX_EXACT and value % 1 == 0
@@ -55,7 +55,7 @@ local function is_list(list, check)
   if type(list) ~= 'table' then return false end
   local count = 0
   for _ in pairs(list) do count = count + 1 end
-  if count ~= #list then return false end
+  if count ~= #list or count > MOST_OF_A_LIST then return false end
   for _, one in ipairs(list) do
     if type(one) ~= 'table' or not check(one) then return false end
   end

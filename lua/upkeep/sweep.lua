@@ -21,6 +21,7 @@
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
+--!include lib/field.lua
 --!include lib/path.lua
 --!include lib/rolling.lua as rolling_acts
 --!include lib/carry.lua as carry_acts

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from shop import DAY_MS, FOREVER, KEYS, Shop, limit, metered, tariff
 
-from billing_core.contract.snapshot import Budget, Guard, SpendCap, Window, WindowKind
+from billing_core.contract.snapshot import Budget, Guard, SpendCap, Tariff, Window, WindowKind
 
 DAYS = Window(kind=WindowKind.STEPS, anchor_ms=0, every_ms=DAY_MS)
 HOUR_MS = 3_600_000
@@ -145,3 +146,38 @@ def test_what_is_held_counts_at_every_level_and_is_taken_back_there(shop: Shop) 
     stands = {field: shop.counter(field, node="team:ml") for field in ("c@ever:u", "c@ever:h", "$USD@ever:u")}
     assert stands == {"c@ever:u": 3, "c@ever:h": 0, "$USD@ever:u": 30}
     assert shop.consume(("calls", 7), path="team:ml")[0] == "allowed"
+
+
+def test_the_largest_request_is_decided(shop: Shop) -> None:
+    """A hundred features, each with as many limits and prices as may be, at five levels."""
+    guard = Guard(limits=tuple(limit(100, window=DAYS, carry_units=1, counter=f"{n}@day") for n in range(32)))
+    codes = [f"f{number}" for number in range(100)]
+    told = {
+        code: metered(
+            *(tariff(1, price_id=f"{code}{n}", currency=f"C{n}") for n in range(32)), guard=own(guard, code)
+        )
+        for code in codes
+    }
+    guards = {code: own(guard, code) for code in codes}
+    shop.project(budgets={kind: Budget(guards=guards) for kind in ("team:*", "key:*")}, **told)
+    shop.grant("grant_a", 1000, currency="C31")
+    charges = [(code, 1) for code in codes]
+    assert shop.peek(*charges, path="team:ml/key:k1")[0] == "allowed"
+    assert shop.consume(*charges, path="team:ml/key:k1")[0] == "allowed"
+    hold_id = shop.hold(*charges, path="team:ml/key:k1")[10]
+    assert shop.settle(hold_id)[0] == "settled"
+    assert shop.counter("f99.31@day:u", node="team:ml/key:k1") == 2
+    more = Guard(limits=(*guard.limits, limit(1, counter="more")))
+    fields = ["f:f0", msgspec.msgpack.encode(metered(guard=more))]
+    assert shop.desk.run("project", [KEYS.epoch, KEYS.snapshot], 9, "active", 0, *fields) == "INVALID entitlement"
+
+
+def own(guard: Guard, code: str) -> Guard:
+    """The same, with counters of this feature's own."""
+    limits = (msgspec.structs.replace(one, counter=f"{code}.{one.counter}") for one in guard.limits)
+    return msgspec.structs.replace(guard, limits=tuple(limits))
+
+
+def wallets(code: str) -> list[Tariff]:
+    """As many as may be, in as many currencies."""
+    return [tariff(1, price_id=f"{code}{n}", currency=f"C{n}") for n in range(32)]
