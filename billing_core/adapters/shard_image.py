@@ -65,7 +65,7 @@ class ShardImages:
     def __init__(self, client: Any, *, token: str) -> None:
         self._client = client
         self._token = token
-        self._nodes: dict[int, list[bytes]] = {}
+        self._nodes: dict[int, list[str]] = {}
 
     async def fence(self, shards: Sequence[int]) -> None:
         """Claim the shards and stop all that is decided there."""
@@ -78,19 +78,11 @@ class ShardImages:
 
     async def find_nodes(self, shards: Sequence[int]) -> None:
         """Find what these fenced shards still have of nodes below customers: only Redis knows all their names."""
-        wanted = {tag(shard).encode(): shard for shard in shards}
-        for server in await primaries(self._client):
-            cursor = b"0"
-            while True:
-                pipe = server.pipeline(transaction=False)
-                pipe.execute_command("SCAN", cursor, "MATCH", "{s*}:use:*/*", "COUNT", _KEYS_AT_ONCE)
-                ((cursor, names),) = await execute(pipe)
-                for name in names:
-                    shard = wanted.get(name[:_TAG_LENGTH])
-                    if shard is not None:
-                        self._nodes.setdefault(shard, []).append(name)
-                if int(cursor) == 0:
-                    break
+        wanted = {tag(shard): shard for shard in shards}
+        for name in await node_keys(self._client):
+            shard = wanted.get(name[:_TAG_LENGTH])
+            if shard is not None:
+                self._nodes.setdefault(shard, []).append(name)
 
     async def write(self, shard: int, customers: Sequence[CustomerImage]) -> bool:
         """Replace these customers and drop the shard's holds; False where another builder has taken over."""
@@ -180,3 +172,18 @@ def _place(block: Block) -> tuple[str | int, ...]:
 
 def _flat(fields: Mapping[str, bytes | int]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
+
+
+async def node_keys(client: Any) -> list[str]:
+    """The names of all counters that belong to nodes below customers, wherever they are."""
+    found: list[str] = []
+    for server in await primaries(client):
+        cursor = b"0"
+        while True:
+            pipe = server.pipeline(transaction=False)
+            pipe.execute_command("SCAN", cursor, "MATCH", "{s*}:use:*/*", "COUNT", _KEYS_AT_ONCE)
+            ((cursor, names),) = await execute(pipe)
+            found += [name.decode() for name in names]
+            if int(cursor) == 0:
+                break
+    return found

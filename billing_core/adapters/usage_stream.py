@@ -94,6 +94,15 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     wallets: Sequence[Mapping[bytes, bytes]]
 
 
+class Hashes(msgspec.Struct, frozen=True, kw_only=True):
+    """Some hashes of one shard at one instant of Redis, and the last id that its stream had given by then."""
+
+    at: datetime
+    is_built: bool
+    last: StreamPosition
+    by_name: Mapping[str, Mapping[bytes, bytes]]
+
+
 class UsageStream:
     """The streams behind one client of Redis, which must speak RESP3 and bytes."""
 
@@ -194,6 +203,23 @@ class UsageStream:
         is_built, entries, about, *wallets = await execute(pipe, raise_on_error=False)
         _raise_first([is_built, entries, *wallets])
         return Capture(shard=shard, is_built=bool(is_built), last=_last_id(about), entries=entries, wallets=wallets)
+
+    async def capture_hashes(self, shard: int, names: Sequence[str]) -> Hashes:
+        """These hashes of the shard at one instant."""
+        pipe = (await at(self._client, epoch_key(shard))).pipeline(transaction=True)
+        pipe.execute_command("TIME")
+        pipe.execute_command("EXISTS", epoch_key(shard))
+        pipe.execute_command("XINFO STREAM", stream_key(shard))
+        for name in names:
+            pipe.execute_command("HGETALL", name)
+        time, is_built, about, *hashes = await execute(pipe, raise_on_error=False)
+        _raise_first([time, is_built, *hashes])
+        return Hashes(
+            at=_instant(time),
+            is_built=bool(is_built),
+            last=_last_id(about),
+            by_name=dict(zip(names, hashes, strict=True)),
+        )
 
     async def last_ids(self, shards: Sequence[int]) -> list[StreamPosition]:
         """The last id that each stream ever gave; 0-0 for a stream that does not exist."""

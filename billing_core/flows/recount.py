@@ -45,6 +45,7 @@ _BUCKETS = 60
 _HOUR_MS = 3_600_000
 _MOST_WINDOWS = 1_000
 _ENCODER = msgspec.msgpack.Encoder()
+_FLAT = msgspec.msgpack.Decoder(list[int])
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,28 @@ class Recount:
             if node != CUSTOMER:
                 fields[LIFE_FIELD] = self._life_ms(node, fields)
         return nodes
+
+    def amounts(self, node: str, fields: Mapping[str, bytes | int]) -> dict[str, int]:
+        """What a node's hash says of each counter at the instant; nothing of windows that are over."""
+        found = {name: int(value) for name, value in fields.items() if name.endswith(":g")}
+        for slot in self.slots:
+            if f"{slot.name}:w" in fields and node in self._nodes_of(slot.budget, {node}):
+                found[slot.name] = self._amount_in(slot, fields)
+        return {name: amount for name, amount in found.items() if amount}
+
+    def _amount_in(self, slot: Slot, fields: Mapping[str, bytes | int]) -> int:
+        at_ms, stored_ms = self._subject.instant_ms, int(fields[f"{slot.name}:w"])
+        if slot.window.kind is WindowKind.ROLLING:
+            size_ms, flat = (
+                slot.window.every_ms // _BUCKETS,
+                _FLAT.decode(bytes(fields.get(f"{slot.name}:b", b"\x90"))),
+            )
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            live = [units for bucket, units in pairs if (bucket + 1) * size_ms > at_ms - slot.window.every_ms]
+            return sum(live) if stored_ms == slot.since_ms else 0
+        start_ms = window_start_ms(slot.window, at_ms)
+        is_now = start_ms is not None and stored_ms == max(start_ms, slot.since_ms)
+        return int(fields.get(f"{slot.name}:u", 0)) if is_now else 0
 
     def _questions(self, slot: Slot) -> Iterator[tuple[int, Asked]]:
         """What must be known, each with the start of its window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -50,6 +51,20 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     currency: str
     difference_nanos: int
+
+
+class CountedOwner(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer, the shard that keeps its counters, and since when it is on its plan."""
+
+    shard: int
+    tenant_id: str
+    customer_id: str
+    started_at: datetime | None
+
+
+async def counted_owners(tx: Transaction, shards: Sequence[int], *, tenant_id: str) -> list[CountedOwner]:
+    """The customers of these shards; of one tenant, or of all where it is empty."""
+    return await tx.many(Q["reconcile_counted"], CountedOwner, list(shards), tenant_id)
 
 
 async def owners(tx: Transaction, shards: Sequence[int], *, tenant_id: str) -> list[WalletOwner]:

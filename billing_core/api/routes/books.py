@@ -9,6 +9,7 @@ from billing_core.adapters.usage_stream import UsageStream
 from billing_core.api.route import Call, FlowRoute, Route
 from billing_core.api.wire import Nothing
 from billing_core.errors import InvalidInput, Unavailable
+from billing_core.flows.drift import drift
 from billing_core.flows.reconcile import ReconcileReport, reconcile
 from billing_core.ledger.account import REVENUE, Account
 from billing_core.store.database import Transaction
@@ -55,13 +56,23 @@ class Revenue(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[RevenueRow, ...]
 
 
-async def prove(call: Call[Nothing, Nothing]) -> ReconcileReport:
-    """Compare every wallet of the tenant with Postgres, and hold the books to their laws."""
+class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether counters of limits, prices, caps and gauges are recounted too, which takes longer."""
+
+    counters: bool = False
+
+
+async def prove(call: Call[Nothing, ProofQuery]) -> ReconcileReport:
+    """Compare every wallet of the tenant with Postgres, and hold the books to their laws; counters on demand."""
     house = call.house
     if house.redis is None:
         raise Unavailable("this process has no Redis to compare with")
     try:
-        return await reconcile(house.database, UsageStream(house.redis), tenant_id=call.tenant_id)
+        report = await reconcile(house.database, UsageStream(house.redis), tenant_id=call.tenant_id)
+        if not call.query.counters:
+            return report
+        drifted = await drift(house.database, house.redis, tenant_id=call.tenant_id)
+        return msgspec.structs.replace(report, findings=(*report.findings, *drifted.findings))
     except (RedisError, TimeoutError):
         raise Unavailable("Redis does not answer now") from None
 
@@ -125,7 +136,7 @@ ROUTES = (
         method="POST",
         path="/v1/reconcile",
         summary="Prove that wallets and Postgres agree to the nano",
-        query=Nothing,
+        query=ProofQuery,
         body=Nothing,
         answer=ReconcileReport,
         act=prove,

@@ -23,3 +23,13 @@ FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS seen (shard, last_ms, 
 JOIN movement m ON m.shard = seen.shard AND (m.stream_ms, m.stream_seq) > (seen.last_ms, seen.last_seq)
 WHERE $4 = '' OR m.tenant_id = $4
 GROUP BY m.tenant_id, m.grant_id;
+
+-- name: reconcile_counted
+-- rows: many
+-- params: shards integer[], tenant_id text
+SELECT c.shard, c.tenant_id, c.customer_id, s.started_at
+FROM customer c
+LEFT JOIN LATERAL (
+    SELECT started_at FROM subscription WHERE tenant_id = c.tenant_id AND customer_id = c.customer_id AND state = 'active' LIMIT 1
+) AS s ON true
+WHERE c.shard = ANY ($1) AND ($2 = '' OR c.tenant_id = $2) ORDER BY c.shard, c.tenant_id, c.customer_id;

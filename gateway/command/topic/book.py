@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Group, RenderableType
@@ -45,14 +45,21 @@ def show_shadow_decisions(
     desk.show(lambda planes: planes.control.get("/v1/shadow-decisions", ShadowDecisions, query=query), shadow_page)
 
 
-def reconcile(desk: Desk) -> None:
+def reconcile(
+    desk: Desk,
+    *,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="Recount limits, prices, caps and gauges too.")
+    ] = False,
+) -> None:
     """Prove that every grant adds up: granted = spent + not yet flushed + held + remaining. Status 1 where not."""
-    if not desk.show(_reconcile, reconciliation_page).is_zero:
+    path = "/v1/reconcile?counters=true" if counters else "/v1/reconcile"
+
+    async def prove(planes: Planes) -> Answer[Reconciliation]:
+        return await planes.control.post(path, Reconciliation, idempotency_key=key_or_new(""))
+
+    if not desk.show(prove, reconciliation_page).is_zero:
         raise typer.Exit(1)
-
-
-async def _reconcile(planes: Planes) -> Answer[Reconciliation]:
-    return await planes.control.post("/v1/reconcile", Reconciliation, idempotency_key=key_or_new(""))
 
 
 def hang_here(app: typer.Typer) -> None:

@@ -35,6 +35,7 @@ from billing_core.contract.snapshot import (
     snapshot_fields,
 )
 from billing_core.contract.usage_event import StreamPosition
+from billing_core.flows.drift import COUNTER_LAW, drift
 from billing_core.flows.recount import Fields, Recount, Subject, recounted, window_start_ms
 from billing_core.store.projection import Owner
 from billing_core.values.clock import system_now, to_ms
@@ -231,6 +232,7 @@ async def test_what_was_counted_is_counted_again(works: Works, seed: int) -> Non
     await traffic.end()
     await works.flush()
     assert await works.count("parked_entry") == 0
+    assert (await drift(works.db, works.valkey)).findings == ()
     told = snapshot_at(traffic.offset_ms, traffic.version)
     at_ms = to_ms(await works.stream.now()) + traffic.offset_ms
     before = picture(await nodes_in_redis(works), told, at_ms)
@@ -275,3 +277,33 @@ async def test_a_node_that_was_rebuilt_goes_when_nothing_in_it_counts(works: Wor
     after = [await works.valkey.pexpiretime(name) for name in names]
     step_ms = timedelta(seconds=5) // timedelta(milliseconds=1)
     assert [round(at / step_ms) for at in after] == [round(at / step_ms) for at in before]
+
+
+@pytest.mark.parametrize(
+    ("node", "field", "name"),
+    [("", "calls@edges:u", "calls@edges"), ("team:ml", "calls@carry:u", "calls@carry"), ("", "seats:g", "seats:g")],
+)
+async def test_a_counter_that_drifted_is_found(works: Works, node: str, field: str, name: str) -> None:
+    """By one unit, at any level; and a counter of a node that nobody has ever used."""
+    await works.customer("c")
+    traffic = Traffic(works, random.Random(1))
+    await traffic.advance()
+    await works.act("record", "c", [("calls", 3), ("seats", 2)], path="team:ml/project:chat")
+    counters = customer_keys("t", "c").counters
+    async with works.flusher():
+        assert (await drift(works.db, works.valkey)).findings == ()
+        await works.valkey.hincrby(node_key(counters, node), field, 1)
+        report = await drift(works.db, works.valkey, tenant_id="t")
+        assert [(one.law, one.grant_id, one.difference_nanos) for one in report.findings] == [
+            (COUNTER_LAW, f"{name} of {node or 'the customer'}", -1)
+        ]
+        assert (report.customers, report.unchecked_shards) == (1, 0)
+        assert (await drift(works.db, works.valkey, tenant_id="u")).customers == 0
+
+
+async def test_what_is_not_flushed_is_waited_for_or_left_alone(works: Works) -> None:
+    """Nobody flushes: the shard is not looked into, and says so."""
+    await works.customer("c")
+    await works.consume("c", 1, feature="requests")
+    report = await drift(works.db, works.valkey)
+    assert (report.customers, report.unchecked_shards, report.findings) == (0, 1, ())
