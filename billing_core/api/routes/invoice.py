@@ -95,6 +95,12 @@ class InvoiceDetail(InvoiceView, frozen=True, kw_only=True):
     lines: tuple[LineView, ...]
 
 
+class VoidedInvoice(InvoiceDetail, frozen=True, kw_only=True):
+    """A bill that was taken back, and whether the gateway knows what follows: its customer may be served again."""
+
+    applied: bool = False
+
+
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
     """One usage event under a line. `quantity` is exact decimal text; `recorded_at` is when it was written down."""
 
@@ -218,10 +224,11 @@ async def finalize(tx: Transaction, call: Call[Nothing, Nothing]) -> InvoiceDeta
     return await detail(tx, await bill.finalize(tx, tenant_id=call.tenant_id, invoice_id=invoice_id, now=call.now))
 
 
-async def void(tx: Transaction, call: Call[Nothing, Nothing]) -> InvoiceDetail:
+async def void(tx: Transaction, call: Call[Nothing, Nothing]) -> VoidedInvoice:
     """Take back an invoice that is not paid."""
     invoice_id = call.path["invoice_id"]
-    return await detail(tx, await bill.void(tx, tenant_id=call.tenant_id, invoice_id=invoice_id, now=call.now))
+    shown = await detail(tx, await bill.void(tx, tenant_id=call.tenant_id, invoice_id=invoice_id, now=call.now))
+    return VoidedInvoice(**msgspec.structs.asdict(shown))
 
 
 INVOICES, INVOICE = "/v1/invoices", "/v1/invoices/{invoice_id}"
@@ -278,7 +285,8 @@ ROUTES = (
         summary="Void an invoice that is not paid",
         query=Nothing,
         body=Nothing,
-        answer=InvoiceDetail,
+        answer=VoidedInvoice,
+        tells=lambda answer: answer.customer_id,
         act=void,
     ),
 )

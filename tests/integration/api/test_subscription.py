@@ -132,6 +132,7 @@ async def test_a_draft_is_finalized_and_voided(plane: Plane, subscribed: str) ->
     }
     voided = await plane.ours.post(f"{path}/void")
     assert (voided.status, voided.body["state"], voided.body["number"]) == (200, "void", "INV-000001")
+    assert voided.body["applied"]
     balance = (await plane.ours.get("/v1/ledger/trial-balance")).body["accounts"]
     assert {one["nanos"] for one in balance} == {0}
     assert (await plane.ours.post(f"{path}/finalize")).status == 409
