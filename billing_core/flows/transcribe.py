@@ -45,6 +45,7 @@ Place: TypeAlias = tuple[int, int, int]
 """Shard, and the two halves of the stream id."""
 
 _SHAPE = [b"k", b"b", b"at", b"q", b"c", b"u", b"s", b"m", b"w", b"e"]
+_NUMBERED_SHAPE = [*_SHAPE, b"n"]
 """The fields of a gate's entry in the order of the scripts."""
 
 _GATE_KINDS = frozenset({b"debit", b"settle"})
@@ -129,8 +130,11 @@ class Transcript:
             ms, _, seq = stream_id.partition(b"-")
             place = (shard, int(ms), int(seq))
             try:
-                if fields[::2] == _SHAPE:
+                names = fields[::2]
+                if names == _SHAPE:
                     self._add_charges(place, fields[1::2])
+                elif names == _NUMBERED_SHAPE:
+                    self._add_charges(place, fields[1:-2:2], number=fields[-1])
                 else:
                     self._add_other(place, dict(zip(fields[::2], fields[1::2], strict=True)))
             except _FAULTS as fault:
@@ -140,12 +144,12 @@ class Transcript:
         """Keep an entry out of the way, whole."""
         self.parked.append((*place, _tenant_in(fields), reason[:_REASON_LENGTH], fields))
 
-    def _add_charges(self, place: Place, values: Sequence[bytes]) -> None:
+    def _add_charges(self, place: Place, values: Sequence[bytes], *, number: bytes = b"") -> None:
         """Add what the gate decided. All that may fail stands before the first append: no entry is half written."""
         kind, raw, stamp, quantities, costs, losses, rates, moved, currencies, _ = values
         if kind not in _GATE_KINDS:
             raise ValueError(f"entries of kind {kind!r} have no charges")
-        entry = self._entry(place, raw, stamp=stamp)
+        entry = self._entry(place, raw, stamp=stamp, number=number)
         columns = zip(
             entry[1].features,
             quantities.split(),
@@ -164,7 +168,7 @@ class Transcript:
     def _add_other(self, place: Place, values: Mapping[bytes, bytes]) -> None:
         """Add an entry that has no charges."""
         kind = values.get(b"k", b"")
-        entry = self._entry(place, values[b"b"], stamp=values[b"at"])
+        entry = self._entry(place, values[b"b"], stamp=values[b"at"], number=values.get(b"n", b""))
         if kind == b"event":
             self.usage.append(self._client_row(entry))
         elif kind == b"shadow":
@@ -178,8 +182,10 @@ class Transcript:
         else:
             raise ValueError(f"entries of kind {kind!r} are not known here")
 
-    def _entry(self, place: Place, raw: bytes, *, stamp: bytes) -> _Entry:
+    def _entry(self, place: Place, raw: bytes, *, stamp: bytes, number: bytes = b"") -> _Entry:
         body = _BODY.decode(raw)
+        if number:
+            body = msgspec.structs.replace(body, event_id=f"{body.event_id}.{int(number)}")
         owner = self._texts[body.tenant_id] + self._texts[body.customer_id]
         return place, body, int(stamp), owner, binary_copy.text(body.event_id), self._instants[int(stamp)]
 
