@@ -52,8 +52,8 @@ def test_what_is_no_hold_id_names_no_shard(text: str) -> None:
 
 
 FIELDS = {
-    b"k": b"settle", b"at": b"1700000000000", b"q": b"374 44", b"c": b"935000 440000", b"u": b"0 7", b"s": b"935000 440007",
-    b"m": b"gra_a=900000 gra_b=475000", b"w": b"USD -", b"e": b"3",
+    b"k": b"settle", b"at": b"1700000000000", b"q": b"374 44", b"c": b"935000 440000", b"u": b"0 7",
+    b"s": b"935000 440007", b"m": b"gra_a=900000 gra_b=475000", b"w": b"USD -", b"e": b"3",
 }  # fmt: skip
 
 
