@@ -159,6 +159,10 @@ class EmbeddedCluster:
                         return found
         raise AssertionError(f"nobody serves {key}")
 
+    async def primaries(self) -> list[Node]:
+        """Those that are one now."""
+        return [node for node in self.nodes if (await node.replication()).get("role") == "master"]
+
     async def replica_of(self, node: Node) -> Node:
         """A replica that follows this node."""
         for one in self.nodes:

@@ -158,7 +158,7 @@ class Projection:
     async def run(self, acts: Sequence[Act]) -> list[int | Refused]:
         """Run the acts in their order, in one round trip; what each replied or why it was refused."""
         vouched = await self._vouched() if acts else []
-        is_able = [await at(self.client, act.keys[0]) in vouched for act in acts]
+        is_able = [await self._is_served(act.keys[0], vouched) for act in acts]
         able = [act for act, is_one in zip(acts, is_able, strict=True) if is_one]
         replies = await self._send(able)
         if any(isinstance(reply, NoScriptError) for reply in replies):
@@ -215,10 +215,16 @@ class Projection:
         await execute(pipe)
 
     async def has_directory(self) -> bool:
-        """Whether Redis still has the credentials and meters."""
+        """Whether Redis still has the credentials and meters; True where a cluster cannot tell just now."""
         pipe = self.client.pipeline(transaction=False)
         pipe.exists(DIRECTORY_KEY)
-        return bool((await execute(pipe))[0])
+        return bool((await execute(pipe, raise_on_error=False))[0])
+
+    async def close_directory(self) -> None:
+        """Say that credentials and meters may be missing, where that can be said just now."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.delete(DIRECTORY_KEY)
+        await execute(pipe, raise_on_error=False)
 
     async def open_directory(self) -> None:
         """Say that all credentials and meters are written; gateways start with an empty memory."""
@@ -232,14 +238,16 @@ class Projection:
         return await self._numbers(epoch_key)
 
     async def answered(self) -> dict[int, list[str]]:
-        """The ids that gateways say they have answered, by shard, since somebody took them over."""
+        """What gateways say they have answered since their shard was taken over; of shards that are there."""
         pipe = self.client.pipeline(transaction=False)
         pipe.smembers(ANSWERED_KEY)
-        shards = sorted(int(number) for number in (await execute(pipe))[0])
+        numbers = (await execute(pipe, raise_on_error=False))[0]
+        shards = [] if isinstance(numbers, NOT_NOW) else sorted(map(int, numbers))
         for shard in shards:
             pipe.lrange(answered_key(shard), 0, -1)
-        listed = await execute(pipe) if shards else []
-        return {shard: [one.decode() for one in ids] for shard, ids in zip(shards, listed, strict=True)}
+        listed = await execute(pipe, raise_on_error=False) if shards else []
+        there = [(shard, ids) for shard, ids in zip(shards, listed, strict=True) if not isinstance(ids, NOT_NOW)]
+        return {shard: [one.decode() for one in ids] for shard, ids in there}
 
     async def forget_answered(self, counts: Mapping[int, int]) -> None:
         """Drop so many of each shard's; one of which more has come stays listed."""
@@ -254,12 +262,12 @@ class Projection:
             await execute(pipe)
 
     async def _numbers(self, key_of: Callable[[int], str]) -> list[int | None]:
-        """What stands under such a key of each shard, by number."""
+        """What stands under such a key of each shard, by number; None too where its node of a cluster is away."""
         pipe, shards = self.client.pipeline(transaction=False), range(SHARD_COUNT)
         if is_spread(self.client):
             for shard in shards:
                 pipe.get(key_of(shard))
-            texts = await execute(pipe)
+            texts = [None if isinstance(one, NOT_NOW) else one for one in await execute(pipe, raise_on_error=False)]
         else:
             for lane in await together(self.client, shards):
                 pipe.mget([key_of(shard) for shard in lane])
@@ -288,15 +296,27 @@ class Projection:
         return [shard for shard, count in zip(held, counts, strict=True) if count]
 
     async def run_id(self) -> str:
-        """What changes whenever a server starts anew or becomes a primary: the names of all, in one text."""
-        return " ".join(sorted([await process_of(server) for server in await primaries(self.client)]))
+        """What changes whenever a server starts anew or becomes a primary: the names of all, in one text.
+
+        Of a cluster: of those that answer. Raises: what a server that is away makes its client raise.
+        """
+        return " ".join(sorted(await self._standing()))
+
+    async def present(self) -> set[int]:
+        """The shards whose server answers now."""
+        if not is_spread(self.client):
+            return set(range(SHARD_COUNT))
+        standing = list((await self._standing()).values())
+        return {shard for shard in range(SHARD_COUNT) if await self._is_served(epoch_key(shard), standing)}
 
     async def vouch(self, run_id: str) -> None:
         """Let gateways decide on the processes of that run id; one that took another's place learns nothing."""
-        pipe = self.client.pipeline(transaction=False)
-        for process in run_id.split():
-            pipe.execute_command("SCRIPT LOAD", vouched_script(process))
-        await execute(pipe)
+        named = run_id.split()
+        for process, server in (await self._standing()).items():
+            if process in named:
+                pipe = server.pipeline(transaction=False)
+                pipe.execute_command("SCRIPT LOAD", vouched_script(process))
+                await execute(pipe)
 
     async def is_vouched(self, run_id: str) -> bool:
         """Whether these are the processes that stand, and all of them were looked at."""
@@ -304,20 +324,38 @@ class Projection:
 
     async def _vouched(self) -> list[Any]:
         """The servers that were looked at and are there."""
-        servers = await primaries(self.client)
-        known = await asyncio.gather(*map(_is_known, servers))
-        return [server for server, is_known in zip(servers, known, strict=True) if is_known]
+        standing = await self._standing()
+        known = await asyncio.gather(*(_is_known(server, process) for process, server in standing.items()))
+        return [server for server, is_known in zip(standing.values(), known, strict=True) if is_known]
+
+    async def _standing(self) -> dict[str, Any]:
+        """The servers that answer, by the names of their processes; a single one must."""
+        found: dict[str, Any] = {}
+        for server in await primaries(self.client):
+            try:
+                found[await process_of(server)] = server
+            except NOT_NOW:
+                if not is_spread(self.client):
+                    raise
+        return found
+
+    async def _is_served(self, key: str, servers: Sequence[Any]) -> bool:
+        """Whether one of these servers has the key."""
+        try:
+            return await at(self.client, key) in servers
+        except NOT_NOW:
+            return False
 
     async def is_as_it_was(self, run_id: str, epochs: Sequence[int | None]) -> bool:
         """Whether the processes of that run id still stand and are vouched for, with epochs and directory."""
         return await self.is_vouched(run_id) and await self.epochs() == epochs and await self.has_directory()
 
 
-async def _is_known(server: Any) -> bool:
+async def _is_known(server: Any, process: str) -> bool:
     """Whether somebody has looked at this process; one of several that is away was not."""
+    pipe = server.pipeline(transaction=False)
+    pipe.execute_command("SCRIPT EXISTS", vouched_digest(process))
     try:
-        pipe = server.pipeline(transaction=False)
-        pipe.execute_command("SCRIPT EXISTS", vouched_digest(await process_of(server)))
         (known,) = await execute(pipe)
     except NOT_NOW:
         return False

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from billing_core.adapters.redis_client import execute, is_spread, primaries
+from billing_core.adapters.redis_client import NOT_NOW, execute, is_spread, primaries
 
 _ASKED: Final = (
     "appendonly",
@@ -33,14 +33,17 @@ _LONGEST_TIMEOUT_MS: Final = 5_000
 
 
 async def advice(client: Any) -> list[str]:
-    """Each risk once, in words. Raises: what a server that is away makes its client raise."""
+    """Each risk once, in words, of all servers that answer."""
     found: set[str] = set()
     for server in await primaries(client):
         pipe = server.pipeline(transaction=False)
         for name in _ASKED:
             pipe.config_get(name)
         pipe.info("replication")
-        *told, replication = await execute(pipe, raise_on_error=False)
+        try:
+            *told, replication = await execute(pipe, raise_on_error=False)
+        except NOT_NOW:
+            continue  # one that is away says nothing; that it is away others say
         if not any(isinstance(one, RedisError) for one in (*told, replication)):
             settings = {_text(name): _text(value) for one in told for name, value in one.items()}
             replicas = int(replication["connected_slaves"])

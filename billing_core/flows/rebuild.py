@@ -78,6 +78,7 @@ class Builder:
         self._seen_run_id = ""
         self._epochs: list[int | None] = []
         self._told: dict[int, int] = {}
+        self._is_directory_due = False
         self._whole_until_s = 0.0
 
     async def build(self) -> Built:
@@ -95,15 +96,16 @@ class Builder:
                 await session.execute("SELECT pg_advisory_unlock($1)", _BUILDER_LOCK)
 
     async def _build(self) -> Built:
-        run_id = await self._redis.run_id()
+        run_id, present = await self._redis.run_id(), await self._redis.present()
         is_taken_over = not await self._redis.is_vouched(run_id)
         async with self._db.transaction() as tx:
             if is_taken_over:
                 await shards.revoke_lanes(tx)
             states, told = await shards.states(tx), await shards.told(tx)
         epochs, told_there = await self._redis.epochs(), await self._redis.told()
-        missing = [state for state in states if epochs[state.shard] != state.epoch]
-        looked_at = states if is_taken_over or run_id != self._seen_run_id else missing
+        there = [state for state in states if state.shard in present]
+        missing = [state for state in there if epochs[state.shard] != state.epoch]
+        looked_at = there if is_taken_over or run_id != self._seen_run_id else missing
         numbers = [state.shard for state in looked_at]
         lasts = dict(zip(numbers, await self._stream.last_ids(numbers), strict=True))
         found = [
@@ -118,16 +120,20 @@ class Builder:
         await images.fence(sorted(lost))
         if is_taken_over:
             await self._note(found)
+            await self._redis.close_directory()
+            self._is_directory_due = True
         await self._redis.vouch(run_id)
         self._told = {shard: max(count, told.get(shard, 0)) for shard, count in enumerate(told_there)}
         rebuilt = await self._rebuild_all(sorted(lost), images)
-        if is_taken_over or not await self._redis.has_directory():
+        if self._is_directory_due or not await self._redis.has_directory():
             await self._write_directory()
+            self._is_directory_due = False
         if rebuilt == len(lost):
             self._seen_run_id, self._epochs = run_id, await self._redis.epochs()
             is_whole = None not in self._epochs
             self._whole_until_s = asyncio.get_running_loop().time() + _TRUST_S if is_whole else 0.0
-        return Built(opened_shards=len(fresh), rebuilt_shards=rebuilt, waiting_shards=len(lost) - rebuilt)
+        waiting = len(lost) - rebuilt + len(states) - len(there)
+        return Built(opened_shards=len(fresh), rebuilt_shards=rebuilt, waiting_shards=waiting)
 
     async def _note(self, found: Sequence[Takeover]) -> None:
         """Keep in Postgres what the servers that took over were found to have, of shards that were ever used."""

@@ -123,6 +123,24 @@ async def test_a_primary_that_wakes_up_after_it_was_replaced_changes_nothing(
     assert town.refused.keys() <= {"unavailable"}
 
 
+async def test_a_part_that_is_gone_for_good_holds_up_no_other(
+    populated: Town, cluster: EmbeddedCluster, hands: Hands
+) -> None:
+    """A primary is away with its replica; another one is replaced meanwhile, and its customers are served."""
+    town, name = populated, NAMES[0]
+    lucky = await cluster.owner(customer_keys("t", name).epoch)
+    replica = await cluster.replica_of(lucky)
+    needed = await town.nodes_of(name, cluster)
+    gone = next(one for one in await cluster.primaries() if one not in needed)
+    for node in (await cluster.replica_of(gone), gone):
+        node.kill()
+    await until(replica.is_ok)
+    await replica.client.execute_command("CLUSTER", "FAILOVER")
+    await cluster.promoted(replica)
+    await hands.start("relay")
+    await town.asks_until(name, 1)
+
+
 async def test_a_gateway_waits_until_somebody_has_looked_at_a_new_primary(
     populated: Town, cluster: EmbeddedCluster, hands: Hands, eventually: Any
 ) -> None:
