@@ -209,7 +209,7 @@ class Book:
         done = self.charge(hold, quantities, is_end=True)
         self.append_settled(hold, done.lines, done, body=b"", is_end=True)
         hold.owner.holds.pop(hold.hold_id, None)
-        hold.answer = outcome, 0, self.at(hold.owner), hold.currency, *done.amounts(hold)
+        hold.answer = outcome, 0, Near(self.at(hold.owner)), hold.currency, *done.amounts(hold)
         hold.digest, hold.keep_ms, hold.may_be_late = digest, keep_ms, False
         if keep_ms == 0:
             del self.holds[hold.hold_id]
