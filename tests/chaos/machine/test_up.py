@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -64,14 +65,14 @@ class Machine:
         words = shlex.split(self.curl())
         url = urlsplit(next(word for word in words if word.startswith("http")))
         name, _, value = words[words.index("-H") + 1].partition(": ")
-        for _ in range(50):
+        until_s = time.monotonic() + LINES_MS / 1_000
+        status = http.client.SERVICE_UNAVAILABLE
+        while status == http.client.SERVICE_UNAVAILABLE and time.monotonic() < until_s:
             with closing(http.client.HTTPConnection(url.netloc, timeout=10)) as peer:
                 peer.request("POST", url.path, body=words[words.index("-d") + 1], headers={name: value})
                 answer = peer.getresponse()
-                content = answer.read()
-            if answer.status != http.client.SERVICE_UNAVAILABLE:
-                break
-        assert answer.status == http.client.OK, content
+                status, content = answer.status, answer.read()
+        assert status == http.client.OK, content
         return json.loads(content)
 
     def stop_by_itself(self) -> int:

@@ -441,11 +441,11 @@ class Double:
         return (await self.summary())["webhooks_waiting"] == 0
 
 
-async def eventually(holds: Callable[[], Any], *, timeout_s: float = 20) -> None:
-    """Ask until it holds; others run between two questions."""
+async def eventually(holds: Callable[[], Any], *, timeout_s: float = 60) -> None:
+    """Ask until it holds; whoever makes it hold has the processor between two questions."""
     async with asyncio.timeout(timeout_s):
         while not await holds():  # noqa: ASYNC110 - what is asked for happens in another process
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

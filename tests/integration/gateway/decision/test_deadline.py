@@ -16,7 +16,7 @@ import redis.asyncio
 from gateway.command.embedded.valkey import Valkey, start_valkey
 from gateway.edge.wire import MAX_DEADLINE_MS
 
-LATE_MS = 5
+LATE_MS = 1_000  # far from the settings' ten seconds; how late answers really are is measured by bench/outage
 TRIES = 20
 
 

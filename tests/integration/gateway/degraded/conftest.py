@@ -110,9 +110,10 @@ def degraded(house: House, open_gateway: Any, eventually: Any) -> Degraded:
     async def opened(*features: str, **told: object) -> tuple[Worker, Any, list[str]]:
         worker, call = await open_gateway(msgspec.structs.replace(house.settings, **told))
         await eventually(lambda: worker.listener.is_up)
-        body = {"key": house.world.key, "charges": [{"feature": name} for name in features or ("tokens",)]}
+        body: dict[str, object] = {"key": house.world.key, "idempotency_key": "first"}  # it may run unanswered
+        body["charges"] = [{"feature": name} for name in features or ("tokens",)]
         allowed: list[str] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not allowed:
                 status, answer, _ = await call("/v1/check", body)
                 allowed += [answer["decision_id"]] if status == 200 and answer["allowed"] else []
