@@ -224,7 +224,7 @@ class EmbeddedCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def until(holds: Callable[[], Any], *, within_s: float = 30) -> None:
+async def until(holds: Callable[[], Any], *, within_s: float = 90) -> None:
     """Ask until it holds."""
     async with asyncio.timeout(within_s):
         while not await holds():  # noqa: ASYNC110 - the other side is a process, not an event

@@ -32,7 +32,7 @@ Place = tuple[str, int]
 Command = tuple[tuple[Any, ...], Any, dict[str, Any]]
 """Words, key, and what the library wants to know for its reply."""
 
-_NODE_S: Final = 2.0
+_NODE_S: Final = 5.0
 _SURVEY_S: Final = 1.0
 _RENEWAL_S: Final = 2.0
 _ROUNDS: Final = 5

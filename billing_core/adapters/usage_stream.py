@@ -235,9 +235,9 @@ def _as_it_came(reply: Any, **_: object) -> Any:
 
 
 def _last_id(about: Any) -> StreamPosition:
-    if isinstance(about, ResponseError):
-        if "no such key" in str(about):
-            return StreamPosition(0, 0)
+    if isinstance(about, ResponseError) and "no such key" in str(about):
+        return StreamPosition(0, 0)
+    if isinstance(about, Exception):
         raise about
     return StreamPosition.parse(about[b"last-generated-id"].decode())
 

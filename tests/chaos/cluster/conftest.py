@@ -199,7 +199,7 @@ class Town:
 
     async def asks_until(self, name: str, count: int) -> None:
         """Ask until so many are granted, however often it takes."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while count:
                 if await self.ask(name):
                     count -= 1
