@@ -20,7 +20,7 @@ SEED = 20_261_123
 
 @pytest.fixture(scope="session")
 def siege_folder() -> Iterator[Path]:
-    """Removed where all went well; else what it left can be looked into."""
+    """Where the houses stand; removed in the end."""
     folder = Path(tempfile.mkdtemp(prefix="tallygate-siege-"))
     yield folder
     shutil.rmtree(folder)
