@@ -221,7 +221,9 @@ end
 -- Charge these quantities. An entry has listed (its charges), body and number. Returns the instant and the purses; nil where the
 -- quantities are too large to be counted, and then nothing is written.
 local function charge_hold(hold, charges, place, entry)
-  redis.call('ZSCORE', place.shard_holds, hold.id) -- a key of another type stops here, before the first write
+  -- Before the first write: a key of another type stops at the first, a slot of which a part has moved at the second.
+  redis.call('ZSCORE', place.shard_holds, hold.id)
+  redis.call('EXISTS', hold.snapshot, hold.counters, hold.wallet, hold.customer_holds)
   if hold.would ~= '' then return append_unmade(hold, entry.listed, place, entry), NONE end
   local nodes = read_path(hold.path, hold.counters)
   local at = reprice(hold, nodes, charges, place.real_ms)
