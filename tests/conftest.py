@@ -55,6 +55,12 @@ _locks: list[int] = []
 _numbers = itertools.count()
 
 
+def pytest_configure() -> None:
+    """Hear Ctrl-C: what a shell starts in the background is deaf to it, and so would be what is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Stoppable(Protocol):
     def stop(self) -> object: ...
 

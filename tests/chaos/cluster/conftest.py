@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -53,14 +53,23 @@ __all__ = ["call", "eventually", "gateway", "open_gateway", "settings", "unchang
 BALANCE = 10**9
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[EmbeddedCluster]:
-    """Started once for a module."""
+@contextmanager
+def standing_cluster() -> Generator[EmbeddedCluster]:
+    """A cluster of one's own, in a folder of its own."""
     folder = _make_folder()
     made = EmbeddedCluster(folder / "cluster")
-    yield made
-    made.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[EmbeddedCluster]:
+    """Started once for a module; who kills nodes had better have their own."""
+    with standing_cluster() as made:
+        yield made
 
 
 @pytest.fixture
@@ -68,17 +77,16 @@ async def cluster(nodes: EmbeddedCluster) -> AsyncIterator[EmbeddedCluster]:
     """Whole, and empty."""
     for node in nodes.nodes:
         node.new_client()
-        assert node.child is not None
-        if node.child.exit_status() is not None:
-            node.begin()
-    await nodes.whole()
-    for node in nodes.nodes:
-        if (await node.replication())["role"] == "master":
-            await node.client.flushall()
-            await node.client.script_flush()
-    yield nodes
-    for node in nodes.nodes:
-        await node.client.aclose()
+    try:
+        await nodes.whole()
+        for node in nodes.nodes:
+            if (await node.replication())["role"] == "master":
+                await node.client.flushall()
+                await node.client.script_flush()
+        yield nodes
+    finally:
+        for node in nodes.nodes:
+            await node.client.aclose()
 
 
 @pytest.fixture
@@ -146,6 +154,11 @@ async def world(valkey: Any) -> World:
     made = ClusterWorld(valkey)
     await made.build()
     return made
+
+
+def lost_ids(report: ReconcileReport) -> set[str]:
+    """The decisions that a report names as lost."""
+    return {name.partition(":")[2] for loss in report.losses for name in loss.lost_ids}
 
 
 class Town:
@@ -248,11 +261,19 @@ class Town:
     async def is_exact(self) -> set[str]:
         """Every answered decision is in Postgres once, or named as lost; no wallet is below zero. The lost ones."""
         report, written = await self.report(), await self.written()
+
+        async def is_all_accounted_for() -> bool:
+            """Gateways tell what they have answered in their own time."""
+            nonlocal report, written
+            report, written = await self.report(), await self.written()
+            return self.answered.keys() - written.keys() <= lost_ids(report)
+
+        await until(is_all_accounted_for)
         assert report.findings == ()
         assert report.difference_nanos == 0
         assert report.unbuilt_shards == 0
         assert set(written.values()) <= {1}
-        lost = {name.partition(":")[2] for loss in report.losses for name in loss.lost_ids}
+        lost = lost_ids(report)
         assert self.answered.keys() - written.keys() == lost & self.answered.keys()
         assert not lost & written.keys()
         for name in self.names:

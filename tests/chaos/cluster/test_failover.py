@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from billing_core.contract.keys import customer_keys, epoch_key, shard_of_customer
-from tests.chaos.cluster.conftest import Town
+from tests.chaos.cluster.conftest import Town, standing_cluster
 from tests.chaos.stream.conftest import Hands
 from tests.embedded_cluster import EmbeddedCluster, until
 
 NAMES = [f"c{number}" for number in range(12)]
+
+
+@pytest.fixture
+def nodes() -> Iterator[EmbeddedCluster]:
+    """A cluster for each test: what one has killed is not the next one's."""
+    with standing_cluster() as made:
+        yield made
 
 
 @pytest.fixture
