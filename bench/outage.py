@@ -28,6 +28,8 @@ import msgspec
 from bench.apparatus.asker import Sample
 from bench.apparatus.ground import middle, spread, tell
 from bench.check import a_free_port, furnish, start_side
+from billing_core.adapters.projection import Projection
+from billing_core.adapters.redis_client import connect
 from gateway.command.embedded.valkey import Valkey, start_valkey
 
 KEY = "tgk_bench"  # the one that `furnish` makes
@@ -73,10 +75,19 @@ def hung(scene: Scene) -> Generator[None]:
 
 @contextmanager
 def refused(scene: Scene) -> Generator[None]:
-    """Killed, and started again at the end."""
+    """Killed; at the end started again, and vouched for, as a relay does that looks four times a second."""
     scene.valkey.kill()
     yield
     scene.valkey.begin_again()
+    scene.valkey.wait_ready()
+    asyncio.run(vouch(scene.valkey.url))
+
+
+async def vouch(redis_url: str) -> None:
+    """Say of a server that it has all that Postgres has; here there is no Postgres to be behind of."""
+    async with connect(redis_url) as client:
+        redis = Projection(client)
+        await redis.vouch(await redis.run_id())
 
 
 @contextmanager
