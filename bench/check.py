@@ -19,36 +19,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import redis.asyncio
 
+from bench.apparatus.customer import KEYS, furnish
 from bench.apparatus.ground import cpu_seconds, middle, spread, tell
 from bench.apparatus.load import Report
-from billing_core.adapters.projection import Projection
-from billing_core.contract import keys
-from billing_core.contract.snapshot import (
-    Entitlement,
-    FeatureKind,
-    Guard,
-    Limit,
-    Snapshot,
-    Status,
-    Tariff,
-    Tier,
-    Window,
-    WindowKind,
-    snapshot_fields,
-)
-from billing_core.values.clock import to_ms
 from gateway.command.embedded.process import Child, Program, start
 from gateway.command.embedded.valkey import Valkey, start_valkey
-from lua.loader import SCRIPTS
 
-_KEY = "tgk_bench"
-_FOREVER = Window(kind=WindowKind.LIFETIME)
 _READY_MS = 20_000
 
 
@@ -68,36 +48,6 @@ def a_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-async def furnish(url: str) -> None:
-    """One customer with a limit, a price and a balance that will not run out."""
-    tariff = Tariff(
-        price_id="calls",
-        currency="USD",
-        package_units=1,
-        batch=3,
-        tiers=(Tier(upto=0, nanos_per_batch=1000),),
-        window=_FOREVER,
-    )
-    limit = Limit(counter="calls@lifetime", units=10**12, ceiling=10**12, window=_FOREVER)
-    feature = Entitlement(kind=FeatureKind.METERED, enabled=True, guard=Guard(limits=(limit,)), tariffs=(tariff,))
-    snapshot = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": feature})
-    names = keys.customer_keys("bench", "customer")
-    record = keys.KeyRecord(tenant_id="bench", role=keys.Role.CALLER, customer_id="customer", hint="nch")
-    now_ms = to_ms(datetime(2026, 1, 1, tzinfo=UTC))
-    async with redis.asyncio.Redis.from_url(url) as client:
-        async with client.pipeline(transaction=False) as pipe:
-            for shard in range(keys.SHARD_COUNT):
-                pipe.set(keys.epoch_key(shard), 1)
-            pipe.script_load(keys.vouched_script(await Projection(client).run_id()))
-            pipe.set(keys.api_key_name(keys.digest_of(_KEY)), msgspec.msgpack.encode(record))
-            await pipe.execute()
-        fields = snapshot_fields(snapshot)
-        await client.eval(SCRIPTS["project"].text, 2, names.epoch, names.snapshot, "1", "active", "0", *fields)
-        grant = ("USD", "gra_bench", str(9 * 10**15), "0", str(now_ms), "0", "1", str(now_ms), "", "unread")
-        places = names.epoch, names.snapshot, names.wallet, names.stream
-        await client.eval(SCRIPTS["grant"].text, 4, *places, *grant)
 
 
 def start_side(
@@ -122,7 +72,7 @@ def _listens(port: int) -> bool:
 
 def load_once(side: Side, valkey: Valkey, requests: int) -> None:
     """One round of load on one side."""
-    body = msgspec.json.encode({"key": _KEY, "feature": "calls", "quantity": 1}).decode()
+    body = msgspec.json.encode({"key": KEYS["customer"], "feature": "calls", "quantity": 1}).decode()
     before = cpu_seconds(side.child.pid), cpu_seconds(valkey.child.pid)
     command = [sys.executable, "-m", "bench.apparatus.load", "--port", str(side.port), "--body", body]
     done = subprocess.run([*command, "--requests", str(requests)], capture_output=True, check=True)

@@ -26,13 +26,13 @@ from pathlib import Path
 import msgspec
 
 from bench.apparatus.asker import Sample
+from bench.apparatus.customer import KEYS, furnish
 from bench.apparatus.ground import middle, spread, tell
-from bench.check import a_free_port, furnish, start_side
+from bench.check import a_free_port, start_side
 from billing_core.adapters.projection import Projection
 from billing_core.adapters.redis_client import connect
 from gateway.command.embedded.valkey import Valkey, start_valkey
 
-KEY = "tgk_bench"  # the one that `furnish` makes
 DEADLINE_MS, GRACE_MS = 15, 5
 CALM_S, AFTER_S = 1.0, 2.5
 NORMAL_S = 0.5
@@ -112,7 +112,7 @@ OUTAGES = {"hung": hung, "refused": refused, "slow": slow, "stalled": stalled}
 def one_round(scene: Scene, outage: str, *, outage_s: float) -> Seen:
     """Calm, the outage, and what comes after."""
     seconds = CALM_S + outage_s + AFTER_S
-    body = msgspec.json.encode({"key": KEY, "feature": "calls", "quantity": 1}).decode()
+    body = msgspec.json.encode({"key": KEYS["customer"], "feature": "calls", "quantity": 1}).decode()
     command = [sys.executable, "-m", "bench.apparatus.asker", "--port", str(scene.port), "--body", body]
     asker = subprocess.Popen([*command, "--seconds", str(seconds)], stdout=subprocess.PIPE)
     time.sleep(CALM_S)
