@@ -1,10 +1,12 @@
 """Until when an answer is owed.
 
-The clock starts when the request has been read, and everything that the request needs draws on the same budget:
-finding its key, and deciding. So a slow look-up leaves less for the decision instead of adding to it.
+The clock starts when the request has come, and everything that the request needs draws on the same budget: reading
+it, finding its key, and deciding. So a slow look-up leaves less for the decision instead of adding to it.
 
 Worked example: 15 ms are allowed and the key was found after 4: the decision has 11 left. Where nothing is left one
-millisecond is given all the same; the answer to whoever waits is then `unavailable`, a moment later.
+millisecond is given all the same; the answer to whoever waits is then `unavailable`, a moment later. But one that
+was over before anything was asked, because this process slept meanwhile, is not begun: whoever waited has asked
+elsewhere by now, and what was refused there must not be done here.
 """
 
 from __future__ import annotations
@@ -13,16 +15,14 @@ import time
 
 import msgspec
 
+from billing_core.errors import Unavailable
+
 
 class Deadline(msgspec.Struct, frozen=True, kw_only=True):
     """A budget and when it began. Units: seconds of this process' monotonic clock, and milliseconds."""
 
     since_s: float
     budget_ms: int
-
-    def within(self, budget_ms: int | None) -> Deadline:
-        """The same beginning with another budget, where one is told."""
-        return self if budget_ms is None else Deadline(since_s=self.since_s, budget_ms=budget_ms)
 
     @property
     def at_s(self) -> float:
@@ -41,3 +41,14 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
 def deadline_in(budget_ms: int) -> Deadline:
     """The deadline of what begins now."""
     return Deadline(since_s=time.perf_counter(), budget_ms=budget_ms)
+
+
+def deadline_since(since_s: float, budget_ms: int) -> Deadline:
+    """The deadline of what came at that moment of the monotonic clock.
+
+    Raises: Unavailable where it is over.
+    """
+    deadline = Deadline(since_s=since_s, budget_ms=budget_ms)
+    if deadline.spent_s() * 1_000 > budget_ms:
+        raise Unavailable("the deadline was over before this could be looked at; nothing was charged")
+    return deadline

@@ -6,6 +6,7 @@ beside it serve the same handlers, and a test may call them with bytes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -16,12 +17,16 @@ JSON = "application/json"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What came in. `headers` finds names in any case; `subject` is the path's variable part, decoded."""
+    """What came in. `headers` finds names in any case; `subject` is the path's variable part, decoded.
+
+    `since_s` is when it came, on this process' monotonic clock: all deadlines begin there.
+    """
 
     headers: Mapping[str, str]
     query: str = ""
     subject: str = ""
     body: bytes = b""
+    since_s: float = msgspec.field(default_factory=time.perf_counter)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

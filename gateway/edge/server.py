@@ -60,8 +60,8 @@ class Server:
         await self._worker.stop()
 
     async def _runner(self, routes: list[Route]) -> web.AppRunner:
-        settings = self._worker.settings
-        app = make_app(routes, self._worker.door, max_body_bytes=settings.max_body_bytes)
+        worker, settings = self._worker, self._worker.settings
+        app = make_app(routes, worker.door, slumber=worker.slumber, max_body_bytes=settings.max_body_bytes)
         grace_s = settings.stop_grace_ms / 1_000
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace_s, handle_signals=False)
         await runner.setup()

@@ -14,19 +14,21 @@ from billing_core.errors import InvalidInput, NotFound, TooLarge
 from gateway.edge.door import Door
 from gateway.edge.message import Answer, Request, Route
 from gateway.edge.reply import failed
+from gateway.edge.slumber import Slumber
 
 _HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(routes: Sequence[Route], door: Door, *, max_body_bytes: int) -> web.Application:
+def make_app(routes: Sequence[Route], door: Door, *, slumber: Slumber, max_body_bytes: int) -> web.Application:
     """An aiohttp application that serves the routes."""
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_problems])
     for route in routes:
-        app.router.add_route(route.method, route.path, _served(route, door, max_body_bytes=max_body_bytes))
+        handler = _served(route, door, slumber=slumber, max_body_bytes=max_body_bytes)
+        app.router.add_route(route.method, route.path, handler)
     return app
 
 
-def _served(route: Route, door: Door, *, max_body_bytes: int) -> _HttpHandler:
+def _served(route: Route, door: Door, *, slumber: Slumber, max_body_bytes: int) -> _HttpHandler:
     has_subject = "{subject}" in route.path
 
     async def serve(http: web.Request) -> web.StreamResponse:
@@ -39,6 +41,7 @@ def _served(route: Route, door: Door, *, max_body_bytes: int) -> _HttpHandler:
             query=http.rel_url.raw_query_string,
             subject=http.match_info["subject"] if has_subject else "",
             body=body,
+            since_s=slumber.since_s(http.transport),
         )
         return _response(await door.answer(route, request))
 

@@ -23,6 +23,7 @@ from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
 from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage
+from gateway.edge.slumber import Slumber
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
 from gateway.settings import GatewaySettings
 from gateway.state.clock import CLOCK_SCRIPT, ServerClock
@@ -74,6 +75,7 @@ class Worker:
         self.holds = Holds(link, window_ms=settings.idempotency_window_ms, recall=self.recall)
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
+        self.slumber = Slumber()
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
         if self.outage is not None:
@@ -85,6 +87,14 @@ class Worker:
             "tallygate_events", "Client-sent events.", read=self.intake.receipts.copy, label="status"
         )
         self.telemetry.counter("tallygate_faults", "Internal faults.", read=lambda: {"": self.door.faults})
+        self.telemetry.counter(
+            "tallygate_sleeps", "Times that this process stood still.", read=lambda: {"": self.slumber.sleeps}
+        )
+        self.telemetry.counter(
+            "tallygate_overslept",
+            "Requests that waited in their socket meanwhile; past their deadline they are not decided.",
+            read=lambda: {"": self.slumber.overslept},
+        )
         self.telemetry.gauge(
             "tallygate_push_up", "Whether invalidations arrive.", read=lambda: {"": int(self.listener.is_up)}
         )
@@ -94,7 +104,7 @@ class Worker:
         """Begin to connect; waits for Redis a moment, and goes on without it."""
         for link in self.links.values():
             link.start()
-        keepers = (self.listener.listen, self.clock.keep)
+        keepers = (self.slumber.keep, self.listener.listen, self.clock.keep)
         keepers += tuple(part.keep for part in (self.recall, self.outage) if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]

@@ -33,7 +33,7 @@ from billing_core.errors import Failure, InvalidInput, InvariantBroken
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.caller import bearer_of, caller_of_key
-from gateway.admission.deadline import deadline_in
+from gateway.admission.deadline import deadline_since
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Charge, Order
@@ -82,7 +82,8 @@ class AuthorizeRoute:
         return _for_nginx(refused(decision), reason=decision.reason.value)
 
     async def _decide(self, request: Request, id_header: str) -> tuple[Decision, str]:
-        deadline = deadline_in(self._deadline_ms).within(_budget_ms(request.headers.get(DEADLINE_HEADER, "")))
+        budget_ms = _budget_ms(request.headers.get(DEADLINE_HEADER, ""))
+        deadline = deadline_since(request.since_s, budget_ms or self._deadline_ms)
         charge = charge_in(request.query)
         secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
         caller = await caller_of_key(self._directory, secret, deadline=deadline) if secret else None

@@ -17,7 +17,7 @@ from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json, problem_of
 from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
 from gateway.admission.caller import Caller, caller_of_key, caller_of_operator
-from gateway.admission.deadline import Deadline, deadline_in
+from gateway.admission.deadline import Deadline, deadline_since
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Order
@@ -48,11 +48,10 @@ class CheckRoute:
 
     async def check(self, request: Request) -> Answer:
         """One check, one decision."""
-        deadline = deadline_in(self._settings.decision_deadline_ms)
         require_json(request)
         asked = decode_strictly(request.body, _CHECK)
-        deadline = deadline.within(asked.deadline_ms)
         order = self._order(asked)
+        deadline = deadline_since(request.since_s, asked.deadline_ms or self._settings.decision_deadline_ms)
         caller = await self._caller(asked, request.headers, deadline=deadline)
         try:
             decision = await self._gate.decide(caller, order, deadline=deadline)
@@ -64,13 +63,13 @@ class CheckRoute:
 
     async def check_batch(self, request: Request) -> Answer:
         """Up to 1,000 checks, one answer each, in their order; a body that breaks a rule refuses them all."""
-        deadline = deadline_in(self._settings.bulk_deadline_ms)
         require_json(request)
         batch = decode_strictly(request.body, _BATCH)
-        deadline, raws = deadline.within(batch.deadline_ms), batch.checks
+        raws = batch.checks
         if len(raws) > MAX_BATCH:
             raise TooLarge(f"must have at most {MAX_BATCH} entries", field="checks")
         asked = [self._read(bytes(raw), index) for index, raw in enumerate(raws)]
+        deadline = deadline_since(request.since_s, batch.deadline_ms or self._settings.bulk_deadline_ms)
         callers = await asyncio.gather(*(self._caller(one, request.headers, deadline=deadline) for one, _ in asked))
         orders = [(caller, order) for caller, (_, order) in zip(callers, asked, strict=True)]
         decisions = await self._gate.decide_all(orders, deadline=deadline)

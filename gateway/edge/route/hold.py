@@ -14,7 +14,7 @@ import msgspec
 
 from billing_core.contract.document import decode_strictly
 from billing_core.errors import InvalidInput, Unavailable
-from gateway.admission.deadline import deadline_in
+from gateway.admission.deadline import Deadline, deadline_since
 from gateway.admission.hold import Change, Holds
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer, Request, require_json
@@ -36,13 +36,12 @@ class HoldRoute:
 
     async def settle(self, request: Request) -> Answer:
         """End the hold by what was used."""
-        deadline = deadline_in(self._deadline_ms)
         asked = SettleRequest()
         if request.body:
             require_json(request)
             asked = decode_strictly(request.body, _SETTLE)
         charges = used_charges(asked.feature, asked.quantity, charges=asked.charges)
-        deadline = deadline.within(asked.deadline_ms)
+        deadline = self._deadline(request, asked.deadline_ms)
         if asked.final:
             for name, value in (("ttl_ms", asked.ttl_ms), ("idempotency_key", asked.idempotency_key)):
                 if value is not None:
@@ -57,12 +56,11 @@ class HoldRoute:
 
     async def extend(self, request: Request) -> Answer:
         """Keep the hold for longer, and set more aside on it where more is named."""
-        deadline = deadline_in(self._deadline_ms)
         require_json(request)
         asked = decode_strictly(request.body, _EXTEND)
         charges = used_charges(asked.feature, asked.quantity, charges=asked.charges)
         change = Change(charges=charges, ttl_ms=asked.ttl_ms, idempotency_key=asked.idempotency_key or "")
-        deadline = deadline.within(asked.deadline_ms)
+        deadline = self._deadline(request, asked.deadline_ms)
         decision = await self._holds.extend(request.subject, change, deadline=deadline)
         if decision.reason is Reason.UNAVAILABLE:
             raise Unavailable(RULES[Reason.UNAVAILABLE].title)
@@ -70,8 +68,12 @@ class HoldRoute:
 
     async def release(self, request: Request) -> Answer:
         """End the hold without a charge."""
-        deadline = deadline_in(self._deadline_ms)
+        asked = ReleaseRequest()
         if request.body:
             require_json(request)
-            deadline = deadline.within(decode_strictly(request.body, _RELEASE).deadline_ms)
+            asked = decode_strictly(request.body, _RELEASE)
+        deadline = self._deadline(request, asked.deadline_ms)
         return told(settle_answer(request.subject, await self._holds.release(request.subject, deadline=deadline)))
+
+    def _deadline(self, request: Request, told_ms: int | None) -> Deadline:
+        return deadline_since(request.since_s, told_ms or self._deadline_ms)
