@@ -33,6 +33,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_age_ms: Positive = 2_937_600_000
     max_event_skew_ms: Positive = 300_000
     idempotency_window_ms: Positive = 86_400_000
+    idempotency_refusal_ms: Positive = 60_000
     nginx_request_id_header: str = "X-Request-Id"
     forward_request_id_header: str = ""
     max_body_bytes: Positive = 1_048_576

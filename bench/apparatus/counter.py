@@ -165,6 +165,7 @@ class Counter:
             "request_digest": "",
             "digest": "d",
             "idem_window_ms": 0,
+            "refusal_ms": 0,
             "window_ms": 3_600_000,
             "keep_ms": 3_600_000,
             "body": self.body,

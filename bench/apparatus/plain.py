@@ -52,6 +52,7 @@ def make_app(url: str) -> web.Application:
             *names,
             "",
             "0",
+            "0",
             encode_body(body),
             "",
             "0",

@@ -41,15 +41,15 @@ class Gate:
         clock: ServerClock,
         outage: Outage | None,
         recall: Memory | None = None,
-        window_ms: int,
+        terms: Terms,
         latency: Distribution,
     ) -> None:
-        """`links` are that of single decisions and that of bulk; `window_ms` is how long answers are kept."""
+        """`links` are that of single decisions and that of bulk; `terms` say how long answers are kept."""
         self._link, self._bulk = links
         self._clock = clock
         self._outage = outage
         self._recall = recall
-        self._window_ms = window_ms
+        self._terms = terms
         self._latency = latency
 
     async def decide(self, caller: Caller | None, order: Order, *, deadline: Deadline) -> Decision:
@@ -107,8 +107,15 @@ class Gate:
         known = outage.recall(act)
         if known is not None:
             return known
+        first = act
+        if order.idempotency_key and outage.has_leases(
+            caller
+        ):  # they may give way: then a refusal is not the answer
+            first = self._planned(caller, order, deadline=deadline, is_final=False)
         try:
-            decision = await self._asked(link, act, order=order, deadline=deadline, is_barred=caller.is_remembered)
+            decision = await self._asked(
+                link, first, order=order, deadline=deadline, is_barred=caller.is_remembered
+            )
         except Unavailable:
             allowed = await outage.allow(lease, act, order=order)
             if allowed is None:
@@ -116,8 +123,10 @@ class Gate:
             return allowed
         if decision.reason is Reason.UNAVAILABLE:
             return await outage.allow(lease, act, order=order) or decision
-        if decision.reason in _SHORT and await outage.yield_to(caller):
-            decision = await self._asked(link, act, order=order, deadline=deadline)
+        if not decision.allowed and not decision.replayed:
+            has_room = decision.reason in _SHORT and await outage.yield_to(caller)
+            if has_room or first is not act:
+                decision = await self._asked(link, act, order=order, deadline=deadline)
         outage.learn(caller, order, decision=decision)
         return decision
 
@@ -133,9 +142,17 @@ class Gate:
             raise failure_of(error) from None
         return decision_of(reply, order, decision_id=act.decision_id)
 
-    def _planned(self, caller: Caller, order: Order, *, deadline: Deadline, keyed: bool = False) -> Act:
-        not_after_ms = self._clock.at_ms(deadline.at_s, shard=caller.keys.shard)
-        return plan(order, caller, terms=Terms(window_ms=self._window_ms, not_after_ms=not_after_ms, keyed=keyed))
+    def _planned(
+        self, caller: Caller, order: Order, *, deadline: Deadline, keyed: bool = False, is_final: bool = True
+    ) -> Act:
+        """The act; one that is not final keeps no refusal."""
+        terms = Terms(
+            window_ms=self._terms.window_ms,
+            refusal_ms=self._terms.refusal_ms if is_final else 0,
+            not_after_ms=self._clock.at_ms(deadline.at_s, shard=caller.keys.shard),
+            keyed=keyed,
+        )
+        return plan(order, caller, terms=terms)
 
 
 def _remember(recall: Memory, caller: Caller, *, order: Order, decision: Decision) -> None:

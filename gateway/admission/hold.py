@@ -46,11 +46,12 @@ class Memory(Protocol):
 class Holds:
     """Holds that stand."""
 
-    def __init__(self, link: Link, *, window_ms: int, recall: Memory | None = None) -> None:
-        """`window_ms` is how long an answer is kept for retries."""
+    def __init__(self, link: Link, *, window_ms: int, refusal_ms: int = 0, recall: Memory | None = None) -> None:
+        """`window_ms` is how long an answer is kept for retries; `refusal_ms` how long a refusal, at most."""
         self._link = link
         self._recall = recall
         self._window_ms = window_ms
+        self._refusal_ms = refusal_ms
 
     async def settle(self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline) -> Outcome:
         """End a hold by what was really used; features that are not named settle as held.
@@ -88,7 +89,7 @@ class Holds:
             *(epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard)),
             answer_key(hold_id, shard, key=change.idempotency_key),
         )
-        args: list[Word] = [*self._memory(change), change.ttl_ms, *pairs_of(change.charges)]
+        args: list[Word] = [*self._memory(change), self._refusal_ms, change.ttl_ms, *pairs_of(change.charges)]
         reply = await self._run("extend", keys, args=args, deadline=deadline)
         said = text_of(flat(reply)[0])
         if said in _ENDS:

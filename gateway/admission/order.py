@@ -7,7 +7,8 @@ caller become one act of `lua/` with its keys and arguments, and the ids that th
 
 A retry must find the first answer. With an idempotency key the decision id is computed from tenant, customer and
 key, so that the retry names the decision that was made, whichever process it reaches; without one it is random. The
-digest of what was asked lets the script tell a retry from another request under the same key.
+digest of what was asked lets the script tell a retry from another request under the same key. A refusal is an
+answer too, but for a shorter time.
 """
 
 from __future__ import annotations
@@ -86,12 +87,13 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How an order is to be carried out.
 
-    `window_ms`: for how long an answer is kept for retries. `not_after_ms`: on Redis' clock, later than this
-    nothing is done; 0 never too late. `keyed`: an answer is kept even where the caller gave no key for it. `mark`
-    stands in the usage event as its `reason`.
+    `window_ms`: for how long an answer is kept for retries; `refusal_ms`: a refusal, at most, and only where the
+    caller gave a key. `not_after_ms`: on Redis' clock, later than this nothing is done; 0 never too late. `keyed`:
+    an answer is kept even where the caller gave no key for it. `mark` stands in the usage event as its `reason`.
     """
 
     window_ms: int
+    refusal_ms: int = 0
     not_after_ms: int = 0
     keyed: bool = False
     mark: str = ""
@@ -116,13 +118,15 @@ def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
     )
     digest = _digest(order, caller.path) if key else ""
     body = _body(order, caller, decision_id=decision_id, mark=terms.mark)
-    head: tuple[Word, ...] = (digest, terms.window_ms if key else 0, body, caller.path)
+    window_ms = terms.window_ms if key else 0
+    refusal_ms = terms.refusal_ms if order.idempotency_key else 0
+    head: tuple[Word, ...] = (digest, window_ms, refusal_ms, body, caller.path)
     late: tuple[Word, ...] = (terms.not_after_ms, int(order.shadow))
     hold_id = ""
     if order.mode is Mode.PEEK:
         args = (caller.path, *pairs)
     elif order.mode is Mode.RECORD:
-        args = (*head, *pairs)
+        args = (digest, window_ms, body, caller.path, *pairs)
     elif order.mode is Mode.CONSUME:
         args = (*head, *late, *pairs)
     else:

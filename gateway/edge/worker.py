@@ -14,6 +14,7 @@ from gateway.admission.account import AccountReader
 from gateway.admission.degraded.outage import Outage
 from gateway.admission.gate import Gate
 from gateway.admission.hold import Holds
+from gateway.admission.order import Terms
 from gateway.edge.door import Door
 from gateway.edge.message import Route
 from gateway.edge.route.account import AccountRoute
@@ -69,10 +70,15 @@ class Worker:
             clock=self.clock,
             outage=self.outage,
             recall=self.recall,
-            window_ms=settings.idempotency_window_ms,
+            terms=Terms(window_ms=settings.idempotency_window_ms, refusal_ms=settings.idempotency_refusal_ms),
             latency=latency,
         )
-        self.holds = Holds(link, window_ms=settings.idempotency_window_ms, recall=self.recall)
+        self.holds = Holds(
+            link,
+            window_ms=settings.idempotency_window_ms,
+            refusal_ms=settings.idempotency_refusal_ms,
+            recall=self.recall,
+        )
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
         self.slumber = Slumber()

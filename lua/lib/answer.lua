@@ -3,6 +3,12 @@
 -- Under an idempotency key stands the packed list {request digest, reply of a decision, reply of a part}. The third is there
 -- where a part of a hold was charged under the key; so whoever comes with a decision finds a decision in any case, and a part
 -- finds what it was, or that a decision was made in its place.
+--
+-- A refusal stands there too, for a shorter time: never longer than until there is room again, so that who waits as long as
+-- was told is decided anew. It is the answer of whoever asks whether he may. Work that was done already, a part or a record,
+-- is charged as if it did not stand there. `unavailable` is no decision, and is not kept.
+
+local SOON_MS = 1000
 
 -- What was answered to this idempotency key; nil where it is new; nil and a fault where the request was another.
 local function known_answer(answer_key, request_digest)
@@ -11,6 +17,13 @@ local function known_answer(answer_key, request_digest)
   local answer = cmsgpack.unpack(packed)
   if answer[1] ~= request_digest then return nil, 'CONFLICT idempotency' end
   return answer
+end
+
+-- The same, where something was allowed; a refusal is passed over.
+local function known_charge(answer_key, request_digest)
+  local answer, fault = known_answer(answer_key, request_digest)
+  if answer and answer[2][1] ~= 'allowed' then return nil end
+  return answer, fault
 end
 
 -- The decision that was given to this idempotency key; else as above.
@@ -23,4 +36,13 @@ end
 
 local function remember(answer_key, request_digest, window_ms, reply, part_reply)
   redis.call('SET', answer_key, cmsgpack.pack({ request_digest, reply, part_reply }), 'PX', digits(window_ms))
+end
+
+-- Keep a refusal for at most so long. Returns it.
+local function keep_refusal(answer_key, request_digest, most_ms, reply)
+  local reason, room_ms = reply[1], reply[12]
+  if reason == 'concurrency_limited' then room_ms = SOON_MS end
+  if room_ms > 0 and room_ms < most_ms then most_ms = room_ms end
+  if most_ms > 0 and reason ~= 'unavailable' then remember(answer_key, request_digest, most_ms, reply) end
+  return reply
 end

@@ -1,8 +1,8 @@
 #!lua
 -- consume: charge one request, all of it or nothing.
 --
--- A known idempotency key answers first; then whoever comes after not_after_ms is too late. Then, in this order: suspended,
--- entitlement of each feature, rates, concurrency, limits level by level from the customer down, wallets, spend caps. Only
+-- A known idempotency key answers first, with what was allowed or refused under it; then whoever comes after not_after_ms is
+-- too late. Then, in this order: suspended, entitlement of each feature, rates, concurrency, limits level by level from the customer down, wallets, spend caps. Only
 -- when all have passed, units are counted, nanos leave the grants in burn order and the usage entry is appended (none
 -- where every quantity is zero). In shadow mode what would have been refused is allowed, charges nothing and
 -- appends an entry of its own. Holds of this customer that are due end before the decision, at most 100 in one call.
@@ -19,6 +19,7 @@
 -- ARGV
 --   request_digest       what the idempotency key stands for
 --   idem_window_ms       for which the answer is kept; 0 keeps none
+--   refusal_ms           for which a refusal is kept at most; 0 keeps none
 --   body                 of the entry, msgpack
 --   path                 budget levels below the customer, such as team:ml/key:k1; "" none
 --   not_after_ms         real clock: later than this nothing is done; 0 never too late
@@ -50,6 +51,7 @@
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
 --   INVALID idem_window_ms  not a whole number below 2^53
+--   INVALID refusal_ms   not a whole number below 2^53
 --   INVALID body         empty
 --   INVALID path         not team, project, user and key in this order, each `kind:name`
 --   INVALID not_after_ms not a whole number below 2^53
@@ -64,7 +66,7 @@
 -- INVARIANT
 --   nanos that left the grants = sum of prepaid charge_nanos = movements of the entry
 --   the debits of a price in its period add up to floor(A(units)), to the nano
---   a refusal and an error write nothing, but for the end of holds that were due
+--   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
@@ -90,16 +92,17 @@
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local request_digest, idem_window_ms, body, path, not_after_ms, shadow, count =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local request_digest, idem_window_ms, refusal_ms, body, path, not_after_ms, shadow, count =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
-if #KEYS ~= 8 or #ARGV < 7 then return redis.error_reply('INVALID arguments') end
-idem_window_ms, not_after_ms = whole(idem_window_ms), whole(not_after_ms)
+if #KEYS ~= 8 or #ARGV < 8 then return redis.error_reply('INVALID arguments') end
+idem_window_ms, refusal_ms, not_after_ms = whole(idem_window_ms), whole(refusal_ms), whole(not_after_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
+if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
-local charges, fault = read_charges(7)
+local charges, fault = read_charges(8)
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -121,7 +124,9 @@ local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
 local decision = decide(charges, nodes, place, 'consume', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
-if decision.reason ~= 'allowed' then return reply_of(decision, charges, 0, '') end
+if decision.reason ~= 'allowed' then
+  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply_of(decision, charges, 0, ''))
+end
 
 if decision.would == '' then
   write_debit(decision, charges, place)

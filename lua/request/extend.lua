@@ -13,6 +13,7 @@
 -- ARGV
 --   request_digest       what the idempotency key stands for
 --   idem_window_ms       for which the answer is kept; 0 keeps none
+--   refusal_ms           for which a refusal is kept at most; 0 keeps none
 --   ttl_ms               the deadline is at least so far from now; 0 leaves it
 --   count                how many charges follow, 0 to 100
 --   feature*             of each charge; named again, it means the next charge of that feature
@@ -41,6 +42,7 @@
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
 --   INVALID idem_window_ms  not a whole number below 2^53
+--   INVALID refusal_ms   not a whole number below 2^53
 --   INVALID ttl_ms       not a whole number, or a deadline beyond 2^53 - 1
 --   INVALID charges      the count is not 0 to 100, or is not the number of charges given
 --   INVALID quantity     not a whole number from 0 to 2^53 - 1, or the feature is a gauge
@@ -52,7 +54,7 @@
 -- INVARIANT
 --   nanos that left `remaining` = nanos that came to `held` = sum of prepaid charge_nanos
 --   a deadline is never moved to an earlier instant
---   a refusal and an error write nothing, but for the end of holds that were due
+--   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
@@ -77,7 +79,7 @@
 --!include lib/answer.lua
 
 local epoch_key, hold_key, shard_holds_key, answer_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local request_digest, idem_window_ms, ttl_ms, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local request_digest, idem_window_ms, refusal_ms, ttl_ms, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 -- The reply where nothing was decided.
 local function undecided(charges, reason, terms)
@@ -85,13 +87,14 @@ local function undecided(charges, reason, terms)
   return reply_of(decision, charges, terms.deadline_ms, terms.hold_id)
 end
 
-if #KEYS ~= 4 or #ARGV < 4 then return redis.error_reply('INVALID arguments') end
-idem_window_ms, ttl_ms = whole(idem_window_ms), whole(ttl_ms)
+if #KEYS ~= 4 or #ARGV < 5 then return redis.error_reply('INVALID arguments') end
+idem_window_ms, refusal_ms, ttl_ms = whole(idem_window_ms), whole(refusal_ms), whole(ttl_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
+if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 local real_ms = real_now_ms()
 if not ttl_ms or real_ms + ttl_ms > MAX_EXACT then return redis.error_reply('INVALID ttl_ms') end
 local charges, fault = NONE, nil
-if whole(count) ~= 0 or #ARGV ~= 4 then charges, fault = read_charges(4) end
+if whole(count) ~= 0 or #ARGV ~= 5 then charges, fault = read_charges(5) end
 if fault then return redis.error_reply(fault) end
 count = #charges
 for _, charge in ipairs(charges) do
@@ -116,7 +119,7 @@ end
 if state ~= 'open' then
   return undecided(charges, state, { at = real_ms, would = '', deadline_ms = 0, hold_id = '' })
 end
-local named, places = acts.name_charges(acts.held_charges(hold, true), 4, count)
+local named, places = acts.name_charges(acts.held_charges(hold, true), 5, count)
 if not named then return redis.error_reply('INVALID feature') end
 for index, charge in ipairs(charges) do charge.kept = hold.charges[places[index]] end
 local due = redis.call('ZRANGEBYSCORE', hold.customer_holds, '-inf', digits(real_ms), 'LIMIT', '0', '100')
@@ -126,7 +129,8 @@ local nodes = read_path(hold.path, hold.counters)
 local decision = hold.would == '' and decide(charges, nodes, place, 'hold', hold.shadow == '1')
 if decision and decision.fault then return redis.error_reply(decision.fault) end
 if decision and decision.reason ~= 'allowed' then
-  return reply_of(decision, charges, hold.deadline_ms, hold.id)
+  local reply = reply_of(decision, charges, hold.deadline_ms, hold.id)
+  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply)
 end
 if not (decision and decision.would ~= '') and not add_charges(charges) then
   return redis.error_reply('OVERFLOW quantity')

@@ -20,6 +20,7 @@
 -- ARGV
 --   request_digest       what the idempotency key stands for
 --   idem_window_ms       for which the answer is kept; 0 keeps none
+--   refusal_ms           for which a refusal is kept at most; 0 keeps none
 --   body                 of the entry that the end of the hold will append, msgpack
 --   path                 budget levels below the customer, such as team:ml/key:k1; "" none
 --   not_after_ms         real clock: later than this nothing is done; 0 never too late
@@ -54,6 +55,7 @@
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
 --   INVALID idem_window_ms  not a whole number below 2^53
+--   INVALID refusal_ms   not a whole number below 2^53
 --   INVALID body         empty
 --   INVALID hold_id      empty, or not the one that hold_key names
 --   INVALID ttl_ms       not a whole number from 1, or a deadline beyond 2^53 - 1
@@ -71,7 +73,7 @@
 -- INVARIANT
 --   nanos that left `remaining` = nanos that came to `held` = sum of prepaid charge_nanos
 --   units held under a counter = sum over the open holds that name it
---   a refusal and an error write nothing, but for the end of holds that were due
+--   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
 --!include lib/number.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
@@ -96,12 +98,14 @@
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key, hold_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local request_digest, idem_window_ms, body, path, not_after_ms, shadow, hold_id, ttl_ms, on_expiry, count =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local request_digest, idem_window_ms, refusal_ms, body, path, not_after_ms, shadow, hold_id, ttl_ms, on_expiry, count =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
-if #KEYS ~= 9 or #ARGV < 10 then return redis.error_reply('INVALID arguments') end
-idem_window_ms, not_after_ms, ttl_ms = whole(idem_window_ms), whole(not_after_ms), whole(ttl_ms)
+if #KEYS ~= 9 or #ARGV < 11 then return redis.error_reply('INVALID arguments') end
+idem_window_ms, refusal_ms = whole(idem_window_ms), whole(refusal_ms)
+not_after_ms, ttl_ms = whole(not_after_ms), whole(ttl_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
+if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
@@ -109,7 +113,7 @@ if hold_id == '' or hold_key ~= string.sub(shard_holds_key, 1, -2) .. ':' .. hol
   return redis.error_reply('INVALID hold_id')
 end
 if on_expiry ~= 'release' and on_expiry ~= 'charge' then return redis.error_reply('INVALID on_expiry') end
-local charges, fault = read_charges(10)
+local charges, fault = read_charges(11)
 if fault then return redis.error_reply(fault) end
 local real_ms = real_now_ms()
 if not ttl_ms or ttl_ms < 1 or real_ms + ttl_ms > MAX_EXACT then return redis.error_reply('INVALID ttl_ms') end
@@ -133,7 +137,9 @@ local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_
 if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
 local decision = decide(charges, nodes, place, 'hold', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
-if decision.reason ~= 'allowed' then return reply_of(decision, charges, 0, '') end
+if decision.reason ~= 'allowed' then
+  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply_of(decision, charges, 0, ''))
+end
 
 local deadline_ms = real_ms + ttl_ms
 local is_empty = decision.would ~= ''

@@ -3,9 +3,10 @@
 --
 -- For streams, whose cost is known piece by piece: parts and the settlement at the end add up. Paid like a settlement: from
 -- what the hold has set aside, then from the wallet as far as it goes; the rest is uncollected. Units that are counted are
--- held no longer. An answer key makes a part safe to repeat. If a decision stands under it, then that attempt was made
--- after all, and the part gives way: nothing is charged. If the attempt comes later, it finds a decision that
--- tells what the part has charged. So an attempt and its replay charge once, whichever comes first.
+-- held no longer. An answer key makes a part safe to repeat. If an allowed decision stands under it, then that attempt was
+-- made after all, and the part gives way: nothing is charged. A refusal under it gives way to the part. If the attempt comes
+-- later, it finds a decision that tells what the part has charged. So an attempt and its replay charge once, whichever
+-- comes first.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -22,7 +23,7 @@
 --   feature*             of each charge; named again, it means the next charge of that feature
 --   quantity*            of each charge since the last part, 0 to 2^53 - 1
 -- RETURNS
---   outcome              charged; decided: a decision stands under the key; not_found, settled, released, expired or late: the hold is not open
+--   outcome              charged; decided: an allowed decision stands under the key; not_found, settled, released, expired or late: the hold is not open
 --   replayed             1: this was answered to the idempotency key before, nothing happened now
 --   at_ms                instant of the charge, or of the decision, on the tenant's clock (real clock where nothing was charged)
 --   currency             of all amounts; "" where nothing is priced
@@ -43,7 +44,7 @@
 --   CONFLICT idempotency the key is known with another digest
 -- INVARIANT
 --   what was held before = what stays held + what left it for good
---   one key is charged once, by a part or by a decision
+--   one key is charged once, by a part or by a decision; a refusal under it charges nothing and hinders nothing
 --   an error writes nothing
 --!include lib/number.lua
 --!include lib/exact.lua
@@ -96,7 +97,7 @@ end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 if idem_window_ms > 0 then
-  local known, conflict = known_answer(answer_key, request_digest)
+  local known, conflict = known_charge(answer_key, request_digest)
   if conflict then return redis.error_reply(conflict) end
   if known and not known[3] then return given_way(known[2]) end
   if known then

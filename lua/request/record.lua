@@ -3,7 +3,8 @@
 --
 -- Counted and charged like consume, whatever the customer may do: suspended, without the feature, over limits and caps,
 -- and beyond what the wallets have. What a wallet lacks is uncollected and told in the entry, as is a charge that no
--- tariff prices. Rates and concurrency guard the door, which this usage did not pass: they are not looked at.
+-- tariff prices. Rates and concurrency guard the door, which this usage did not pass: they are not looked at. Nor is a refusal
+-- that stands under the idempotency key.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -93,9 +94,12 @@ if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 if idem_window_ms > 0 then
-  local answer, conflict = first_answer(answer_key, request_digest)
+  local known, conflict = known_charge(answer_key, request_digest)
   if conflict then return redis.error_reply(conflict) end
-  if answer then return answer end
+  if known then
+    known[2][2] = 1
+    return known[2]
+  end
 end
 
 local nodes = read_path(path, counters_key)

@@ -104,6 +104,7 @@ class LeasePool:
         self._capacity = capacity
         self._idle_s = idle_s
         self._leases: dict[LeaseName, Lease] = {}
+        self._names: dict[tuple[str, str], list[LeaseName]] = {}
         self._wanted: dict[LeaseName, tuple[Caller, dict[str, int]]] = {}
         self._barred: dict[LeaseName, float] = {}
 
@@ -132,6 +133,8 @@ class LeasePool:
 
     def add(self, name: LeaseName, lease: Lease) -> None:
         """A lease that was taken."""
+        if name not in self._leases:
+            self._names.setdefault((name.tenant_id, name.customer_id), []).append(name)
         self._leases[name] = lease
 
     def bar(self, name: LeaseName, *, now_s: float) -> None:
@@ -149,12 +152,17 @@ class LeasePool:
 
     def remove(self, name: LeaseName) -> Lease | None:
         """Forget the lease; whoever removes it gives it back."""
-        return self._leases.pop(name, None)
+        lease = self._leases.pop(name, None)
+        if lease is not None:
+            names = self._names[name.tenant_id, name.customer_id]
+            names.remove(name)
+            if not names:
+                del self._names[name.tenant_id, name.customer_id]
+        return lease
 
     def of_customer(self, caller: Caller) -> list[LeaseName]:
         """The leases of the same customer, at whatever place."""
-        who = (caller.tenant_id, caller.customer_id)
-        return [name for name in self._leases if (name.tenant_id, name.customer_id) == who]
+        return list(self._names.get((caller.tenant_id, caller.customer_id), ()))
 
     def items(self) -> Iterator[tuple[LeaseName, Lease]]:
         """All leases."""

@@ -143,6 +143,10 @@ class Outage:
         lease.touched_s = now_s
         lease.ahead_ms = decision.decided_at_ms - to_ms(self._clock())
 
+    def has_leases(self, caller: Caller) -> bool:
+        """Whether `yield_to` would give something back."""
+        return bool(self.leases.of_customer(caller))
+
     async def yield_to(self, caller: Caller) -> bool:
         """Give this customer's leases back, so that an ordinary decision can have them; whether there were any."""
         names = self.leases.of_customer(caller)

@@ -148,7 +148,9 @@ class Works:
             key_hint="abcd",
             path=path,
         )
-        terms = () if script == "record" else (0, int(is_shadow))
+        window_ms, is_decided = 60_000 if key else 0, script != "record"
+        kept = (window_ms, 0) if is_decided else (window_ms,)
+        terms = (0, int(is_shadow)) if is_decided else ()
         pairs = [word for charge in charges for word in charge]
         return await self.valkey.eval(
             SCRIPTS[script].text,
@@ -161,7 +163,7 @@ class Works:
             keys.holds,
             keys.shard_holds,
             keys.idempotency_prefix + (key or "none"),
-            *("digest", 60_000 if key else 0, encode_body(body), path, *terms, len(charges), *pairs),
+            *("digest", *kept, encode_body(body), path, *terms, len(charges), *pairs),
         )
 
     async def hold(
@@ -189,7 +191,7 @@ class Works:
             keys.shard_holds,
             keys.idempotency_prefix,
             hold_key(hold_id, keys.shard),
-            *("digest", 0, encode_body(body), path, 0, 0, hold_id, ttl_ms, on_expiry, 1, feature, tokens),
+            *("digest", 0, 0, encode_body(body), path, 0, 0, hold_id, ttl_ms, on_expiry, 1, feature, tokens),
         )
         assert reply[0] == b"allowed"
         return hold_id

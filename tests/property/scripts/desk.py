@@ -5,7 +5,9 @@ What the model claims about time is a `Near`: the server's clock runs on while a
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -59,6 +61,19 @@ class Desk:
             if words not in SCRIPTS[name].error_replies:
                 raise
             return words
+
+    @contextmanager
+    def at_once(self) -> Iterator[list[Any]]:
+        """What the block runs, or asks the client for, is done at its end and in one instant; its replies then."""
+        client, replies = self.client, list[Any]()
+        pipe = client.pipeline(transaction=True)
+        self.client = cast("redis.Redis", pipe)
+        try:
+            yield replies
+        finally:
+            self.client = client
+        for reply in pipe.execute(raise_on_error=False):
+            replies.append(str(reply) if isinstance(reply, redis.ResponseError) else plain(reply))
 
     def dump(self) -> dict[str, Any]:
         """Everything that the server holds: key -> content, or (content, ms to live) where it will vanish."""

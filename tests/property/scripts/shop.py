@@ -88,25 +88,28 @@ class Shop:
         return self.desk.run("grant", grant_keys(KEYS), currency, grant_id, *terms, body(()))
 
     def consume(self, *charges: tuple[str, int | str], key: str = "", digest: str = "d", **more: Any) -> Any:
-        window_ms = 60_000 if key else 0
+        window_ms = more.get("window_ms", 60_000) if key else 0
         asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))
-        args = digest, window_ms, body(charges), *asked, len(charges), *flat(charges)
+        refusal_ms = more.get("refusal_ms", 60_000)
+        args = digest, window_ms, refusal_ms, body(charges), *asked, len(charges), *flat(charges)
         return self.desk.run("consume", decision_keys(KEYS, key), *args)
 
-    def record(self, *charges: tuple[str, int | str], path: str = "") -> Any:
-        args = "", 0, body(charges), path, len(charges), *flat(charges)
-        return self.desk.run("record", decision_keys(KEYS), *args)
+    def record(self, *charges: tuple[str, int | str], path: str = "", key: str = "", digest: str = "d") -> Any:
+        args = digest, 60_000 if key else 0, body(charges), path, len(charges), *flat(charges)
+        return self.desk.run("record", decision_keys(KEYS, key), *args)
 
     def peek(self, *charges: tuple[str, int | str], path: str = "") -> Any:
         return self.desk.run("peek", decision_keys(KEYS), path, len(charges), *flat(charges))
 
     def hold(self, *charges: tuple[str, int], ttl_ms: int = 60_000, on_expiry: str = "release", **more: Any) -> Any:
         hold_id = new_hold_id(KEYS.shard)
-        keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
+        key = more.get("key", "")
+        keys = [*decision_keys(KEYS, key), hold_key(hold_id, KEYS.shard)]
         asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))
         args = (
-            "",
-            0,
+            more.get("digest", "d"),
+            more.get("window_ms", 60_000) if key else 0,
+            more.get("refusal_ms", 60_000),
             body(charges, event_id=more.get("event_id", "e")),
             *asked,
             hold_id,
@@ -140,10 +143,16 @@ class Shop:
         return self.desk.run("part", part_keys(KEYS, hold_id, key), *args)
 
     def extend(
-        self, hold_id: str, *charges: tuple[str, int], ttl_ms: int = 0, key: str = "", digest: str = "d"
+        self,
+        hold_id: str,
+        *charges: tuple[str, int],
+        ttl_ms: int = 0,
+        key: str = "",
+        digest: str = "d",
+        **more: Any,
     ) -> Any:
         keys = part_keys(KEYS, hold_id, key)
-        args = digest, 60_000 if key else 0, ttl_ms, len(charges), *flat(charges)
+        args = digest, 60_000 if key else 0, more.get("refusal_ms", 60_000), ttl_ms, len(charges), *flat(charges)
         return self.desk.run("extend", [*keys[:3], keys[4]], *args)
 
     def release(self, hold_id: str) -> Any:

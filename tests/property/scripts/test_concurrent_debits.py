@@ -65,7 +65,7 @@ async def all_at_once(url: str, sha: str, calls: Sequence[tuple[list[str], tuple
 async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, valkey_server: str) -> None:
     """floor(b / a) are granted, whatever grants the balance lies in, and each has its entry."""
     open_wallet(desk, [30, 3, 43])
-    call = decision_keys(KEYS), ("", 0, BODY, "", 0, 0, *ONE)
+    call = decision_keys(KEYS), ("", 0, 0, BODY, "", 0, 0, *ONE)
     replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
     assert Counter(reply[0] for reply in replies) == {"allowed": 10, "insufficient_balance": 40}
     entries = [decode_entry(stream_id, fields) for stream_id, fields in desk.client.xrange(KEYS.stream)]
@@ -86,7 +86,7 @@ async def test_fifty_debits_of_five_keys_on_a_team_for_ten_grant_exactly_ten(
     budget = Budget(guards={"calls": Guard(limits=(limit,))}) if by == "limit" else Budget(caps=(cap,))
     told = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": CALLS})
     open_wallet(desk, [1000], msgspec.structs.replace(told, budgets={"team:ml": budget}))
-    calls = [(decision_keys(KEYS), ("", 0, BODY, f"team:ml/key:k{n % 5}", 0, 0, *ONE)) for n in range(50)]
+    calls = [(decision_keys(KEYS), ("", 0, 0, BODY, f"team:ml/key:k{n % 5}", 0, 0, *ONE)) for n in range(50)]
     replies = await all_at_once(valkey_server, desk.shas["consume"], calls)
     assert Counter((reply[0], reply[3]) for reply in replies) == {
         ("allowed", ""): 10,
@@ -102,7 +102,10 @@ async def test_of_fifty_holds_as_many_are_open_as_may_be(desk: Desk, valkey_serv
     open_wallet(desk, [1000], told)
     ids = [new_hold_id(KEYS.shard) for _ in range(50)]
     calls = [
-        ([*decision_keys(KEYS), hold_key(name, KEYS.shard)], ("", 0, BODY, "", 0, 0, name, 60_000, "release", *ONE))
+        (
+            [*decision_keys(KEYS), hold_key(name, KEYS.shard)],
+            ("", 0, 0, BODY, "", 0, 0, name, 60_000, "release", *ONE),
+        )
         for name in ids
     ]
     replies = await all_at_once(valkey_server, desk.shas["hold"], calls)
@@ -113,7 +116,7 @@ async def test_of_fifty_holds_as_many_are_open_as_may_be(desk: Desk, valkey_serv
 async def test_fifty_retries_under_one_key_are_one_debit(desk: Desk, valkey_server: str) -> None:
     """One acts, the others get its answer."""
     open_wallet(desk, [1000])
-    call = decision_keys(KEYS, "key"), ("digest", 60_000, BODY, "", 0, 0, *ONE)
+    call = decision_keys(KEYS, "key"), ("digest", 60_000, 0, BODY, "", 0, 0, *ONE)
     replies = await all_at_once(valkey_server, desk.shas["consume"], [call] * 50)
     assert sorted(reply[1] for reply in replies) == [0] + [1] * 49
     assert len({(reply[0], *reply[2:]) for reply in replies}) == 1
@@ -125,7 +128,7 @@ async def test_of_concurrent_settles_exactly_one_wins(desk: Desk, valkey_server:
     open_wallet(desk, [1000])
     hold_id = new_hold_id(KEYS.shard)
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
-    desk.run("hold", keys, "", 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
+    desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, 1, "calls", n % 5)) for n in range(50)]
     replies = await all_at_once(valkey_server, desk.shas["settle"], calls)
     assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 9, ("conflict", 0): 40}
@@ -138,7 +141,7 @@ async def test_a_settle_and_a_release_at_once_end_the_hold_one_way(desk: Desk, v
     open_wallet(desk, [1000])
     hold_id = new_hold_id(KEYS.shard)
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
-    desk.run("hold", keys, "", 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
+    desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     names = hold_keys(KEYS, hold_id)
     both = await asyncio.gather(
         all_at_once(valkey_server, desk.shas["settle"], [(names, ("digest", 60_000, 0))] * 5),

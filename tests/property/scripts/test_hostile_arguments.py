@@ -71,18 +71,18 @@ BODY = encode_body(EventBody(event_id="e", tenant_id="acme", customer_id="c0", f
 PAIRS = 2, "calls", 10, "tokens", 20
 
 SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
-    "consume": (decision_keys(KEYS, "k"), ("digest", 60_000, BODY, PATH, 0, 0, *PAIRS)),
+    "consume": (decision_keys(KEYS, "k"), ("digest", 60_000, 5_000, BODY, PATH, 0, 0, *PAIRS)),
     "record": (decision_keys(KEYS, "k"), ("digest", 60_000, BODY, PATH, *PAIRS)),
     "peek": (decision_keys(KEYS), (PATH, *PAIRS)),
     "hold": (
         [*decision_keys(KEYS, "k"), hold_key(FRESH, KEYS.shard)],
-        ("digest", 60_000, BODY, PATH, 0, 0, FRESH, 60_000, "charge", *PAIRS),
+        ("digest", 60_000, 5_000, BODY, PATH, 0, 0, FRESH, 60_000, "charge", *PAIRS),
     ),
     "settle": (hold_keys(KEYS, HELD), ("digest", 60_000, 2, "calls", 3, "tokens", 400)),
     "part": (part_keys(KEYS, HELD, "k"), ("digest", 60_000, BODY, 10**10, 2, "calls", 3, "tokens", 400)),
     "extend": (
         [*hold_keys(KEYS, HELD)[:3], part_keys(KEYS, HELD, "k")[4]],
-        ("digest", 60_000, 10**10, 2, "calls", 3, "tokens", 40),
+        ("digest", 60_000, 5_000, 10**10, 2, "calls", 3, "tokens", 40),
     ),
     "release": (hold_keys(KEYS, HELD)[:3], (60_000,)),
     "sweep": ([KEYS.epoch, KEYS.shard_holds, KEYS.stream], (10,)),
@@ -128,10 +128,10 @@ def set_scene(desk: Desk) -> None:
     assert desk.run("project", [KEYS.epoch, KEYS.snapshot], 1, "active", 0, *snapshot_fields(SNAPSHOT)) == 1
     for grant_id, amount in GRANTED.items():
         assert desk.run("grant", grant_keys(KEYS), "USD", grant_id, amount, 0, 0, 0, 1, 0, "", BODY) == 1
-    desk.run("consume", decision_keys(KEYS), "", 0, BODY, PATH, 0, 0, *PAIRS)
+    desk.run("consume", decision_keys(KEYS), "", 0, 0, BODY, PATH, 0, 0, *PAIRS)
     keys = [*decision_keys(KEYS), hold_key(HELD, KEYS.shard)]
     assert (
-        desk.run("hold", keys, "", 0, BODY, PATH, 0, 0, HELD, 10**9, "charge", 2, "calls", 5, "tokens", 500)[0]
+        desk.run("hold", keys, "", 0, 0, BODY, PATH, 0, 0, HELD, 10**9, "charge", 2, "calls", 5, "tokens", 500)[0]
         == "allowed"
     )
 
@@ -268,11 +268,11 @@ def test_a_snapshot_that_was_taken_never_makes_a_decision_stumble(desk: Desk, pa
     if desk.run("project", [KEYS.epoch, KEYS.snapshot], 2, "active", 0, *args) != 1:
         assert desk.dump_raw() == before
         return
-    keys, asked = decision_keys(KEYS), ("", 0, BODY, PATH)
+    keys, asked = decision_keys(KEYS), ("", 0, 0, BODY, PATH)
     for pairs in ((1, "calls", 10), (2, "calls", 0, "calls", 1), (1, "seats", "=3"), (1, "calls", 2**53 - 1)):
         desk.run("peek", keys, PATH, *pairs)
         desk.run("consume", keys, *asked, 0, 0, *pairs)
-        desk.run("record", keys, *asked, *pairs)
+        desk.run("record", keys, *asked[1:], *pairs)
         fresh = new_hold_id(KEYS.shard)
         desk.run("hold", [*keys, hold_key(fresh, KEYS.shard)], *asked, 0, 0, fresh, 1000, "charge", *pairs)
         desk.run("settle", hold_keys(KEYS, fresh), "", 1000, 1, "calls", 30)

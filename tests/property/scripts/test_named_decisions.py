@@ -85,16 +85,6 @@ def test_two_currencies_in_one_request_are_paid_by_two_wallets(shop: Shop) -> No
     assert [(move.grant_id, move.nanos) for move in entry.movements] == [("grant_a", 1), ("grant_b", 2)]
 
 
-def test_a_refusal_is_not_remembered(shop: Shop) -> None:
-    """After a top-up the same request under the same key is decided anew."""
-    shop.project(calls=metered(tariff(10)))
-    assert shop.consume(("calls", 1), key="k")[0] == "insufficient_balance"
-    shop.grant("grant_a", 100)
-    assert shop.consume(("calls", 1), key="k")[:2] == ("allowed", 0)
-    assert shop.consume(("calls", 1), key="k")[:2] == ("allowed", 1)
-    assert shop.consume(("calls", 1), key="k", digest="other") == "CONFLICT idempotency"
-
-
 def test_nanos_below_one_are_carried(shop: Shop) -> None:
     """One third of a nano each: 0, 0, 1, and so on; across tiers and packages too."""
     shop.project(calls=metered(tariff(1, batch=3)))

@@ -175,5 +175,5 @@ def test_a_hold_id_names_its_key(shop: Shop) -> None:
     """Else the sweeper could not find the hold, and its units would be held for ever."""
     shop.project(calls=metered())
     keys = [*decision_keys(KEYS), hold_key("hold_other", KEYS.shard)]
-    args = "", 0, body(()), "", 0, 0, "hold_one", 1000, "release", 1, "calls", 1
+    args = "", 0, 0, body(()), "", 0, 0, "hold_one", 1000, "release", 1, "calls", 1
     assert shop.desk.run("hold", keys, *args) == "INVALID hold_id"

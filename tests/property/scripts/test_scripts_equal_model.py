@@ -34,6 +34,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from model.book import SOON_MS
 from model.customer import Customer, ReplyError
 from model.shard import Model
 
@@ -45,6 +46,7 @@ TENANT = "acme"
 LONG_MS = 50 * HOUR
 GRANTS = tuple(f"grant_{n}" for n in range(8))
 idempotency_keys = st.sampled_from(["", "", "", "k1", "k2"])
+refusals_ms = st.sampled_from([LONG_MS, LONG_MS, 1, 0])
 
 Terms = tuple[int, int, int, int]
 
@@ -135,8 +137,17 @@ class ScriptMachine(RuleBasedStateMachine):
             )
         )
 
-    def memory(self, key: str, digest: str) -> tuple[str, str, int]:
-        return key, digest, LONG_MS if key else 0
+    def memory(self, key: str, digest: str, refusal_ms: int) -> tuple[str, str, int, int]:
+        return key, digest, LONG_MS if key else 0, refusal_ms
+
+    def let_pass(self, who: Customer, key: str) -> None:
+        """A refusal that is kept for a moment is over before the next step."""
+        name, (_, kept_ms) = who.keys.idempotency_prefix + key, who.answers.get(key, ((), LONG_MS))
+        if kept_ms <= SOON_MS:
+            assert self.desk.client.pttl(name) <= kept_ms
+            self.desk.client.pexpire(name, 1)
+            self.desk.wait_until(self.desk.now_ms() + 1)
+            del who.answers[key]
 
     # ---- upkeep
 
@@ -234,17 +245,27 @@ class ScriptMachine(RuleBasedStateMachine):
         charges=signed_lists(),
         key=idempotency_keys,
         digest=st.sampled_from("ab"),
+        refusal_ms=refusals_ms,
         path=paths,
         act=st.sampled_from(["consume"] * 4 + ["shadow", "late", "record"]),
     )
     def charge(
-        self, index: int, charges: list[tuple[str, int | str]], key: str, digest: str, path: str, act: str
+        self,
+        index: int,
+        charges: list[tuple[str, int | str]],
+        key: str,
+        digest: str,
+        refusal_ms: int,
+        path: str,
+        act: str,
     ) -> None:
         """A debit or a record, perhaps a retry, another request under a known key, too late, or only for show."""
         who, name = self.model.customers[index], "record" if act == "record" else "consume"
-        body, memory = self.body(who, tuple(feature for feature, _ in charges)), self.memory(key, digest)
+        memory = self.memory(key, digest, refusal_ms)
+        body = self.body(who, tuple(feature for feature, _ in charges))
         asked = {"record": (path,), "late": (path, 1, 0), "shadow": (path, 0, 1)}.get(act, (path, 0, 0))
-        args = digest, memory[2], body, *asked, len(charges), *flat(charges)
+        kept = memory[2:3] if act == "record" else memory[2:]
+        args = digest, *kept, body, *asked, len(charges), *flat(charges)
         real = self.desk.run(name, decision_keys(who.keys, key), *args)
         terms = {"mode": name, "shadow": act == "shadow", "late": act == "late", "path": path}
         self.compare(
@@ -254,6 +275,7 @@ class ScriptMachine(RuleBasedStateMachine):
             who=who,
         )
         self.recall((index, key), real)
+        self.let_pass(who, key)
 
     @rule(index=indexes, charges=signed_lists(), path=paths)
     def peek(self, index: int, charges: list[tuple[str, int | str]], path: str) -> None:
@@ -288,9 +310,10 @@ class ScriptMachine(RuleBasedStateMachine):
             hold_id = f"hold_{len(self.hold_ids)}"
             self.hold_ids.append(hold_id)
         terms = hold_id, 1 if is_short else LONG_MS, data.draw(st.sampled_from(["release", "charge"]))
-        body, memory = self.body(who, tuple(feature for feature, _ in charges)), self.memory(key, digest)
+        memory = self.memory(key, digest, data.draw(refusals_ms, label="refusal_ms"))
+        body = self.body(who, tuple(feature for feature, _ in charges))
         keys = [*decision_keys(who.keys, key), hold_key(hold_id, who.keys.shard)]
-        args = digest, memory[2], body, path, 0, int(is_shadow), *terms, len(charges), *flat(charges)
+        args = digest, *memory[2:], body, path, 0, int(is_shadow), *terms, len(charges), *flat(charges)
         real = self.desk.run("hold", keys, *args)
         known, more = set(self.model.holds), {"terms": terms, "path": path, "shadow": is_shadow}
         self.compare(
@@ -300,6 +323,7 @@ class ScriptMachine(RuleBasedStateMachine):
             who=who,
         )
         self.recall((index, key), real)
+        self.let_pass(who, key)
         if isinstance(real, tuple) and set(self.model.holds) != known:
             if is_short:
                 self.desk.wait_until(int(real[9]))
@@ -367,18 +391,24 @@ class ScriptMachine(RuleBasedStateMachine):
             charges = [("ghost", 1), *charges]
         is_own = act == "part" and data.draw(st.booleans(), label="own body")
         body = self.body(who, tuple(feature for feature, _ in charges)) if is_own else b""
-        memory, keys = self.memory(key, digest), part_keys(who.keys, hold_id, key)
+        memory = self.memory(key, digest, data.draw(refusals_ms, label="refusal_ms"))
+        keys = part_keys(who.keys, hold_id, key)
         pairs = (ttl_ms, len(charges), *flat(charges))
         terms: dict[str, Any] = {"who": who, "memory": memory, "ttl_ms": ttl_ms}
         if act == "part":
             real = self.desk.run(act, keys, digest, memory[2], body, *pairs)
             told = lambda: self.model.part(hold_id, charges, body=body, **terms)  # noqa: E731
         else:
-            real = self.desk.run(act, [*keys[:3], keys[4]], digest, memory[2], *pairs)
+            real = self.desk.run(act, [*keys[:3], keys[4]], digest, *memory[2:], *pairs)
             told = lambda: self.model.extend(hold_id, charges, **terms)  # noqa: E731
         self.compare(real, told, at_place=2 if act == "part" else 5, who=who if is_open else None)
         if key in who.answers:
-            self.first.setdefault((self.model.customers.index(who), key), who.answers[key][0][1])
+            name, told = (self.model.customers.index(who), key), who.answers[key][0][1]
+            first = self.first.setdefault(name, told)
+            assert isinstance(first, tuple)
+            assert first == told or first[0] != "allowed"  # only what was refused may be charged after all
+            self.first[name] = told
+        self.let_pass(who, key)
 
     @precondition(lambda self: self.hold_ids)
     @rule(data=st.data(), keep_ms=st.sampled_from([LONG_MS, LONG_MS, 0]))

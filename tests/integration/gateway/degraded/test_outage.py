@@ -208,14 +208,26 @@ async def test_an_outage_longer_than_the_lease_is_recorded(degraded: Any, house:
     await house.is_settled([*allowed, *ours])
 
 
-async def test_a_lease_gives_way_to_a_customer_that_runs_short(degraded: Any, house: House) -> None:
+@pytest.mark.parametrize("is_keyed", [False, True])
+async def test_a_lease_gives_way_to_a_customer_that_runs_short(degraded: Any, house: House, is_keyed: bool) -> None:
     """What was set aside serves the decision of now; nothing is allowed that is not paid."""
     worker, call, _ = await degraded()
-    status, answer = await ask(call, house.world, quantity=9_999, deadline_ms=5_000)
+    more = {"deadline_ms": 5_000} | ({"idempotency_key": "all"} if is_keyed else {})
+    status, answer = await ask(call, house.world, quantity=9_999, **more)
     assert (status, answer["allowed"], answer["balance_nanos"]) == (200, True, 0)
-    assert worker.outage.leased_units() == 0
+    assert (worker.outage.leased_units(), answer["replayed"]) == (0, False)
     status, answer = await ask(call, house.world, deadline_ms=5_000)
     assert (status, answer["reason"]) == (200, "insufficient_balance")
+
+
+async def test_a_refusal_is_kept_once_no_lease_can_give_way(degraded: Any, house: House) -> None:
+    """It is the answer of its key, also when money has come."""
+    _, call, _ = await degraded()
+    more = {"quantity": 10_001, "deadline_ms": 5_000, "idempotency_key": "more"}
+    status, first = await ask(call, house.world, **more)
+    assert (status, first["reason"], first["replayed"]) == (200, "insufficient_balance", False)
+    await house.world.grant(10_000_000, grant_id="g2")
+    assert await ask(call, house.world, **more) == (200, first | {"replayed": True})
 
 
 async def test_a_suspension_closes_every_lease_of_the_customer(

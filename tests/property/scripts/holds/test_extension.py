@@ -65,12 +65,19 @@ REFUSALS = [
 def test_a_refused_extension_leaves_the_hold_as_it_was(
     shop: Shop, name: str, charge: tuple[str, int], reason: str, level: str
 ) -> None:
-    """Its deadline too; and the answer tells the hold that stands."""
+    """Its deadline too; and the answer, also when it is asked for again, tells the hold that stands."""
     hold_id = open_hold(shop, 100)
     before = shop.desk.dump()
     reply = shop.extend(hold_id, charge, ttl_ms=500_000, key="k")
     assert (reply[0], reply[2:4], reply[10]) == (reason, (1, level), hold_id)
-    assert shop.desk.dump() == before
+    shop.grant("grant_more", 1000)
+    assert shop.extend(hold_id, charge, ttl_ms=500_000, key="k") == (reply[0], 1, *reply[2:])
+    after = shop.desk.dump()
+    assert {name for name in after if after[name] != before.get(name)} == {
+        KEYS.wallet,
+        KEYS.idempotency_prefix + "k",
+    }
+    assert shop.wallet("h:grant_0") == 50
 
 
 def test_a_suspended_customer_gets_no_more(shop: Shop) -> None:
@@ -181,7 +188,7 @@ def test_what_cannot_be_added_changes_nothing(shop: Shop) -> None:
     assert shop.extend(hold_id, ("calls", 1)) == "OVERFLOW quantity"
     assert shop.extend(hold_id, ("over", 1))[0] == "unavailable"
     assert shop.extend(hold_id, *[("calls", 1)] * 101) == "INVALID charges"
-    assert shop.desk.run("extend", [KEYS.epoch] * 4, "d", 0, 0, 1, "calls", "-1") == "INVALID quantity"
+    assert shop.desk.run("extend", [KEYS.epoch] * 4, "d", 0, 0, 0, 1, "calls", "-1") == "INVALID quantity"
     assert shop.desk.dump() == before
 
 

@@ -211,12 +211,16 @@ def test_an_attempt_that_comes_after_its_replay_finds_a_decision(shop: Shop) -> 
 
 
 def test_a_refused_attempt_does_not_stand_in_the_way(shop: Shop) -> None:
-    """Refusals are not remembered; what was allowed on the lease is charged on it."""
+    """A refusal is the answer of whoever asks; what was allowed on the lease is charged on it."""
     open_shop(shop, 100)
     lease_id = shop.hold(("calls", 10))[10]
-    assert shop.consume(("calls", 3), key="k")[0] == "insufficient_balance"
+    assert shop.consume(("calls", 3), key="k")[:2] == ("insufficient_balance", 0)
+    assert shop.consume(("calls", 3), key="k")[:2] == ("insufficient_balance", 1)
+    assert shop.part(lease_id, ("calls", 3), key="k", digest="other") == "CONFLICT idempotency"
     assert shop.part(lease_id, ("calls", 3), key="k", event_id="attempt")[:2] == ("charged", 0)
     assert shop.consume(("calls", 3), key="k")[:2] == ("allowed", 1)
+    assert shop.part(lease_id, ("calls", 3), key="k", event_id="attempt")[:2] == ("charged", 1)
+    assert (len(shop.entries()), shop.wallet("h:grant_0")) == (1, 70)
 
 
 def test_a_part_that_cannot_be_charged_leaves_the_hold_as_it_was(shop: Shop) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from desk import decision_keys, hold_keys, part_keys, plain
+from desk import decision_keys, grant_keys, hold_keys, part_keys, plain
 from shop import KEYS, Shop, body, metered, tariff
 
 from billing_core.contract.usage_event import UsageEntry
@@ -65,14 +65,14 @@ def part(hold_id: str, units: int, key: str = "", digest: str = "d") -> Call:
 
 def extend(hold_id: str, units: int, key: str = "") -> Call:
     keys = part_keys(KEYS, hold_id, key)
-    return "extend", [*keys[:3], keys[4]], ("d", 60_000 if key else 0, 0, 1, "calls", units)
+    return "extend", [*keys[:3], keys[4]], ("d", 60_000 if key else 0, 60_000, 0, 1, "calls", units)
 
 
 def consume(units: int, key: str, digest: str = "d") -> Call:
     return (
         "consume",
         decision_keys(KEYS, key),
-        (digest, 60_000, body((CALLS,), event_id=key), "", 0, 0, 1, "calls", units),
+        (digest, 60_000, 60_000, body((CALLS,), event_id=key), "", 0, 0, 1, "calls", units),
     )
 
 
@@ -196,6 +196,23 @@ async def test_attempts_and_their_replays_are_charged_once(shop: Shop, valkey_se
         assert dict(told) in (attempt_first, replay_first, other_first)
     assert len(require_whole(shop, 100_000)) == 15
     assert len(by_key) == 15
+
+
+async def test_attempts_under_one_key_have_one_answer(shop: Shop, valkey_server: str) -> None:
+    """Money comes in between: some keys are refused and some are allowed, and nobody is told both."""
+    open_shop(shop, 0)
+    keys = [f"k{n}" for n in range(8)]
+    terms = 0, 0, 0, 1, 0, "", body(())
+    grants: list[Call] = [("grant", grant_keys(KEYS), ("USD", f"more_{n}", 30, *terms)) for n in range(4)]
+    replies = list[tuple[str, Any]]()
+    for _ in range(3):
+        calls = shuffled([consume(3, key) for key in keys for _ in range(4)], grants)
+        told = await at_once(valkey_server, shop, calls)
+        replies += [(call[1][-1], reply) for call, reply in zip(calls, told, strict=True) if call[0] == "consume"]
+    answers = {(key, (reply[0], *reply[2:])) for key, reply in replies}
+    assert len(answers) == len(keys)
+    allowed = [told for _, told in answers if told[0] == "allowed"]
+    assert len(shop.entries()) == len(allowed) <= 4
 
 
 async def test_a_late_settle_is_charged_once_however_often_it_comes(shop: Shop, valkey_server: str) -> None:

@@ -12,6 +12,8 @@ from model.customer import Charges, Customer, Parts, ReplyError
 from model.decision import Decision, Line
 from model.hold import DAY_MS, Charged, Extension, Hold, charge_hold, extended
 
+SOON_MS = 1_000
+
 
 class Book:
     """Holds, answers and the stream of one shard. `real_ms` is the instant at which a script ran."""
@@ -31,11 +33,15 @@ class Book:
         if self.epoch is None:
             raise ReplyError("UNAVAILABLE epoch")
 
-    def first_answer(self, who: Customer, key: str, digest: str) -> Reply:
+    def first_answer(self, who: Customer, key: str, digest: str) -> tuple[Any, ...]:
         (known, reply, *_), _ = who.answers[key]
         if known != digest:
             raise ReplyError("CONFLICT idempotency")
         return (reply[0], 1, *reply[2:])
+
+    def is_charged(self, who: Customer, key: str, digest: str) -> bool:
+        """Whether something was allowed under the key; a refusal hinders no work that was done."""
+        return key in who.answers and self.first_answer(who, key, digest)[0] == "allowed"
 
     def remember(
         self, who: Customer, key: str, *, digest: str, window_ms: int, reply: Reply, part: Reply | None = None
@@ -44,12 +50,21 @@ class Book:
             who.answers[key] = (digest, reply) if part is None else (digest, reply, part), window_ms
         return reply
 
+    def refused(self, who: Customer, memory: tuple[str, str, int, int], reply: tuple[Any, ...]) -> Reply:
+        """Keep a refusal until there is room again, where that is told; never longer than `memory` says."""
+        key, digest, window_ms, refusal_ms = memory
+        kept_ms = min(window_ms, refusal_ms)
+        room_ms = SOON_MS if reply[0] == "concurrency_limited" else reply[11]
+        if reply[0] != "unavailable":
+            self.remember(who, key, digest=digest, window_ms=min(kept_ms, room_ms or kept_ms), reply=reply)
+        return reply
+
     # ---- what becomes of holds
 
     def extend(
-        self, hold_id: str, charges: Charges, *, who: Customer, memory: tuple[str, str, int], ttl_ms: int
+        self, hold_id: str, charges: Charges, *, who: Customer, memory: tuple[str, str, int, int], ttl_ms: int
     ) -> Reply:
-        key, digest, window_ms = memory
+        key, digest, window_ms, _ = memory
         self.need_epoch()
         if window_ms and key in who.answers:
             return self.first_answer(who, key, digest)
@@ -74,7 +89,7 @@ class Book:
                 self.prolong(hold, ttl_ms)
             reply = decision.reply(hold.deadline_ms, hold_id)
             if decision.reason != "allowed":
-                return reply
+                return self.refused(who, memory, reply)
         return self.remember(who, key, digest=digest, window_ms=window_ms, reply=reply)
 
     def extend_by(self, hold: Hold, decision: Extension, places: list[int]) -> None:
@@ -94,13 +109,13 @@ class Book:
         charges: Charges,
         *,
         who: Customer,
-        memory: tuple[str, str, int],
+        memory: tuple[str, str, int, int],
         body: bytes,
         ttl_ms: int,
     ) -> Reply:
-        key, digest, window_ms = memory
+        key, digest, window_ms, _ = memory
         self.need_epoch()
-        if window_ms and key in who.answers:
+        if window_ms and self.is_charged(who, key, digest):
             return self.given_way(who, key, digest)
         hold, state = self.find(hold_id)
         if hold is None:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from desk import Reply
-
 from billing_core.contract.snapshot import Entitlement, FeatureKind, Limit, RateCount, Status, Tariff, Window
 from model.counting import (
     FOREVER,
@@ -379,7 +377,7 @@ class Decision:
         self.ledger.write(real_ms)
         self.is_done = True
 
-    def reply(self, deadline_ms: int = 0, hold_id: str = "") -> Reply:
+    def reply(self, deadline_ms: int = 0, hold_id: str = "") -> tuple[Any, ...]:
         self.tell_limits()
         balance, first = self.balance, self.first
         if self.is_done and first and first.tariff and first.tariff.prepaid:

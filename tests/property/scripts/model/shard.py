@@ -36,23 +36,24 @@ class Model(Book):
         charges: Charges,
         *,
         mode: str,
-        memory: tuple[str, str, int],
+        memory: tuple[str, str, int, int],
         body: bytes,
         path: str = "",
         shadow: bool = False,
         late: bool = False,
     ) -> Reply:
-        """Consume or record; `memory` is idempotency key, digest and window."""
-        key, digest, window_ms = memory
+        """Consume or record; `memory` is idempotency key, digest, window and how long a refusal is kept at most."""
+        key, digest, window_ms, _ = memory
         self.need_epoch()
-        if window_ms and key in who.answers:
+        stands = self.is_charged(who, key, digest) if window_ms and mode == "record" else key in who.answers
+        if window_ms and stands:
             return self.first_answer(who, key, digest)
         if late:
             return self.late_reply(who, charges)
         self.sweep_due(list(who.holds))
         decision = Decision(who, charges, at=self.at(who), path=path, mode=mode, shadow=shadow)
         if decision.reason != "allowed":
-            return decision.reply()
+            return self.refused(who, memory, decision.reply())
         if decision.would:
             self.append_shadow(decision, body)
         else:
@@ -69,14 +70,14 @@ class Model(Book):
         who: Customer,
         charges: Charges,
         *,
-        memory: tuple[str, str, int],
+        memory: tuple[str, str, int, int],
         body: bytes,
         terms: tuple[str, int, str],
         path: str = "",
         shadow: bool = False,
     ) -> Reply:
         """`terms` are hold id, ttl and what happens on expiry."""
-        key, digest, window_ms = memory
+        key, digest, window_ms, _ = memory
         hold_id, ttl_ms, on_expiry = terms
         self.need_epoch()
         if window_ms and key in who.answers:
@@ -86,7 +87,7 @@ class Model(Book):
         self.sweep_due(list(who.holds))
         decision = Decision(who, charges, at=self.at(who), path=path, mode="hold", shadow=shadow)
         if decision.reason != "allowed":
-            return decision.reply()
+            return self.refused(who, memory, decision.reply())
         deadline_ms = self.real_ms + ttl_ms
         terms_of = {"hold_id": hold_id, "deadline_ms": deadline_ms, "on_expiry": on_expiry}
         hold = placed(decision, path=path, body=body, shadow=shadow, **terms_of)

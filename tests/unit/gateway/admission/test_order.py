@@ -54,6 +54,16 @@ def test_without_an_idempotency_key_nothing_is_remembered_and_ids_are_random() -
     assert act.decision_id != other.decision_id
 
 
+@pytest.mark.parametrize("mode", [Mode.CONSUME, Mode.HOLD])
+def test_a_refusal_is_kept_for_whoever_gave_a_key(mode: Mode) -> None:
+    """Nobody else can ask again; and a record is never refused."""
+    terms = Terms(window_ms=1_000, refusal_ms=500, keyed=True)
+    with_key = plan(Order(charges=CHARGES, mode=mode, ttl_ms=1, idempotency_key="k"), CALLER, terms=terms)
+    without = plan(Order(charges=CHARGES, mode=mode, ttl_ms=1), CALLER, terms=terms)
+    assert (named(with_key)["idem_window_ms"], named(with_key)["refusal_ms"]) == (1_000, 500)
+    assert (named(without)["idem_window_ms"], named(without)["refusal_ms"]) == (1_000, 0)
+
+
 def test_with_one_the_decision_id_is_the_same_in_every_process() -> None:
     """And another customer's is another."""
     act, again = planned(idempotency_key="k"), planned(idempotency_key="k")
@@ -90,7 +100,7 @@ def test_the_digest_tells_a_retry_from_another_request() -> None:
 def test_the_body_of_the_event_is_known_before_the_decision() -> None:
     """Who and what; when and how much the script adds."""
     act = planned()
-    body = msgspec.msgpack.decode(bytes(act.args[2]), type=EventBody)  # type: ignore[arg-type]
+    body = msgspec.msgpack.decode(bytes(named(act)["body"]), type=EventBody)  # type: ignore[call-overload]
     assert body == EventBody(
         event_id=act.decision_id, tenant_id="t1", customer_id="acme", features=("calls", "tokens")
     )
