@@ -1,9 +1,9 @@
 """Scripts as files, checked before anything runs.
 
 A script is a Lua file with a header. The header says what the script does, and lists KEYS, ARGV, RETURNS, ERRORS
-and INVARIANT. A library in `lib/` has no header. A line `--!include lib/exact.lua` puts it in place, once in a
-script; `--!include lib/hold.lua as hold_acts` puts it into a function of that name, which returns what the library
-returns: a script makes its functions anew in every call, and what is seldom needed should cost nothing.
+and INVARIANT. A library in `lib/` has no header. A line `--!include lib/exact.lua` makes all its names known to the
+script; `--!include lib/hold.lua as hold_acts` keeps them apart and makes known what the library returns, by that
+name. What a script does not include is not meant for it, though all scripts become one text (`lua/library.py`).
 
 Headers drift from bodies unless something compares them, so loading compares them:
 
@@ -14,26 +14,24 @@ Headers drift from bodies unless something compares them, so loading compares th
 - the error replies that the body can give are exactly those listed; an error reply is two words, `CODE detail`;
 - nothing is named twice.
 
-The text that Valkey gets is the header's first line, then the body with its libraries in place, without comments: a
-digest that changed with a comment would make every gateway load anew.
+Comments stay behind: a digest that changed with a comment would make every gateway load anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
-import msgspec
+from lua.library import Include, Library, Script, ScriptError, build_library, code_of, included
 
 _HOME: Final = Path(__file__).resolve().parent
 _FOLDERS: Final = ("request", "upkeep")
 _SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "ERRORS", "INVARIANT")
 
-_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/[a-z_]+\.lua)(?: as (?P<maker>[a-z_]+))?")
+_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/[a-z_]+\.lua)(?: as (?P<name_here>[a-z_]+))?")
+_SHEBANG: Final = re.compile(r"#!lua(?: flags=(?P<flags>[a-z-]+(?:,[a-z-]+)*))?")
 _TITLE: Final = re.compile(r"-- (?P<name>[a-z_]+): \S")
 _ENTRY: Final = re.compile(r"--   (?P<name>[a-z_]+)(?P<many>\*?)\s{2,}\S")
 _ERROR: Final = re.compile(r"--   (?P<words>[A-Z]+ [a-z_]+)\s+\S")
@@ -46,24 +44,6 @@ _KEY_COUNT: Final = re.compile(r"#KEYS ~= (?P<count>\d+)")
 _ERROR_LITERAL: Final = re.compile(r"'(?P<words>[A-Z]+ [a-z_]+)'")
 
 
-class ScriptError(Exception):
-    """A script that cannot be trusted: its header and its body say different things."""
-
-
-class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """One act. `arg_names` ends with those that repeat per charge or field, written once."""
-
-    name: str
-    text: str
-    sha: str
-    key_names: tuple[str, ...]
-    arg_names: tuple[str, ...]
-    repeated_arg_names: tuple[str, ...]
-    reply_names: tuple[str, ...]
-    repeated_reply_names: tuple[str, ...]
-    error_replies: frozenset[str]
-
-
 def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Script:
     """A checked script from its source and the libraries it may include, by name such as `lib/exact.lua`.
 
@@ -71,7 +51,9 @@ def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Scr
     """
     header, rest = _split(name, source)
     sections = _sections(name, header)
-    body = "\n".join(_assembled(name, rest, libraries=libraries))
+    includes = tuple(_includes(name, rest, libraries=libraries))
+    own = "\n".join(code_of(rest))
+    body = _assembled(own, includes, libraries=libraries)
     keys, many_keys = _names(name, sections, section="KEYS")
     if many_keys:
         raise ScriptError(f"{name}: KEYS cannot repeat: {many_keys[0]}")
@@ -83,11 +65,13 @@ def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Scr
     errors = _check_errors(name, body, listed_lines=sections["ERRORS"])
     if not any(_LAW.match(line) for line in sections["INVARIANT"]):
         raise ScriptError(f"{name}: INVARIANT states no law")
-    text = f"{header[0]}\n{body}\n"
     return Script(
         name=name,
-        text=text,
-        sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
+        function=name,
+        text=f"{header[0]}\n{body}\n",
+        body=own,
+        flags=_flags(header[0]),
+        includes=includes,
         key_names=keys,
         arg_names=args + many_args,
         repeated_arg_names=many_args,
@@ -97,31 +81,36 @@ def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Scr
     )
 
 
-def load_scripts(home: Path = _HOME) -> Mapping[str, Script]:
-    """All scripts under a folder, by name.
+def load_library(home: Path = _HOME) -> Library:
+    """All scripts under a folder, as one library.
 
     Raises: ScriptError for the first script that is not sound.
     """
-    libraries = {f"lib/{file.name}": file.read_text("utf-8") for file in sorted((home / "lib").glob("*.lua"))}
+    libraries = _libraries(home)
     files = [file for folder in _FOLDERS for file in sorted((home / folder).glob("*.lua"))]
     scripts = {file.stem: parse_script(file.stem, file.read_text("utf-8"), libraries=libraries) for file in files}
     if len(scripts) != len(files):
         raise ScriptError(f"two scripts of one name under {home}")
-    return MappingProxyType(scripts)
+    return build_library(scripts.values(), libraries=libraries)
 
 
 def assemble(source: str, libraries: Mapping[str, str] | None = None) -> str:
     """A text with its libraries in place, without a header to check: for driving a library alone."""
-    if libraries is None:
-        libraries = {f"lib/{file.name}": file.read_text("utf-8") for file in (_HOME / "lib").glob("*.lua")}
-    return "\n".join(_assembled("text", source.splitlines(), libraries=libraries)) + "\n"
+    libraries = _libraries(_HOME) if libraries is None else libraries
+    lines = source.splitlines()
+    includes = tuple(_includes("text", lines, libraries=libraries))
+    return _assembled("\n".join(code_of(lines)), includes, libraries=libraries) + "\n"
+
+
+def _libraries(home: Path) -> dict[str, str]:
+    return {f"lib/{file.name}": file.read_text("utf-8") for file in sorted((home / "lib").glob("*.lua"))}
 
 
 def _split(name: str, source: str) -> tuple[list[str], list[str]]:
     """The header's lines, and the lines behind it."""
     lines = source.splitlines()
-    if not lines or not lines[0].startswith("#!lua"):
-        raise ScriptError(f"{name}: the first line must be #!lua")
+    if not lines or not _SHEBANG.fullmatch(lines[0]):
+        raise ScriptError(f"{name}: the first line must be #!lua, and flags where it has some")
     end = next((at for at, line in enumerate(lines) if at and not re.match(r"--(?!!)", line)), len(lines))
     header = lines[:end]
     title = _TITLE.match(header[1]) if end > 1 else None
@@ -164,32 +153,29 @@ def _names(
     return single, tuple(entry for entry, many in entries if many)
 
 
-def _assembled(name: str, lines: list[str], *, libraries: Mapping[str, str]) -> Iterator[str]:
-    """The body's lines with libraries in place, without comment lines and blank lines."""
-    included: set[str] = set()
+def _flags(first_line: str) -> tuple[str, ...]:
+    found = _SHEBANG.fullmatch(first_line)
+    return tuple(found["flags"].split(",")) if found and found["flags"] else ()
+
+
+def _includes(name: str, lines: list[str], *, libraries: Mapping[str, str]) -> Iterator[Include]:
+    """What a body includes, in its order."""
+    seen: set[str] = set()
     for line in lines:
         if not line.startswith("--!"):
-            yield from _code((line,))
             continue
         include = _INCLUDE.fullmatch(line)
         if include is None or include["name"] not in libraries:
             raise ScriptError(f"{name}: no such library: {line}")
-        if include["name"] in included:
+        if include["name"] in seen:
             raise ScriptError(f"{name}: includes {include['name']} twice")
-        included.add(include["name"])
-        library = _code(libraries[include["name"]].splitlines())
-        yield from _wrapped(include["maker"], library) if include["maker"] else library
+        seen.add(include["name"])
+        yield Include(include["name"], include["name_here"] or "")
 
 
-def _wrapped(maker: str, library: Iterator[str]) -> Iterator[str]:
-    """The library as the body of one function, which returns what the library returns."""
-    yield f"local function {maker}()"
-    yield from library
-    yield "end"
-
-
-def _code(lines: tuple[str, ...] | list[str]) -> Iterator[str]:
-    return (line for line in lines if line.strip() and not line.lstrip().startswith("--"))
+def _assembled(own: str, includes: Sequence[Include], *, libraries: Mapping[str, str]) -> str:
+    """The body behind all that it includes."""
+    return "\n".join((*(included(one, libraries[one.library]) for one in includes), own))
 
 
 def _check_bindings(name: str, body: str, *, table: str, names: tuple[str, ...]) -> None:
@@ -234,4 +220,5 @@ def _check_errors(name: str, body: str, *, listed_lines: list[str]) -> frozenset
     return frozenset(listed)
 
 
-SCRIPTS: Final[Mapping[str, Script]] = load_scripts()
+LIBRARY: Final = load_library()
+SCRIPTS: Final = LIBRARY.scripts

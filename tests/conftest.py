@@ -40,6 +40,7 @@ from billing_core.store.migration import migrate
 from gateway.command.embedded.postgres import Postgres, start_postgres
 from gateway.command.embedded.process import take_lock
 from gateway.command.embedded.valkey import start_valkey
+from lua.loader import LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -157,6 +158,8 @@ def valkey_server() -> Iterator[str]:
     """The worker's own Valkey; scripts use plain keys, so workers do not share one."""
     folder = _make_folder()
     server = start_valkey(folder, appendfsync="no")
+    with redis.Redis.from_url(server.url) as client:
+        client.function_load(LIBRARY.text)  # emptying the server leaves it there
     yield server.url
     server.stop()
     shutil.rmtree(folder)

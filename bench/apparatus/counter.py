@@ -29,7 +29,7 @@ from billing_core.contract.snapshot import (
     snapshot_fields,
 )
 from billing_core.contract.usage_event import EventBody, encode_body
-from lua.loader import SCRIPTS
+from lua.loader import LIBRARY, SCRIPTS
 
 _TENANT: Final = "bench"
 _PLENTY: Final = 9 * 10**14
@@ -93,7 +93,7 @@ class Counter:
                 key_hint="abcd",
             )
         )
-        self._shas = {name: str(client.script_load(script.text)) for name, script in SCRIPTS.items()}
+        client.execute_command("FUNCTION", "LOAD", "REPLACE", LIBRARY.text)
         self._streams: set[str] = set()
 
     def keys_of(self, shape: str) -> CustomerKeys:
@@ -107,14 +107,13 @@ class Counter:
         snapshot = Snapshot(
             version=1, status=Status.ACTIVE, clock_offset_ms=0, features=_features(units), budgets=dict(budgets)
         )
-        project, grant = self._shas["project"], self._shas["grant"]
-        fields = snapshot_fields(snapshot)
+        fields = ("1", "active", "0", *snapshot_fields(snapshot))
         credit = ("USD", f"gra_{secrets.token_hex(13)}", _PLENTY, 0, 0, 0, 1, 0, "", "unread")
         places = keys.epoch, keys.snapshot, keys.wallet, keys.stream
         return [
             ("SET", keys.epoch, 1),
-            ("EVALSHA", project, 2, keys.epoch, keys.snapshot, 1, "active", 0, *fields),
-            ("EVALSHA", grant, len(places), *places, *credit),
+            SCRIPTS["project"].call((keys.epoch, keys.snapshot), fields),
+            SCRIPTS["grant"].call(places, credit),
         ]
 
     def call(
@@ -184,7 +183,7 @@ class Counter:
         singles = [name for name in about.arg_names if name not in ("feature", "quantity")]
         args = [named[name] for name in singles]
         repeated = pairs if "feature" in about.arg_names else []
-        return ("EVALSHA", self._shas[script], len(keys), *keys, *args, *repeated)
+        return about.call(keys, (*args, *repeated))
 
 
 def furnish_counter(client: redis.Redis) -> Counter:

@@ -29,7 +29,7 @@ from billing_core.contract.snapshot import (
     snapshot_fields,
 )
 from billing_core.values.clock import to_ms
-from lua.loader import SCRIPTS
+from lua.loader import LIBRARY, SCRIPTS
 
 TENANT: Final = "bench"
 KEYS: Final[Mapping[str, str]] = {"customer": "tgk_bench", "noisy": "tgk_noisy"}
@@ -56,6 +56,7 @@ async def furnish(url: str) -> None:
             for shard in range(keys.SHARD_COUNT):
                 pipe.set(keys.epoch_key(shard), 1)
             pipe.script_load(keys.vouched_script(await Projection(client).run_id()))
+            pipe.function_load(LIBRARY.text, replace=True)
             await pipe.execute()
         for name, key in KEYS.items():
             await _enter(client, name, key=key, snapshot=snapshot)
@@ -67,7 +68,7 @@ async def _enter(client: redis.asyncio.Redis, name: str, *, key: str, snapshot: 
     now_ms = to_ms(datetime(2026, 1, 1, tzinfo=UTC))
     await client.set(keys.api_key_name(keys.digest_of(key)), msgspec.msgpack.encode(record))
     fields = snapshot_fields(snapshot)
-    await client.eval(SCRIPTS["project"].text, 2, names.epoch, names.snapshot, "1", "active", "0", *fields)
+    await client.fcall(SCRIPTS["project"].function, 2, names.epoch, names.snapshot, "1", "active", "0", *fields)
     grant = ("USD", f"gra_{name}", str(9 * 10**15), "0", str(now_ms), "0", "1", str(now_ms), "", "unread")
     places = names.epoch, names.snapshot, names.wallet, names.stream
-    await client.eval(SCRIPTS["grant"].text, 4, *places, *grant)
+    await client.fcall(SCRIPTS["grant"].function, 4, *places, *grant)

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from billing_core.contract.keys import customer_keys
 from billing_core.contract.usage_event import EventBody, encode_body
-from lua.loader import SCRIPTS
+from lua.loader import LIBRARY, SCRIPTS
 
 _SCRIPT = SCRIPTS["consume"]
 
@@ -46,8 +46,8 @@ def make_app(url: str) -> web.Application:
         body = EventBody(
             event_id=f"dec_{next(numbers)}", tenant_id="bench", customer_id="customer", features=(ask.feature,)
         )
-        reply = await client.evalsha(
-            _SCRIPT.sha,
+        reply = await client.fcall(
+            _SCRIPT.function,
             len(names),
             *names,
             "",
@@ -64,7 +64,7 @@ def make_app(url: str) -> web.Application:
         return web.json_response({"allowed": reply[0] == b"allowed", "balance_nanos": reply[8]})
 
     async def warm(_: web.Application) -> None:
-        await client.script_load(_SCRIPT.text)
+        await client.function_load(LIBRARY.text, replace=True)
 
     app = web.Application()
     app.router.add_post("/v1/check", check)

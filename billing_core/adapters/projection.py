@@ -15,13 +15,14 @@ an entry that an act appends there would hide that entries are missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from billing_core.adapters.redis_client import NOT_NOW, at, execute, is_spread, primaries, process_of, together
+from billing_core.adapters.redis_library import bring_back, furnish, is_missed, is_passing
 from billing_core.contract.keys import (
     ANSWERED_KEY,
     DIRECTORY_KEY,
@@ -154,15 +155,16 @@ class Projection:
     def __init__(self, client: Any) -> None:
         self.client = client
         self._told: dict[int, int] = {}
+        self._furnished: set[str] = set()
 
     async def run(self, acts: Sequence[Act]) -> list[int | Refused]:
         """Run the acts in their order, in one round trip; what each replied or why it was refused."""
-        vouched = await self._vouched() if acts else []
+        vouched = await self._ready() if acts else []
         is_able = [await self._is_served(act.keys[0], vouched) for act in acts]
         able = [act for act, is_one in zip(acts, is_able, strict=True) if is_one]
         replies = await self._send(able)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self._load({act.script for act in able})
+        if any(map(is_missed, replies)):
+            await bring_back(vouched)
             replies = await self._send(able)  # from the first: what stands behind a missed act must not overtake it
         coming = iter(replies)
         return [_outcome(next(coming)) if is_one else _NOT_YET for is_one in is_able]
@@ -179,7 +181,7 @@ class Projection:
     async def _send(self, acts: Sequence[Act]) -> list[Any]:
         pipe = self.client.pipeline(transaction=False)
         for act in acts:
-            pipe.execute_command("EVALSHA", SCRIPTS[act.script].sha, len(act.keys), *act.keys, *act.args)
+            pipe.execute_command(*SCRIPTS[act.script].call(act.keys, act.args))
         counted = sorted({act.counted_shard for act in acts if act.counted_shard is not None})
         for shard in counted:
             pipe.incr(told_key(shard))
@@ -188,12 +190,6 @@ class Projection:
             if isinstance(count, int):
                 self._told[shard] = count
         return replies[: len(acts)]
-
-    async def _load(self, names: Iterable[str]) -> None:
-        pipe = self.client.pipeline(transaction=False)
-        for name in sorted(names):
-            pipe.execute_command("SCRIPT LOAD", SCRIPTS[name].text)
-        await execute(pipe)
 
     async def put_credentials(self, records: Mapping[str, KeyRecord | None]) -> None:
         """Write each credential as it is now (None: nobody), and tell every gateway to forget what it knew."""
@@ -322,11 +318,23 @@ class Projection:
         """Whether these are the processes that stand, and all of them were looked at."""
         return await self.run_id() == run_id and len(await self._vouched()) == len(run_id.split())
 
-    async def _vouched(self) -> list[Any]:
-        """The servers that were looked at and are there."""
+    async def _ready(self) -> list[Any]:
+        """The servers that were looked at, with the library of all scripts."""
+        vouched = await self._vouched()
+        fresh = [process for process in vouched if process not in self._furnished]
+        done = await asyncio.gather(*(furnish(vouched[process]) for process in fresh), return_exceptions=True)
+        for process, fault in zip(fresh, done, strict=True):
+            if fault is None:
+                self._furnished.add(process)
+            elif not is_passing(fault):
+                raise fault
+        return list(vouched.values())
+
+    async def _vouched(self) -> dict[str, Any]:
+        """The servers that were looked at and are there, by the names of their processes."""
         standing = await self._standing()
         known = await asyncio.gather(*(_is_known(server, process) for process, server in standing.items()))
-        return [server for server, is_known in zip(standing.values(), known, strict=True) if is_known]
+        return {one: standing[one] for one, is_known in zip(standing, known, strict=True) if is_known}
 
     async def _standing(self) -> dict[str, Any]:
         """The servers that answer, by the names of their processes; a single one must."""
@@ -363,7 +371,7 @@ async def _is_known(server: Any, process: str) -> bool:
 
 
 def _outcome(reply: Any) -> int | Refused:
-    if isinstance(reply, NOT_NOW):
+    if isinstance(reply, NOT_NOW) or is_missed(reply):
         return _NOT_YET
     if isinstance(reply, ResponseError):
         return Refused(words=" ".join(str(reply).split()[:2]))

@@ -37,7 +37,7 @@ _SURVEY_S: Final = 1.0
 _RENEWAL_S: Final = 2.0
 _ROUNDS: Final = 5
 _CHANCE: Final = random.SystemRandom()
-_SCRIPT_CALLS: Final = frozenset({"EVAL", "EVALSHA"})
+_SCRIPT_CALLS: Final = frozenset({"EVAL", "FCALL"})
 
 
 def _earliest(answers: list[Any]) -> Any:

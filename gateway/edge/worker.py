@@ -27,7 +27,7 @@ from gateway.edge.scrape.instrument import observe_directory, observe_links, obs
 from gateway.edge.slumber import Slumber
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
 from gateway.settings import GatewaySettings
-from gateway.state.clock import CLOCK_SCRIPT, ServerClock
+from gateway.state.clock import ServerClock
 from gateway.state.cluster import ClusterLink
 from gateway.state.directory import Directory
 from gateway.state.endpoint import endpoints_of
@@ -36,7 +36,7 @@ from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
 from gateway.usage.intake import Intake
 from gateway.usage.recall import Recall
-from lua.loader import SCRIPTS
+from lua.loader import LIBRARY
 
 
 class Worker:
@@ -187,8 +187,7 @@ def _link(settings: GatewaySettings, name: str) -> Link:
     told = LinkSettings(
         endpoint=endpoints[0], name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
     )
-    scripts = {**SCRIPTS, "clock": CLOCK_SCRIPT}
-    return ClusterLink(told, scripts, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, scripts)
+    return ClusterLink(told, LIBRARY, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, LIBRARY)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -16,7 +16,6 @@ be in time, for the benefit of the doubt goes to the command.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,18 +31,6 @@ _PERIOD_S: Final = 1.0
 _ASK_MS: Final = 500
 _KEPT_COUNT: Final = 16
 _DRIFT_MS: Final = 1.0
-
-
-class _Text(msgspec.Struct, frozen=True, kw_only=True):
-    """A script of two words: it has a key, so that it is asked where the shard is."""
-
-    text: str
-    sha: str
-
-
-_SOURCE: Final = "#!lua\nreturn redis.call('TIME')\n"
-CLOCK_SCRIPT: Final = _Text(text=_SOURCE, sha=hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest())
-"""What a link must know, under the name `clock`."""
 
 
 class Asked(Protocol):

@@ -8,7 +8,7 @@ replies and lost connections ask for a new one at once, and now and then it is r
 reached the wrong node (`MOVED`, `ASK`) was not run there, and is handed on within what is left of its deadline,
 a few times at most.
 
-A replica that was promoted is a node like any other: it is greeted, gets all scripts, and serves only once the
+A replica that was promoted is a node like any other: it is greeted, has the library, and serves only once the
 billing side has looked at it (`only_vouched`), because it may have less than what is already in Postgres.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,9 +26,10 @@ from billing_core.contract.cluster import SLOT_COUNT, Survey, best_of, slot_of, 
 from billing_core.contract.keys import SHARD_COUNT, tag
 from billing_core.errors import Unavailable
 from gateway.state.endpoint import Endpoint
-from gateway.state.link import Link, LinkSettings, Script, dial
+from gateway.state.link import Link, LinkSettings, dial
 from gateway.state.pipe import Pipe, PipeTally, Slot
 from gateway.state.resp import ErrorReply, Reply, Word
+from lua.library import Library
 
 _CHANCE: Final = random.SystemRandom()
 _RENEWAL_S: Final = 10.0
@@ -39,8 +40,8 @@ _TAG_LENGTH: Final = len(tag(0))
 class ClusterLink(Link):
     """Links to all primaries, and the map; `start` once, `stop` once."""
 
-    def __init__(self, settings: LinkSettings, scripts: Mapping[str, Script], *, seeds: Sequence[Endpoint]) -> None:
-        super().__init__(settings, scripts)
+    def __init__(self, settings: LinkSettings, library: Library, *, seeds: Sequence[Endpoint]) -> None:
+        super().__init__(settings, library)
         self._seeds = tuple(seeds)
         self._nodes: dict[Endpoint, Link] = {}
         self._owners: list[Link | None] = [None] * SLOT_COUNT
@@ -137,7 +138,7 @@ class ClusterLink(Link):
         node = self._nodes.get(endpoint)
         if node is None:
             settings = msgspec.structs.replace(self._settings, endpoint=endpoint)
-            node = self._nodes[endpoint] = Link(settings, self._scripts, ring=self)
+            node = self._nodes[endpoint] = Link(settings, self._library, ring=self)
             node.tally, node.known, node.met = self.tally, self.known, self.met
             node.start()
         return node

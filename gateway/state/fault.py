@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from billing_core.errors import Failure, IdempotencyConflict, InvariantBroken, NotFound, Unavailable, Unprocessable
 from gateway.state.resp import ErrorReply
+from lua.library import is_absent
 
 _CONTRADICTIONS = {
     "INVALID quantity": "only a gauge takes a negative quantity or a level, and a gauge cannot be held",
@@ -18,7 +19,7 @@ _CONTRADICTIONS = {
 _NOT_NOW = frozenset(
     {
         "UNAVAILABLE", "LOADING", "BUSY", "OOM", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN",
-        "TRYAGAIN", "MOVED", "ASK", "NOAUTH", "NOPERM", "NOSCRIPT",
+        "TRYAGAIN", "MOVED", "ASK", "NOAUTH", "NOPERM",
     }
 )  # fmt: skip
 
@@ -34,4 +35,6 @@ def failure_of(error: ErrorReply) -> Failure:
         return Unprocessable(_CONTRADICTIONS[text], field=error.detail)
     if error.code in _NOT_NOW:
         return Unavailable(f"Redis cannot decide now: {error.code.lower()}")
+    if is_absent(error):
+        return Unavailable("Redis cannot decide now: it takes no functions")
     return InvariantBroken(f"a script failed: {error}")

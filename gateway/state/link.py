@@ -1,9 +1,10 @@
 """The link: how this process talks to Redis where every microsecond counts.
 
-One connection, kept up for ever: it greets (AUTH, SELECT), loads all scripts, and is then offered to callers. When
-it breaks, callers are refused at once until the next one stands; there is no queue for better times and no retry,
-because a decision that waits is worth less than one that says `unavailable`. Attempts to connect are spread by
-full jitter below `retry_ms`, which is small, so that service is back within a second of the server.
+One connection, kept up for ever: it greets (AUTH, SELECT), sees to it that the server has the library of all
+scripts, and is then offered to callers. When it breaks, callers are refused at once until the next one stands;
+there is no queue for better times and no retry, because a decision that waits is worth less than one that says
+`unavailable`. Attempts to connect are spread by full jitter below `retry_ms`, which is small, so that service is
+back within a second of the server.
 
 Redis is asked by `redis` (the library) everywhere else; this link exists for the request path only.
 """
@@ -13,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,20 +25,11 @@ from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
 from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot
 from gateway.state.resp import ErrorReply, Reply, Word
+from lua.library import LISTING, Library, is_there_already, listed_names
 
 _CHANCE = random.SystemRandom()
 _RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _REPLICATION_ID = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
-
-
-class Script(Protocol):
-    """What a link needs to know of a script: its text, and the SHA-1 by which the server calls it."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def sha(self) -> str: ...
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +49,9 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Link:
     """A connection that comes back by itself; `start` once, `stop` once."""
 
-    def __init__(self, settings: LinkSettings, scripts: Mapping[str, Script], *, ring: Ring | None = None) -> None:
+    def __init__(self, settings: LinkSettings, library: Library, *, ring: Ring | None = None) -> None:
         self._settings = settings
-        self._scripts = scripts
+        self._library = library
         self._ring = ring
         self._pipe: Pipe | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -128,9 +119,8 @@ class Link:
         """
         if self._pipe is None:
             raise Unavailable("Redis is not connected")
-        script = self._scripts[name]
-        words = ("EVALSHA", script.sha, len(keys), *keys, *args)
-        return self._pipe.send(words, deadline_ms=deadline_ms, source=script.text)
+        words = self._library.scripts[name].call(keys, args)
+        return self._pipe.send(words, deadline_ms=deadline_ms, source=self._library.text)
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over a command that another node of the cluster sent here; whether it may wait here."""
@@ -170,7 +160,7 @@ class Link:
             self._ring.node_changed()
 
     async def _connect(self) -> Pipe:
-        """A connection that has greeted and knows all scripts."""
+        """A connection that has greeted and knows the library."""
         async with asyncio.timeout(self._settings.connect_ms / 1_000):
             pipe = await dial(self._settings.endpoint, self._make_pipe)
             try:
@@ -184,23 +174,35 @@ class Link:
         return Pipe(self._settings.limits, self.tally, ring=self._ring)
 
     async def _greet(self, pipe: Pipe) -> None:
-        """Say who we are, then load every script; each must be known by the digest that we computed."""
+        """Say who we are, then see to it that the library is there."""
         deadline_ms = self._settings.connect_ms
-        commands = [*self._settings.endpoint.greeting(), ("CLIENT", "SETNAME", self._settings.name)]
-        loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]
+        commands = [*self._settings.endpoint.greeting(), ("CLIENT", "SETNAME", self._settings.name), LISTING]
         replies = await asyncio.gather(
-            *(pipe.send(words, deadline_ms=deadline_ms) for words in (*commands, *loads)), return_exceptions=True
+            *(pipe.send(words, deadline_ms=deadline_ms) for words in commands), return_exceptions=True
         )
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply
-        known = [reply.decode() for reply in replies[len(commands) :] if isinstance(reply, bytes)]
+        await self._furnish(pipe, listed_names(replies[-1]))
         if self._settings.only_vouched:
             process = await _vouched_process(pipe, deadline_ms=deadline_ms)
             if process not in self.known:
                 self.known.add(process)
                 self.met.set()
-        invariant(known == [script.sha for script in self._scripts.values()], "Redis knows scripts by their digest")
+
+    async def _furnish(self, pipe: Pipe, known: list[str]) -> None:
+        """Bring the library where it is not known yet, and then take older ones away; see `lua/library.py`."""
+        if self._library.name in known:
+            return
+        deadline_ms = self._settings.connect_ms
+        try:
+            await pipe.send(self._library.loading(), deadline_ms=deadline_ms)
+        except ErrorReply as error:
+            if not is_there_already(error):
+                raise
+            return
+        taken = [pipe.send(("FUNCTION", "DELETE", name), deadline_ms=deadline_ms) for name in known]
+        await asyncio.gather(*taken, return_exceptions=True)  # another may have taken it away in between
 
 
 async def dial(endpoint: Endpoint, make_pipe: Callable[[], Pipe]) -> Pipe:

@@ -13,6 +13,9 @@ Worked example: three requests of one turn send A, B and C. One write of A B C l
 together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody
 waits.
 
+Where the server does not know a function, nothing ran: the library is sent, once for all who miss it, and each of
+their commands again behind it. The replies come in that order too.
+
 In a cluster a reply may be `MOVED` or `ASK`: the command belongs elsewhere. Whoever keeps the pipes is told
 (`Ring`) and may have another pipe adopt the command, with what is left of its deadline.
 """
@@ -28,6 +31,7 @@ import msgspec
 
 from billing_core.errors import Unavailable
 from gateway.state.resp import ErrorReply, Reply, ReplyParser, Word, encode
+from lua.library import is_absent
 
 _LAST_LOOK_S: Final = 0.001
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
@@ -65,9 +69,9 @@ class _Watch:
 
 
 class Slot:
-    """One command on its way. `source` is what to run instead where the server does not know the script."""
+    """One command on its way. `source` is the library that has its function; `is_repeated`: it was brought here."""
 
-    __slots__ = ("future", "source", "watch", "words")
+    __slots__ = ("future", "is_repeated", "source", "watch", "words")
 
     def __init__(
         self, future: asyncio.Future[Reply], watch: _Watch, *, words: tuple[Word, ...], source: str | None
@@ -76,6 +80,7 @@ class Slot:
         self.watch = watch
         self.words = words
         self.source = source
+        self.is_repeated = False
 
 
 class Ring(Protocol):
@@ -103,6 +108,7 @@ class Pipe(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._watches: dict[int, _Watch] = {}
         self._transport: asyncio.Transport | None = None
+        self._loading: Slot | None = None
         self._choked = False
         self._silent_since: float | None = None
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -143,11 +149,9 @@ class Pipe(asyncio.Protocol):
         watch.futures.append(slot.future)
         left_s = max(0.0, old.timer.when() - self._loop.time())
         watch.timer = self._loop.call_later(left_s, self._last_look, watch)
-        slot.watch = watch
+        slot.watch, slot.is_repeated = watch, False
         if is_asking:
-            nobody: asyncio.Future[Reply] = self._loop.create_future()
-            nobody.cancel()
-            self._enqueue(Slot(nobody, _Watch(), words=("ASKING",), source=None))
+            self._enqueue(self._unheard(("ASKING",)))
         self._enqueue(slot)
         return True
 
@@ -171,6 +175,12 @@ class Pipe(asyncio.Protocol):
         watch = self._watches[deadline_ms] = _Watch()
         watch.timer = self._loop.call_later(deadline_ms / 1_000, self._last_look, watch)
         return watch
+
+    def _unheard(self, words: tuple[Word, ...]) -> Slot:
+        """A command whose reply nobody waits for."""
+        nobody: asyncio.Future[Reply] = self._loop.create_future()
+        nobody.cancel()
+        return Slot(nobody, _Watch(), words=words, source=None)
 
     def _enqueue(self, slot: Slot) -> None:
         if not self._unsent:
@@ -239,6 +249,8 @@ class Pipe(asyncio.Protocol):
     def _answer(self, slot: Slot, reply: Reply | ErrorReply) -> None:
         if isinstance(reply, ErrorReply) and self._is_sent_again(slot, reply):
             return
+        if slot is self._loading:
+            self._loading = None
         watch = slot.watch
         watch.unanswered -= 1
         if not watch.unanswered and watch.timer is not None:
@@ -251,9 +263,12 @@ class Pipe(asyncio.Protocol):
             slot.future.set_result(reply)
 
     def _is_sent_again(self, slot: Slot, reply: ErrorReply) -> bool:
-        """Whether the command was not run and goes out once more: whole, or to another node."""
-        if slot.source is not None and reply.code == "NOSCRIPT":
-            slot.words, slot.source = ("EVAL", slot.source, *slot.words[2:]), None
+        """Whether the command was not run and goes out once more: behind its library, or to another node."""
+        if slot.source is not None and not slot.is_repeated and is_absent(reply):
+            slot.is_repeated = True
+            if self._loading is None:
+                self._loading = self._unheard(("FUNCTION", "LOAD", slot.source))
+                self._enqueue(self._loading)
             self._enqueue(slot)
             return True
         return reply.code in _ELSEWHERE and self._ring is not None and self._ring.elsewhere(slot, reply)

@@ -21,7 +21,7 @@ Flat = list[int | bytes]
 
 
 class ErrorReply(Exception):  # noqa: N818 - it is the protocol's own word
-    """What the server answered instead of a reply: `CONFLICT idempotency`, `NOSCRIPT No matching script`."""
+    """What the server answered instead of a reply: `CONFLICT idempotency`, `ERR Function not found`."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -15,7 +15,7 @@
 -- currency (`-` none), rated, charged, uncollected and parts.
 
 -- The charges behind ARGV[position], which is their count, to the end; or nil and what is wrong.
-local function read_charges(position)
+local function read_charges(ARGV, position)
   local count = whole(ARGV[position])
   if not count or count < 1 or count > MAX_CHARGES or #ARGV ~= position + 2 * count then
     return nil, 'INVALID charges'
@@ -173,16 +173,16 @@ local function check(decision, charges, wallet_key)
     has_caps = has_caps or node.caps ~= NONE
   end
   if decision.mode ~= 'record' then
-    if has_rates and not pace_acts().fit(decision, charges) then return end
-    if has_leases and not pace_acts().fit_leases(decision) then return end
+    if has_rates and not pace_acts.fit(decision, charges) then return end
+    if has_leases and not pace_acts.fit_leases(decision) then return end
   end
   if not fit_limits(decision, charges) then return end
   if decision.has_gauges then
-    local fits, fault = gauge_acts().fit(decision, charges)
+    local fits, fault = gauge_acts.fit(decision, charges)
     decision.fault = fault or false
     if not fits then return end
   end
-  if fit_wallets(decision, charges) and has_caps then cap_acts()(decision, charges) end
+  if fit_wallets(decision, charges) and has_caps then cap_acts(decision, charges) end
 end
 
 -- Decide. A place is {snapshot, wallet, real_ms}, and may have narrow, which says what of the snapshot counts for these
@@ -218,7 +218,7 @@ local function tell_limits(decision, charges, reply)
       end
     end
   end
-  if decision.has_gauges then gauge_acts().tell(nodes, charges, reply, acted) end
+  if decision.has_gauges then gauge_acts.tell(nodes, charges, reply, acted) end
 end
 
 -- The reply of a decision: thirteen values, then seven for each charge.

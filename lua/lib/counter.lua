@@ -41,7 +41,7 @@ local function read_counter(slot, values, at)
   local stored_start = tonumber(values[first + 1])
   if slot.is_rolling then
     slot.start, slot.begins = slot.since, stored_start ~= slot.since
-    rolling_acts().read(slot, values[first + 2], at)
+    rolling_acts.read(slot, values[first + 2], at)
     return
   end
   local used = tonumber(values[first + 2]) or 0
@@ -53,7 +53,7 @@ local function read_counter(slot, values, at)
   slot.start, slot.reset = start, reset or 0
   if start and start ~= stored_start then slot.used, slot.begins = 0, true end
   if start and slot.carries then
-    slot.carried = carry_acts()(slot, { start = stored_start, used = used, carried = tonumber(values[first + 4]) or 0 })
+    slot.carried = carry_acts(slot, { start = stored_start, used = used, carried = tonumber(values[first + 4]) or 0 })
   end
 end
 
@@ -62,7 +62,7 @@ local function write_counter(slot, fields, at)
   if slot.more_used == 0 and slot.more_held == 0 then return end
   local n, name = #fields, slot.name
   if slot.is_rolling then
-    fields[n + 1], fields[n + 2] = name .. ':b', rolling_acts().pack(slot, at)
+    fields[n + 1], fields[n + 2] = name .. ':b', rolling_acts.pack(slot, at)
   else
     fields[n + 1], fields[n + 2] = name .. ':u', digits(slot.used + slot.more_used)
   end

@@ -4,7 +4,7 @@
 local function write_debit(decision, charges, place)
   local moved = decision.moved
   decision.acted = true
-  if decision.has_gauges then gauge_acts().keep(decision.nodes, charges) end
+  if decision.has_gauges then gauge_acts.keep(decision.nodes, charges) end
   append_charges(place.stream, {
     kind = 'debit', body = place.body, at = decision.at, moved = moved, epoch = place.epoch,
   }, charges)

@@ -53,7 +53,7 @@ end
 
 -- Give the charges the quantities behind ARGV[position]. A mention of a feature means the first charge of that name that is
 -- not named yet. Returns the charges that were named, in that order, and their places; nil where there is no such charge.
-local function name_charges(charges, position, count)
+local function name_charges(charges, ARGV, position, count)
   local named, places = {}, {}
   for mention = 1, count do
     local feature = ARGV[position + 2 * mention - 1]

@@ -43,7 +43,7 @@ end
 -- Ask for what this guard needs to know of the charge.
 local function ask_guard(node, index, charge, guard)
   local limits = guard[1]
-  if guard[2][1] then pace_acts().ask(node, index, guard[2]) end
+  if guard[2][1] then pace_acts.ask(node, index, guard[2]) end
   if charge.kind == GAUGE then return end
   if guard[3] >= 0 then
     if node.leases == NONE then node.leases = {} end
@@ -106,7 +106,7 @@ local function open_levels(nodes, charges, at)
       local values, counters = read_fields(node.key, fields), node.counters
       node.values = values
       for place = 1, #counters do read_counter(counters[place], values, at) end
-      if node.rates[1] then pace_acts().read(node, at) end
+      if node.rates[1] then pace_acts.read(node, at) end
     end
   end
 end
@@ -117,9 +117,9 @@ local function write_levels(nodes, at, real_ms)
     local node = nodes[depth]
     local fields, counters = node.more_fields or { nil, nil, nil, nil, nil, nil, nil, nil }, node.counters
     for place = 1, #counters do write_counter(counters[place], fields, at) end
-    if node.rates[1] then pace_acts().write(node, fields) end
+    if node.rates[1] then pace_acts.write(node, fields) end
     if depth > 1 then
-      life_acts().write(node, fields, at, real_ms)
+      life_acts.write(node, fields, at, real_ms)
     elseif fields[1] then
       write_fields(node.key, fields)
     end

@@ -102,7 +102,7 @@ if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
-local charges, fault = read_charges(8)
+local charges, fault = read_charges(ARGV, 8)
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -119,9 +119,9 @@ local place = {
   snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
   real_ms = real_ms, body = body,
 }
-if not_after_ms > 0 and real_ms > not_after_ms then return late_acts().reply(charges, place) end
+if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
+if #due > 0 then hold_acts.sweep(due, customer_holds_key, place) end
 local decision = decide(charges, nodes, place, 'consume', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then
@@ -131,7 +131,7 @@ end
 if decision.would == '' then
   write_debit(decision, charges, place)
 else
-  late_acts().append_shadow(decision, charges, place)
+  late_acts.append_shadow(decision, charges, place)
 end
 local reply = reply_of(decision, charges, 0, '')
 if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end

@@ -72,9 +72,9 @@
 --!include lib/wallet.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
+--!include lib/placing.lua
 --!include lib/lateness.lua as late_acts
 --!include lib/hold.lua as hold_acts
---!include lib/placing.lua
 --!include lib/extension.lua
 --!include lib/answer.lua
 
@@ -94,7 +94,7 @@ if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 local real_ms = real_now_ms()
 if not ttl_ms or real_ms + ttl_ms > MAX_EXACT then return redis.error_reply('INVALID ttl_ms') end
 local charges, fault = NONE, nil
-if whole(count) ~= 0 or #ARGV ~= 5 then charges, fault = read_charges(5) end
+if whole(count) ~= 0 or #ARGV ~= 5 then charges, fault = read_charges(ARGV, 5) end
 if fault then return redis.error_reply(fault) end
 count = #charges
 for _, charge in ipairs(charges) do
@@ -108,7 +108,7 @@ if idem_window_ms > 0 then
   if answer then return answer end
 end
 
-local acts = hold_acts()
+local acts = hold_acts
 local hold = acts.read(hold_key)
 local state = hold and hold.state or 'not_found'
 local place = { shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
@@ -119,7 +119,7 @@ end
 if state ~= 'open' then
   return undecided(charges, state, { at = real_ms, would = '', deadline_ms = 0, hold_id = '' })
 end
-local named, places = acts.name_charges(acts.held_charges(hold, true), 5, count)
+local named, places = acts.name_charges(acts.held_charges(hold, true), ARGV, 5, count)
 if not named then return redis.error_reply('INVALID feature') end
 for index, charge in ipairs(charges) do charge.kept = hold.charges[places[index]] end
 local due = redis.call('ZRANGEBYSCORE', hold.customer_holds, '-inf', digits(real_ms), 'LIMIT', '0', '100')
@@ -147,7 +147,7 @@ if decision and decision.would == '' then
   write_levels(nodes, decision.at, real_ms)
 elseif decision then
   place.number = acts.next_number(hold)
-  late_acts().append_shadow(decision, charges, place)
+  late_acts.append_shadow(decision, charges, place)
   hold.number = (hold.number or 0) + 1
 end
 acts.write(hold)

@@ -113,7 +113,7 @@ if hold_id == '' or hold_key ~= string.sub(shard_holds_key, 1, -2) .. ':' .. hol
   return redis.error_reply('INVALID hold_id')
 end
 if on_expiry ~= 'release' and on_expiry ~= 'charge' then return redis.error_reply('INVALID on_expiry') end
-local charges, fault = read_charges(11)
+local charges, fault = read_charges(ARGV, 11)
 if fault then return redis.error_reply(fault) end
 local real_ms = real_now_ms()
 if not ttl_ms or ttl_ms < 1 or real_ms + ttl_ms > MAX_EXACT then return redis.error_reply('INVALID ttl_ms') end
@@ -132,9 +132,9 @@ local place = {
   snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
   real_ms = real_ms, body = body,
 }
-if not_after_ms > 0 and real_ms > not_after_ms then return late_acts().reply(charges, place) end
+if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
+if #due > 0 then hold_acts.sweep(due, customer_holds_key, place) end
 local decision = decide(charges, nodes, place, 'hold', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then
@@ -144,7 +144,7 @@ end
 local deadline_ms = real_ms + ttl_ms
 local is_empty = decision.would ~= ''
 if is_empty then
-  late_acts().append_shadow(decision, charges, place)
+  late_acts.append_shadow(decision, charges, place)
 else
   decision.acted = true
 end

@@ -107,7 +107,7 @@ if idem_window_ms > 0 then
 end
 
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-local acts = hold_acts()
+local acts = hold_acts
 local hold = acts.read(hold_key)
 local state = hold and hold.state or 'not_found'
 if state == 'open' and acts.is_due(hold, real_ms) then state = acts.expire(hold, place)[1] end
@@ -117,7 +117,7 @@ if state ~= 'open' then
   return answer
 end
 local charges = acts.held_charges(hold, true)
-local named = acts.name_charges(charges, 5, count)
+local named = acts.name_charges(charges, ARGV, 5, count)
 if not named then return redis.error_reply('INVALID feature') end
 
 local answer = acts.charge_part(hold, charges, place, { body = body, named = named, ttl_ms = ttl_ms })

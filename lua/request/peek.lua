@@ -76,7 +76,7 @@ local path, count = ARGV[1], ARGV[2]
 if #KEYS ~= 8 or #ARGV < 2 then return redis.error_reply('INVALID arguments') end
 local nodes = read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
-local charges, fault = read_charges(2)
+local charges, fault = read_charges(ARGV, 2)
 if fault then return redis.error_reply(fault) end
 if not redis.call('GET', epoch_key) then return redis.error_reply('UNAVAILABLE epoch') end
 

@@ -89,7 +89,7 @@ if #KEYS ~= 8 or #ARGV < 5 then return redis.error_reply('INVALID arguments') en
 idem_window_ms = whole(idem_window_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local charges, fault = read_charges(5)
+local charges, fault = read_charges(ARGV, 5)
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -110,7 +110,7 @@ local place = {
   real_ms = real_ms, body = body,
 }
 local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then hold_acts().sweep(due, customer_holds_key, place) end
+if #due > 0 then hold_acts.sweep(due, customer_holds_key, place) end
 local decision = decide(charges, nodes, place, 'record', false)
 if decision.fault then return redis.error_reply(decision.fault) end
 

@@ -50,7 +50,7 @@ local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 
 local real_ms = real_now_ms()
-local acts = hold_acts()
+local acts = hold_acts
 local hold = acts.read(hold_key)
 if not hold then return acts.empty_answer('not_found', real_ms) end
 if hold.state ~= 'open' then return acts.ended_answer(hold) end

@@ -72,7 +72,7 @@ if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 
 local real_ms = real_now_ms()
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
-local acts = hold_acts()
+local acts = hold_acts
 local hold = acts.read(hold_key)
 if not hold then return acts.empty_answer('not_found', real_ms) end
 if not hold.charges or hold.epoch and hold.epoch ~= epoch then
@@ -81,13 +81,13 @@ if not hold.charges or hold.epoch and hold.epoch ~= epoch then
   return acts.ended_answer(hold)
 end
 local charges = acts.held_charges(hold, false)
-if not acts.name_charges(charges, 3, count) then return redis.error_reply('INVALID feature') end
+if not acts.name_charges(charges, ARGV, 3, count) then return redis.error_reply('INVALID feature') end
 if hold.state == 'open' and acts.is_due(hold, real_ms) then
   local ended = acts.expire(hold, place)
   hold = acts.read(hold_key)
   if not hold.charges then return ended end
   charges = acts.held_charges(hold, false)
-  acts.name_charges(charges, 3, count)
+  acts.name_charges(charges, ARGV, 3, count)
 end
 
 local answer = acts.finish(hold, charges, place, {

@@ -45,4 +45,4 @@ if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 local real_ms = real_now_ms()
 local place = { stream = stream_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
 local due = redis.call('ZRANGEBYSCORE', shard_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', digits(most))
-return hold_acts().sweep(due, shard_holds_key, place)
+return hold_acts.sweep(due, shard_holds_key, place)

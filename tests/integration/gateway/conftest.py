@@ -25,6 +25,8 @@ import pytest
 import redis.asyncio
 
 from billing_core.adapters.projection import Projection
+from billing_core.adapters.redis_client import primaries
+from billing_core.adapters.redis_library import furnish
 from billing_core.contract.keys import (
     INVALIDATION_CHANNEL,
     SHARD_COUNT,
@@ -94,9 +96,11 @@ class World:
         self.version = 0
 
     async def vouch(self) -> None:
-        """What a builder says of a server that it has looked at."""
+        """What a builder says of a server that it has looked at, and what it gives it."""
         redis = Projection(self.valkey)
         await redis.vouch(await redis.run_id())
+        for server in await primaries(self.valkey):
+            await furnish(server)
 
     async def build(self) -> None:
         await self.vouch()
@@ -134,7 +138,7 @@ class World:
             budgets=budgets or {},
         )
         arguments = (self.version, status.value, offset_ms, *snapshot_fields(snapshot))
-        assert await self.valkey.eval(SCRIPTS["project"].text, 2, names.epoch, names.snapshot, *arguments) == 1
+        assert await self.valkey.fcall(SCRIPTS["project"].function, 2, names.epoch, names.snapshot, *arguments) == 1
 
     async def grant(
         self, nanos: int, *, grant_id: str = "g1", customer: str = "acme", currency: str = "USD"
@@ -142,7 +146,7 @@ class World:
         names = customer_keys("t1", customer)
         arguments = (currency, grant_id, nanos, 0, 0, 0, 1, 0, "", "unread")
         places = names.epoch, names.snapshot, names.wallet, names.stream
-        assert await self.valkey.eval(SCRIPTS["grant"].text, 4, *places, *arguments) == 1
+        assert await self.valkey.fcall(SCRIPTS["grant"].function, 4, *places, *arguments) == 1
 
     async def entries(self) -> list[UsageEntry]:
         """All usage entries of all shards."""

@@ -20,6 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.state.endpoint import endpoint_of
 from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
+from lua.loader import LIBRARY
 
 DEADLINE_MS = 15
 
@@ -144,7 +145,7 @@ async def test_a_network_that_swallows_bytes_is_left_for_a_new_connection(
     """No reply is ever matched to the wrong command, however many were lost."""
     async with Network(redis_url.removeprefix("unix://")).open(tmp_path / "n.sock") as network:
         limits = PipeLimits(stall_ms=20, hang_ms=100)
-        link = Link(LinkSettings(endpoint=endpoint_of(f"unix://{tmp_path}/n.sock"), limits=limits), {})
+        link = Link(LinkSettings(endpoint=endpoint_of(f"unix://{tmp_path}/n.sock"), limits=limits), LIBRARY)
         link.start()
         await link.up()
         assert await link.send(("ECHO", "a"), deadline_ms=1_000) == b"a"

@@ -152,8 +152,8 @@ class Works:
         kept = (window_ms, 0) if is_decided else (window_ms,)
         terms = (0, int(is_shadow)) if is_decided else ()
         pairs = [word for charge in charges for word in charge]
-        return await self.valkey.eval(
-            SCRIPTS[script].text,
+        return await self.valkey.fcall(
+            SCRIPTS[script].function,
             8,
             keys.epoch,
             keys.snapshot,
@@ -179,8 +179,8 @@ class Works:
         """Set tokens aside; the hold's id."""
         keys, hold_id = customer_keys("t", customer), new_hold_id(shard_of_customer("t", customer))
         body = EventBody(event_id=hold_id, tenant_id="t", customer_id=customer, features=(feature,), path=path)
-        reply = await self.valkey.eval(
-            SCRIPTS["hold"].text,
+        reply = await self.valkey.fcall(
+            SCRIPTS["hold"].function,
             9,
             keys.epoch,
             keys.snapshot,
@@ -198,8 +198,8 @@ class Works:
 
     async def settle(self, customer: str, hold_id: str, tokens: int, *, feature: str = "input_tokens") -> list[Any]:
         keys = customer_keys("t", customer)
-        return await self.valkey.eval(
-            SCRIPTS["settle"].text,
+        return await self.valkey.fcall(
+            SCRIPTS["settle"].function,
             4,
             *(keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream),
             *("digest", 60_000, 1, feature, tokens),

@@ -117,7 +117,7 @@ class Clock:
         one = told(self.window, offset_ms=instant_ms - now_ms, version=self.version, units=self.units)
         keys = customer_keys("t", "c")
         words = (one.version, one.status.value, one.clock_offset_ms, *snapshot_fields(one))
-        assert await self.works.valkey.eval(SCRIPTS["project"].text, 2, keys.epoch, keys.snapshot, *words) == 1
+        assert await self.works.valkey.fcall(SCRIPTS["project"].function, 2, keys.epoch, keys.snapshot, *words) == 1
 
 
 def wall(text: str) -> datetime:
@@ -130,8 +130,8 @@ async def around(works: Works, clock: Clock, edge_ms: int) -> list[list[Any]]:
         await works.valkey.flushall()
         await works.build()
         await clock.put(edge_ms - 4)
-        await works.valkey.eval(
-            SCRIPTS["grant"].text, 4, *_wallet_keys(), "USD", "gra_1", 10**12, 0, 0, 0, 0, 0, "", "body"
+        await works.valkey.fcall(
+            SCRIPTS["grant"].function, 4, *_wallet_keys(), "USD", "gra_1", 10**12, 0, 0, 0, 0, 0, "", "body"
         )
         await clock.put(edge_ms - 4)
         replies: list[list[Any]] = []
@@ -221,7 +221,7 @@ async def peek(works: Works, units: int) -> list[Any]:
         keys.shard_holds,
         "none",
     )
-    return await works.valkey.eval(SCRIPTS["peek"].text, 8, *names, "", 1, "calls", units)
+    return await works.valkey.fcall(SCRIPTS["peek"].function, 8, *names, "", 1, "calls", units)
 
 
 async def test_gateways_whose_clocks_differ_by_minutes_are_told_one_time(works: Works) -> None:

@@ -14,7 +14,7 @@ async def part(works: Works, customer: str, hold_id: str, tokens: int) -> list[A
     """Charge so many tokens out of the hold, under its own body."""
     keys = customer_keys("t", customer)
     names = keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream, keys.idempotency_prefix
-    return await works.valkey.eval(SCRIPTS["part"].text, 5, *names, "", 0, "", 0, 1, "input_tokens", tokens)
+    return await works.valkey.fcall(SCRIPTS["part"].function, 5, *names, "", 0, "", 0, 1, "input_tokens", tokens)
 
 
 async def require_whole(works: Works, *, held_tokens: int) -> None:
@@ -42,8 +42,8 @@ async def test_parts_and_a_late_settlement_reach_the_books_once_each(works: Work
     await works.flush()
     await require_whole(works, held_tokens=30)
     keys = customer_keys("t", "c")
-    while not await works.valkey.eval(
-        SCRIPTS["sweep"].text, 3, keys.epoch, keys.shard_holds, keys.stream, 10
+    while not await works.valkey.fcall(
+        SCRIPTS["sweep"].function, 3, keys.epoch, keys.shard_holds, keys.stream, 10
     ):  # the deadline is the server's
         pass
     await require_whole(works, held_tokens=0)

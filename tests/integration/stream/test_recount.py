@@ -138,7 +138,9 @@ class Traffic:
         self.version += 1
         keys, told = customer_keys("t", "c"), snapshot_at(self.offset_ms, self.version)
         arguments = (told.version, told.status.value, told.clock_offset_ms, *snapshot_fields(told))
-        applied = await self.works.valkey.eval(SCRIPTS["project"].text, 2, keys.epoch, keys.snapshot, *arguments)
+        applied = await self.works.valkey.fcall(
+            SCRIPTS["project"].function, 2, keys.epoch, keys.snapshot, *arguments
+        )
         assert applied == 1
 
     async def act(self) -> None:

@@ -34,11 +34,10 @@ class Near(int):
 
 
 class Desk:
-    """One client with the scripts loaded."""
+    """One client of a server that has the library."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        self.shas = {name: client.script_load(script.text) for name, script in SCRIPTS.items()}
 
     def clear(self) -> None:
         self.client.flushall()
@@ -55,7 +54,7 @@ class Desk:
     def run(self, name: str, keys: list[str], *args: object) -> Reply:
         """The script's reply; the words of an error reply as text, any other failure raises."""
         try:
-            return plain(self.client.evalsha(self.shas[name], len(keys), *keys, *args))
+            return plain(self.client.execute_command(*SCRIPTS[name].call(keys, args)))
         except redis.ResponseError as error:
             words = str(error)
             if words not in SCRIPTS[name].error_replies:

@@ -206,7 +206,7 @@ def test_keys_of_another_type_or_number_change_nothing(desk: Desk, data: st.Data
             keys.append(keys[place])
     before = desk.dump_raw()
     try:
-        desk.client.evalsha(desk.shas[name], len(keys), *keys, *args)
+        desk.client.execute_command(*SCRIPTS[name].call(keys, args))
     except redis.ResponseError:
         assert desk.dump_raw() == before
 
@@ -285,5 +285,5 @@ def test_the_sound_calls_are_sound(desk: Desk, name: str) -> None:
     """Otherwise nothing above would be about arguments."""
     set_scene(desk)
     keys, args = SOUND[name]
-    assert set(SOUND) == set(SCRIPTS)
+    assert {*SOUND, "clock"} == set(SCRIPTS)  # which has no argument that could be hostile
     assert not isinstance(desk.run(name, keys, *args), str)

@@ -99,13 +99,13 @@ RAISE = assemble(
 --!include lib/pace.lua as pace_acts
 local rate, node, replies = cmsgpack.unpack(ARGV[1]), node_of('customer', false, 'k'), {}
 local charges = { { feature = 'calls', quantity = whole(ARGV[4]) } }
-pace_acts().ask(node, 1, { rate })
+pace_acts.ask(node, 1, { rate })
 node.values = { ARGV[2] }
-pace_acts().read(node, whole(ARGV[3]))
+pace_acts.read(node, whole(ARGV[3]))
 local decision = { nodes = { node }, at = whole(ARGV[3]), mode = 'consume' }
-local passes = pace_acts().fit(decision, charges)
+local passes = pace_acts.fit(decision, charges)
 local fields = {}
-pace_acts().write(node, fields)
+pace_acts.write(node, fields)
 return { passes and 1 or 0, passes and 0 or decision.refusal[4], fields[2] or '' }
 """
 )

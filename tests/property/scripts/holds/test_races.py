@@ -14,6 +14,7 @@ from desk import decision_keys, grant_keys, hold_keys, part_keys, plain
 from shop import KEYS, Shop, body, metered, tariff
 
 from billing_core.contract.usage_event import UsageEntry
+from lua.loader import SCRIPTS
 
 Call = tuple[str, list[str], tuple[Any, ...]]
 """Script, keys and arguments."""
@@ -28,7 +29,7 @@ async def at_once(url: str, shop: Shop, calls: Sequence[Call]) -> list[Any]:
     async def send(client: redis.asyncio.Redis, call: Call) -> Any:
         name, keys, args = call
         try:
-            return plain(await client.evalsha(shop.desk.shas[name], len(keys), *keys, *args))
+            return plain(await client.execute_command(*SCRIPTS[name].call(keys, args)))
         except redis.ResponseError as error:
             return str(error)
 

@@ -178,16 +178,85 @@ async def test_bytes_that_are_no_replies_end_the_connection() -> None:
         future.exception()
 
 
-async def test_an_unknown_script_is_sent_whole_within_the_same_deadline() -> None:
-    """NOSCRIPT means that nothing ran, so sending the text is safe."""
+MISSED = b"-ERR Function not found\r\n"
+LOAD = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLOAD\r\n$3\r\nlib\r\n"
+
+
+def called(word: bytes) -> bytes:
+    return b"*4\r\n$5\r\nFCALL\r\n$1\r\nf\r\n$1\r\n1\r\n$1\r\n%b\r\n" % word
+
+
+async def test_a_missing_library_is_sent_once_and_all_who_missed_it_behind_it() -> None:
+    """Nothing ran, so calling again is safe; others keep their place, and each reply finds its command."""
     pipe, wire, _ = make()
-    future = pipe.send(("EVALSHA", "abc", 1, "key", "arg"), deadline_ms=1_000, source="return 1")
+    first = pipe.send(("FCALL", "f", 1, "a"), deadline_ms=1_000, source="lib")
+    other = pipe.send(("ECHO", "x"), deadline_ms=1_000)
+    second = pipe.send(("FCALL", "f", 1, "b"), deadline_ms=1_000, source="lib")
     await turn()
-    pipe.data_received(b"-NOSCRIPT No matching script.\r\n")
+    pipe.data_received(MISSED + b"+x\r\n" + MISSED)
     await turn()
-    assert wire.writes[1] == b"*5\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$3\r\nkey\r\n$3\r\narg\r\n"
-    pipe.data_received(b":1\r\n")
+    assert wire.writes[1] == LOAD + called(b"a") + called(b"b")
+    pipe.data_received(b"+lib\r\n:1\r\n:2\r\n")
+    assert await asyncio.gather(first, other, second) == [1, b"x", 2]
+    assert pipe.in_flight_count == 0
+
+
+async def test_a_library_that_somebody_else_brought_in_between_is_as_good() -> None:
+    """The server refuses to load it twice; the call behind it runs."""
+    pipe, _, _ = make()
+    future = pipe.send(("FCALL", "f", 1, "a"), deadline_ms=1_000, source="lib")
+    await turn()
+    pipe.data_received(MISSED)
+    pipe.data_received(b"-ERR Library 'lib' already exists\r\n:1\r\n")
     assert await future == 1
+
+
+async def test_who_misses_the_library_while_it_is_on_its_way_waits_behind_it() -> None:
+    """It is not sent again; once it has come, the next time it is missed it is."""
+    pipe, wire, _ = make()
+    first = pipe.send(("FCALL", "f", 1, "a"), deadline_ms=1_000, source="lib")
+    await turn()
+    second = pipe.send(("FCALL", "f", 1, "b"), deadline_ms=1_000, source="lib")
+    pipe.data_received(MISSED)
+    await turn()
+    pipe.data_received(MISSED)
+    await turn()
+    third = pipe.send(("FCALL", "f", 1, "c"), deadline_ms=1_000, source="lib")
+    await turn()
+    pipe.data_received(b"+lib\r\n:1\r\n:2\r\n" + MISSED)
+    await turn()
+    assert wire.writes[1:] == [called(b"b") + LOAD + called(b"a"), called(b"b"), called(b"c"), LOAD + called(b"c")]
+    pipe.data_received(b"+lib\r\n:3\r\n")
+    assert await asyncio.gather(first, second, third) == [1, 2, 3]
+
+
+async def test_a_server_that_takes_no_library_is_asked_twice_and_no_more() -> None:
+    """A replica, or one that is full: whoever asked is told that the function is not there."""
+    pipe, wire, _ = make()
+    future = pipe.send(("FCALL", "f", 1, "a"), deadline_ms=1_000, source="lib")
+    await turn()
+    pipe.data_received(MISSED)
+    await turn()
+    pipe.data_received(b"-READONLY You can't write against a read only replica.\r\n" + MISSED)
+    with pytest.raises(ErrorReply, match="Function not found"):
+        await future
+    await turn()
+    assert len(wire.writes) == 2
+
+
+async def test_a_deadline_goes_on_while_the_library_is_brought() -> None:
+    """It began with the first sending; the call that ran late is swallowed, not taken for another."""
+    pipe, _, tally = make()
+    late = pipe.send(("FCALL", "f", 1, "a"), deadline_ms=5, source="lib")
+    await turn()
+    pipe.data_received(MISSED)
+    with pytest.raises(Unavailable, match="deadline"):
+        await late
+    prompt = pipe.send(("ECHO", "x"), deadline_ms=1_000)
+    await turn()
+    pipe.data_received(b"+lib\r\n:1\r\n+x\r\n")
+    assert await prompt == b"x"
+    assert tally.expired == 1
 
 
 async def test_who_stops_waiting_leaves_the_order_as_it_was() -> None:
