@@ -1,0 +1,94 @@
+"""The script call that the peers make: the words that the gateway itself would send, with places to fill in.
+
+This is the one place that knows how an act of `lua/` is called. `full` is our own complete decision; `least` is the
+smallest thing that can be called a debit with a usage event: compare, take off, append.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import redis
+
+from bench.apparatus.customer import KEYS, TENANT
+from bench.script import DEBIT
+from gateway.admission.caller import caller_of_customer
+from gateway.admission.order import Act, Charge, Order, Terms, plan
+from gateway.state.resp import Word
+from lua.loader import SCRIPTS
+
+FEATURE: Final = "calls"
+_PLENTY: Final = 10**15
+_LEAST_KEYS: Final = ("{bench}:debit", "{bench}:usage")
+
+
+class CallerWords(msgspec.Struct, frozen=True, kw_only=True):
+    """The words of one customer's call: `@feature`, `@quantity` and `@body` are to be filled in.
+
+    `body` has the two ends of the entry's body, base64; a fresh event id of 36 characters goes in between.
+    """
+
+    words: list[str]
+    body: tuple[str, str]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer's server is told. `reason_at` and `balance_at` are places in the reply; -1: it is one number."""
+
+    host: str
+    port: int
+    callers: dict[str, CallerWords]
+    reason_at: int
+    balance_at: int
+
+
+def words_of(act: Act) -> tuple[Word, ...]:
+    """The command that runs an act."""
+    return SCRIPTS[act.script].call(act.keys, act.args)
+
+
+def act_of(name: str) -> Act:
+    """The decision on one request of that customer."""
+    order = Order(charges=(Charge(feature=FEATURE, quantity=1),))
+    return plan(order, caller_of_customer(TENANT, name), terms=Terms(window_ms=0))
+
+
+def streams() -> tuple[str, ...]:
+    """Where the entries go."""
+    return (_LEAST_KEYS[1], *(str(act_of(name).keys[4]) for name in KEYS))
+
+
+def write_calls(folder: Path, client: redis.Redis, *, port: int) -> None:
+    """One file for the complete decision, one for the smallest."""
+    replies = SCRIPTS["consume"].reply_names
+    full = Call(
+        host="127.0.0.1",
+        port=port,
+        callers={key: _full(name) for name, key in KEYS.items()},
+        reason_at=replies.index("reason"),
+        balance_at=replies.index("balance_nanos"),
+    )
+    sha = str(client.script_load(DEBIT))
+    client.hset(_LEAST_KEYS[0], "r", _PLENTY)
+    words = ["EVALSHA", sha, str(len(_LEAST_KEYS)), *_LEAST_KEYS, "@quantity", "@body"]
+    callers = {key: CallerWords(words=words, body=_ends(act_of(name))) for name, key in KEYS.items()}
+    least = Call(host="127.0.0.1", port=port, callers=callers, reason_at=-1, balance_at=-1)
+    for name, call in (("full", full), ("least", least)):
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(call))
+
+
+def _full(name: str) -> CallerWords:
+    act = act_of(name)
+    *words, feature, _ = words_of(act)
+    if feature != FEATURE:
+        raise SystemExit("a decision's last words are no longer feature and quantity")
+    told = ["@body" if word == act.body else str(word) for word in words]
+    return CallerWords(words=[*told, "@feature", "@quantity"], body=_ends(act))
+
+
+def _ends(act: Act) -> tuple[str, str]:
+    head, _, tail = act.body.partition(act.decision_id.encode())
+    return base64.b64encode(head).decode(), base64.b64encode(tail).decode()
