@@ -16,7 +16,7 @@ end
 local function carried_units(slot, known)
   local units, most = slot.carries[2], slot.carries[6]
   if known.start == slot.start then return math.min(known.carried, most) end
-  local start, left = known.start, units + known.carried - known.used
+  local start, left = known.start, units - known.used + known.carried
   if not start or start < slot.since then
     if slot.since == 0 then return 0 end
     start, left = slot.since, units

@@ -125,6 +125,9 @@ def visits(draw: st.DrawFn) -> list[tuple[int, int]]:
     is_listed=st.booleans(),
 )
 @example(listed=[(400 * DAY_MS, 0), (499 * DAY_MS, 0)], granted=1, carry=50, since_ms=1, is_listed=False)
+@example(
+    listed=[(400 * DAY_MS, LARGEST), (401 * DAY_MS, 0)], granted=LARGEST, carry=90, since_ms=1, is_listed=False
+)
 def test_what_is_carried_is_what_each_window_passes_on(
     desk: Desk, listed: list[tuple[int, int]], granted: int, carry: int, since_ms: int, is_listed: bool
 ) -> None:
