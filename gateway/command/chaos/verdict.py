@@ -4,6 +4,8 @@ Every act that was answered is noted down under the id of its decision, with wha
 books must tell just these decisions, each in one entry and with that cost, and no other. One that is not written is
 lost, and so is one that is written with less than was answered; one that is written twice, or with more, or without
 having been answered (every act is asked for until it is), is doubled.
+
+A judgement is about what has come since the last one: what was told then and still stands is not told again.
 """
 
 from __future__ import annotations
@@ -85,6 +87,8 @@ class Notes:
         self.granted_nanos = 0
         self._open: dict[str, int] = {}
         self._closed: dict[str, int] = {}
+        self._known_nanos = 0
+        self._known_decisions = 0
         self.contradictions: list[str] = []
 
     @property
@@ -106,14 +110,15 @@ class Notes:
     def judge(self, evidence: Evidence) -> Verdict:
         """Hold what was noted since the last judgement against what is written since then."""
         answered, words = dict(self._open), list[str]()
-        lost, doubled = 0, len(self.contradictions)
+        lost, doubled, again, strange = 0, len(self.contradictions), 0, 0
         words += self.contradictions
         for seen in evidence.sightings:
             if seen.event_id in self._closed:
-                doubled += 1
+                again += 1
                 words.append(f"{seen.event_id} of {seen.customer_id} is written again")
                 continue
             cost = answered.pop(seen.event_id, None)
+            strange += cost is None
             fault = _fault_of(seen, cost)
             if fault:
                 words.append(f"{seen.event_id} of {seen.customer_id} {fault}")
@@ -122,16 +127,19 @@ class Notes:
             elif fault:
                 doubled += 1
         words += [f"{decision_id} is not written" for decision_id in answered]
-        surplus_nanos = evidence.report.granted_nanos - self.granted_nanos
+        surplus_nanos = self._surplus_nanos(evidence)
         if surplus_nanos:
             words.append(f"{surplus_nanos} nanos more are granted than were topped up")
             lost, doubled = lost + (surplus_nanos < 0), doubled + (surplus_nanos > 0)
         overspent = [f"{one.customer_id} is overspent by {one.nanos} nanos" for one in evidence.overspent]
-        broken = _broken(evidence, written=self.count)
+        broken = _broken(evidence)
+        surplus = self._surplus(evidence) - strange + len(answered)
+        if not 0 <= surplus <= again:  # one that is written again may be one that was lost until now
+            broken.append(f"{surplus} decisions more are written in all than can be told one by one")
         verdict = Verdict(
             answered=len(self._open),
             lost=lost + len(answered),
-            doubled=doubled,
+            doubled=doubled + again,
             overspent=len(overspent),
             broken=len(broken),
             words=(*words, *overspent, *broken),
@@ -139,6 +147,16 @@ class Notes:
         self._closed |= self._open
         self._open, self.contradictions = {}, []
         return verdict
+
+    def _surplus_nanos(self, evidence: Evidence) -> int:
+        """How much more is granted than was topped up, without what was told before."""
+        known, self._known_nanos = self._known_nanos, evidence.report.granted_nanos - self.granted_nanos
+        return self._known_nanos - known
+
+    def _surplus(self, evidence: Evidence) -> int:
+        """How many decisions more are written in all than were answered, without what was told before."""
+        known, self._known_decisions = self._known_decisions, evidence.decisions - self.count
+        return self._known_decisions - known
 
 
 def _fault_of(seen: Sighting, cost: int | None) -> str:
@@ -152,13 +170,11 @@ def _fault_of(seen: Sighting, cost: int | None) -> str:
     return ""
 
 
-def _broken(evidence: Evidence, *, written: int) -> list[str]:
+def _broken(evidence: Evidence) -> list[str]:
     """What else does not hold."""
     report, words = evidence.report, list[str]()
     if not evidence.is_settled:
         words.append("holds are open, or usage is not flushed, after half a minute of quiet")
-    if evidence.decisions != written:
-        words.append(f"{evidence.decisions} decisions are written in all, {written} were answered")
     laws = {
         "reconcile differs": report.difference_nanos,
         "is not flushed": report.unflushed_nanos,

@@ -60,12 +60,15 @@ def test_what_is_written_as_it_was_answered_is_clean() -> None:
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        (told(decisions=1), (1, 0, 0, 0)),
+        (told(), (1, 0, 0, 0)),
+        (told(decisions=1), (1, 0, 0, 1)),
         (told(seen("a", 4)), (1, 0, 0, 0)),
         (told(seen("a", 6)), (0, 1, 0, 0)),
         (told(seen("a", 5, entries=2)), (0, 1, 0, 0)),
-        (told(seen("a", 5), seen("stranger", 5), decisions=1), (0, 1, 0, 0)),
+        (told(seen("a", 5), seen("stranger", 5)), (0, 1, 0, 0)),
+        (told(seen("a", 5), seen("stranger", 5), decisions=1), (0, 1, 0, 1)),
         (told(seen("a", 5), decisions=2), (0, 0, 0, 1)),
+        (told(seen("a", 5), decisions=0), (0, 0, 0, 1)),
         (told(seen("a", 5), granted_nanos=99), (1, 0, 0, 0)),
         (told(seen("a", 5), granted_nanos=101), (0, 1, 0, 0)),
         (told(seen("a", 5), is_settled=False), (0, 0, 0, 1)),
@@ -104,4 +107,31 @@ def test_what_is_written_again_later_is_doubled() -> None:
     """Also behind a judgement that it was part of."""
     notes = noted(a=5)
     assert notes.judge(told(seen("a", 5))).is_clean
+    assert counts(notes.judge(told(seen("a", 5)))) == (0, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (told(seen("a", 5), seen("stranger", 5)), (0, 1, 0, 0)),
+        (told(seen("a", 5), decisions=2), (0, 0, 0, 1)),
+        (told(decisions=0), (1, 0, 0, 0)),
+        (told(seen("a", 5), granted_nanos=101), (0, 1, 0, 0)),
+        (told(seen("a", 5), granted_nanos=99), (1, 0, 0, 0)),
+    ],
+)
+def test_what_was_told_and_still_stands_is_not_told_again(evidence: Evidence, expected: tuple[int, ...]) -> None:
+    """Each row of the account has its own faults, so that they add up; and a second one is told all the same."""
+    notes, granted = noted(a=5), evidence.report.granted_nanos
+    assert counts(notes.judge(evidence)) == expected
+    notes.note("b", 7)
+    assert notes.judge(told(seen("b", 7), decisions=evidence.decisions + 1, granted_nanos=granted)).is_clean
+    late = told(seen("other", 1), decisions=evidence.decisions + 3, granted_nanos=granted + 1)
+    assert counts(notes.judge(late)) == (0, 2, 0, 1)
+
+
+def test_what_was_lost_and_comes_late_is_one_decision() -> None:
+    """It was told as lost; that it is written after all breaks no law of its own."""
+    notes = noted(a=5)
+    assert counts(notes.judge(told())) == (1, 0, 0, 0)
     assert counts(notes.judge(told(seen("a", 5)))) == (0, 1, 0, 0)
