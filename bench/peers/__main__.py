@@ -87,10 +87,10 @@ def draw(folder: Path, findings: Findings) -> None:
     series: dict[str, list[tuple[float, float]]] = {}
     for paced in findings.paced:
         for name, samples in paced.samples.items():
-            late = middle([one.report.p99_us for one in samples])
-            series.setdefault(name, []).append((paced.rate, late))
+            late_ms = middle([one.report.p99_us for one in samples]) / 1_000
+            series.setdefault(name, []).append((paced.rate, late_ms))
     if series:
-        text = lines("Late answers at a constant arrival rate", "p99 in us, over requests a second", series=series)
+        text = lines("Late answers at a constant arrival rate", "p99 in ms, over requests a second", series=series)
         (folder / "latency.svg").write_text(text, "utf-8")
 
 

@@ -80,6 +80,7 @@ def claims_of(findings: Findings) -> Iterator[Claim]:
             yield Claim(name=wanted.name, ratios=ratios, at_least=wanted.least, faults=_faults(ours))
     yield from _half_load(findings)
     yield from _neighbour(findings)
+    yield from _costs(findings)
 
 
 def _half_load(findings: Findings) -> Iterator[Claim]:
@@ -99,6 +100,15 @@ def _neighbour(findings: Findings) -> Iterator[Claim]:
             at_most=2.0 if name == TALLYGATE else None,
             faults=sum(one.beside.not_allowed + one.beside.lost for one in rounds),
         )
+
+
+def _costs(findings: Findings) -> Iterator[Claim]:
+    """Processor time instead of speed: what is left of a ratio while somebody else keeps the machine busy."""
+    for wanted in RATES:
+        ours, theirs = findings.closed.get(wanted.ours, ()), findings.closed.get(wanted.theirs, ())
+        if ours and theirs and wanted.theirs != PIPELINED_CALLS:
+            ratios = [a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)]
+            yield Claim(name=f"processor time, {wanted.name.split(',')[0]}", ratios=ratios)
 
 
 def _faults(samples: Sequence[Sample]) -> int:

@@ -61,12 +61,12 @@ def lines(title: str, unit: str, *, series: Mapping[str, Sequence[tuple[float, f
         return _document(60, [_text(16, 24, title)], title=title)
     left, right, top, bottom, height = 70, 190, 60, 40, 380
     most_x = max(x for x, _ in points)
-    low = math.floor(math.log10(min(max(y, 1.0) for _, y in points)))
+    low = math.floor(math.log10(min(max(y, 0.001) for _, y in points)))
     high = max(low + 1, math.ceil(math.log10(max(y for _, y in points))))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (_WIDTH - left - right) * x / most_x
-        up = (height - top - bottom) * (math.log10(max(y, 1.0)) - low) / (high - low)
+        up = (height - top - bottom) * (math.log10(max(y, 0.001)) - low) / (high - low)
         return left + across, height - bottom - up
 
     parts = [_text(16, 24, title, style=_BOLD), _text(16, 42, unit, style=_SMALL)]
@@ -87,7 +87,7 @@ def _rules(powers: range, *, place: Callable[[int], float], left: int, right: in
     for power in powers:
         y = place(power)
         yield f"<path d='M{left} {y:.1f}H{_WIDTH - right}' stroke='{_RULE}'/>"
-        yield _text(left - 8, y + 4, f"{10**power:,}", anchor="end", style=_SMALL)
+        yield _text(left - 8, y + 4, f"{10.0**power:,g}", anchor="end", style=_SMALL)
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", style: str = "") -> str:

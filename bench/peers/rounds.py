@@ -34,6 +34,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     servers_cpu_us: float
     valkey_cpu_us: float
 
+    @property
+    def cpu_us(self) -> float:
+        """Of both."""
+        return self.servers_cpu_us + self.valkey_cpu_us
+
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
     """One round of the quiet customer, alone and beside the noisy one, and what the noisy one got."""
