@@ -90,7 +90,7 @@ class AuthorizeRoute:
         request_id = request.headers.get(id_header, "") if id_header else ""
         order = Order(
             charges=(charge,),
-            idempotency_key=_key(charge, request_id) if request_id else "",
+            idempotency_key=request_key(charge, request_id) if request_id else "",
             shadow=self._shadow or request.query.startswith(SHADOW),
         )
         decision = await self._gate.decide(caller, order, deadline=deadline)
@@ -109,9 +109,16 @@ def charge_in(query: str) -> Charge:
             found[name] = unquote_plus(value)
         if len(found) == 2:  # both
             break
-    feature, quantity = found.get("feature", ""), found.get("quantity", "")
+    return charge_of(found.get("feature", ""), found.get("quantity", ""))
+
+
+def charge_of(feature: str, quantity: str) -> Charge:
+    """What a proxy's configuration says is charged, as text.
+
+    Raises: InvalidInput.
+    """
     if not is_code(feature):
-        raise InvalidInput("the proxy's configuration must name one, such as ?feature=api.calls", field="feature")
+        raise InvalidInput("the proxy's configuration must name one, such as feature=api.calls", field="feature")
     if not (quantity.isascii() and quantity.isdigit() and len(quantity) <= _DIGITS and int(quantity) <= MAX_EXACT):
         raise InvalidInput(
             "the proxy's configuration must say how much: a whole number below 2^53", field="quantity"
@@ -131,19 +138,24 @@ def _budget_ms(text: str) -> int | None:
     return int(text)
 
 
-def _key(charge: Charge, request_id: str) -> str:
-    """One per request id and charge: a route that asks twice, for two features, asks for both."""
+def request_key(charge: Charge, request_id: str) -> str:
+    """The idempotency key of a charge in a proxy's request: a route that asks for two features pays for both."""
     name = f"{charge.feature} {charge.quantity} {request_id}"
     return f"req:{hashlib.blake2b(name.encode(errors='surrogateescape'), digest_size=_DIGEST_BYTES).hexdigest()}"
 
 
-def _allowed(decision: Decision, customer_id: str) -> Answer:
+def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, str]]:
+    """What the upstream is told of a caller who may pass."""
     told = [("X-Tallygate-Customer", customer_id), ("X-Tallygate-Decision", decision.decision_id)]
     if decision.would:
         told.append(("X-Tallygate-Would", decision.would))
     if decision.degraded:
         told.append(("X-Tallygate-Degraded", "1"))
-    return Answer(status=200, headers=(*told, *rate_limit_headers(decision)))
+    return told
+
+
+def _allowed(decision: Decision, customer_id: str) -> Answer:
+    return Answer(status=200, headers=(*upstream_headers(decision, customer_id), *rate_limit_headers(decision)))
 
 
 def _for_nginx(answer: Answer, *, reason: str) -> Answer:
