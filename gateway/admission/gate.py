@@ -107,15 +107,11 @@ class Gate:
         known = outage.recall(act)
         if known is not None:
             return known
-        first = act
-        if order.idempotency_key and outage.has_leases(
-            caller
-        ):  # they may give way: then a refusal is not the answer
+        first, is_barred = act, caller.is_remembered
+        if order.idempotency_key and outage.has_leases(caller):  # they may give way; till then no refusal is kept
             first = self._planned(caller, order, deadline=deadline, is_final=False)
         try:
-            decision = await self._asked(
-                link, first, order=order, deadline=deadline, is_barred=caller.is_remembered
-            )
+            decision = await self._asked(link, first, order=order, deadline=deadline, is_barred=is_barred)
         except Unavailable:
             allowed = await outage.allow(lease, act, order=order)
             if allowed is None:

@@ -122,6 +122,17 @@ async def test_a_retry_gets_the_first_answer_back(call: Any, world: Any) -> None
     assert len(await world.entries()) == 2
 
 
+async def test_a_retry_of_what_was_refused_is_refused(call: Any, world: Any) -> None:
+    """Although money has come; a new attempt has a new key."""
+    body = {"key": world.key, "feature": "tokens", "quantity": 10, "idempotency_key": "r1"}
+    _, first, _ = await call("/v1/check", body)
+    assert (first["reason"], first["replayed"]) == ("insufficient_balance", False)
+    await world.grant(5_000)
+    assert (await call("/v1/check", body))[1] == first | {"replayed": True}
+    assert await world.entries() == []
+    assert (await call("/v1/check", body | {"idempotency_key": "r2"}))[1]["allowed"]
+
+
 async def test_a_hundred_retries_at_once_charge_once(call: Any, world: Any) -> None:
     """Whichever comes first."""
     await world.grant(5_000)
