@@ -38,8 +38,8 @@ KEYS: Final[Mapping[str, str]] = {"customer": "tgk_bench", "noisy": "tgk_noisy"}
 _FOREVER: Final = Window(kind=WindowKind.LIFETIME)
 
 
-async def furnish(url: str) -> None:
-    """Put every customer there, each as it would stand after its plan was entitled and its wallet topped up."""
+async def furnish(url: str, callers: Mapping[str, str] = KEYS) -> None:
+    """Put these customers there, each as it would stand after its plan was entitled and its wallet topped up."""
     tariff = Tariff(
         price_id="calls",
         currency="USD",
@@ -58,7 +58,7 @@ async def furnish(url: str) -> None:
             pipe.script_load(keys.vouched_script(await Projection(client).run_id()))
             pipe.function_load(LIBRARY.text, replace=True)
             await pipe.execute()
-        for name, key in KEYS.items():
+        for name, key in callers.items():
             await _enter(client, name, key=key, snapshot=snapshot)
 
 

@@ -5,7 +5,8 @@ Run as a process of its own, so that the load does not share an interpreter with
     python -m bench.apparatus.load --port 8080 --body '{"...": 1}' --connections 32 --requests 20000
 
 It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
-measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
+measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed. With
+`--customers 100` every `#` in the body is a number from 0 to 99, in turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle
 from typing import cast
 
 import msgspec
@@ -42,13 +45,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     connections: int
     requests: int
+    customers: int
 
 
 class Caller(asyncio.Protocol):
     """One connection: sends, waits for the whole answer, sends again until nothing is left to send."""
 
-    def __init__(self, message: bytes, left: list[int], seen: list[int], statuses: Counter[bytes]) -> None:
-        self._message, self._left, self._seen, self._statuses = message, left, seen, statuses
+    def __init__(
+        self, messages: Iterator[bytes], left: list[int], seen: list[int], statuses: Counter[bytes]
+    ) -> None:
+        self._messages, self._left, self._seen, self._statuses = messages, left, seen, statuses
         self._buffer = b""
         self._sent_ns = 0
         self._transport: asyncio.Transport | None = None
@@ -66,7 +72,7 @@ class Caller(asyncio.Protocol):
             return
         self._left[0] -= 1
         self._sent_ns = time.perf_counter_ns()
-        self._transport.write(self._message)
+        self._transport.write(next(self._messages))
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -86,10 +92,9 @@ class Caller(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def drive(plan: Plan) -> Report:
-    """Send all requests and wait for all answers."""
-    loop = asyncio.get_running_loop()
-    body = plan.body.encode()
+def message_of(plan: Plan, number: int) -> bytes:
+    """The request of that customer, word for word."""
+    body = plan.body.replace("#", str(number)).encode() if plan.customers else plan.body.encode()
     lines = [
         f"POST {plan.path} HTTP/1.1",
         "Host: bench",
@@ -97,11 +102,17 @@ async def drive(plan: Plan) -> Report:
         f"Content-Length: {len(body)}",
     ]
     lines += [f"Authorization: Bearer {plan.token}"] if plan.token else []
-    message = "\r\n".join([*lines, "", ""]).encode() + body
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def drive(plan: Plan) -> Report:
+    """Send all requests and wait for all answers."""
+    loop = asyncio.get_running_loop()
+    messages = cycle([message_of(plan, number) for number in range(max(1, plan.customers))])
     left, seen, statuses = [plan.requests], list[int](), Counter[bytes]()
     started = time.perf_counter()
     callers = [
-        (await loop.create_connection(lambda: Caller(message, left, seen, statuses), "127.0.0.1", plan.port))[1]
+        (await loop.create_connection(lambda: Caller(messages, left, seen, statuses), "127.0.0.1", plan.port))[1]
         for _ in range(plan.connections)
     ]
     await asyncio.gather(*(caller.done for caller in callers))
@@ -132,6 +143,7 @@ def main() -> None:
     parser.add_argument("--token", default="")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--customers", type=int, default=0)
     plan = msgspec.convert(vars(parser.parse_args()), Plan)
     report = uvloop.run(drive(plan))
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
