@@ -32,7 +32,7 @@ local function read_charges(ARGV, position)
     charges[index] = {
       feature = ARGV[position + 2 * index - 1], quantity = quantity, sign = sign, entitlement = false, kind = -1,
       tariffs = NONE, prices = false, tariff = false, price = false, currency = '-', rated = 0, charged = 0, uncollected = 0,
-      parts = NONE, new_level = false,
+      parts = NONE, new_level = false, keeps_place = false,
     }
   end
   return charges
@@ -193,7 +193,7 @@ local function decide(charges, nodes, place, mode, is_shadow)
     balance = 0, fault = false, purses = false, moved = { nil }, has_gauges = false, is_shadow = is_shadow, acted = false,
   }
   if entitle(decision, charges, place.snapshot) then
-    if place.narrow then place.narrow(nodes, charges) end
+    if place.narrow then place.narrow(charges) end
     check(decision, charges, place.wallet)
   end
   if decision.reason ~= 'allowed' and decision.is_shadow then

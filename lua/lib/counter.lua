@@ -13,6 +13,11 @@
 
 local MAX_CHARGES, CLOCK_STEP_MS, FEW = 100, 300000, 8
 
+-- The fields of a counter: its start, units, what is held, what was carried, and the buckets of a rolling one.
+local counter_fields = memo(function(name)
+  return { name .. ':w', name .. ':u', name .. ':h', name .. ':k', name .. ':b' }
+end, 4096)
+
 -- The slot of this name at the node; made, and its fields asked for, where the request did not name it before.
 local function counter_slot(node, name, window, since_ms, limit)
   local counters, fields = node.counters, node.fields
@@ -22,16 +27,17 @@ local function counter_slot(node, name, window, since_ms, limit)
   end
   if count >= FEW and counters[name] then return counters[name] end
   local is_rolling, carries, n = window and window[1] == ROLLING, limit and limit[6] > 0 and limit, #fields
+  local names = counter_fields(name)
   local slot = {
-    name = name, window = window, first = n, since = since_ms, carries = carries, is_rolling = is_rolling, start = false,
+    name = name, names = names, window = window, first = n, since = since_ms, carries = carries, is_rolling = is_rolling, start = false,
     reset = 0, begins = false, used = 0, held = 0, carried = 0, more_used = 0, more_held = 0, buckets = false,
   }
   counters[count + 1] = slot
   for place = count + 1 == FEW and 1 or count + 1, count + 1 >= FEW and count + 1 or 0 do
     counters[counters[place].name] = counters[place]
   end
-  fields[n + 1], fields[n + 2], fields[n + 3] = name .. ':w', name .. (is_rolling and ':b' or ':u'), name .. ':h'
-  if carries then fields[n + 4] = name .. ':k' end
+  fields[n + 1], fields[n + 2], fields[n + 3] = names[1], is_rolling and names[5] or names[2], names[3]
+  if carries then fields[n + 4] = names[4] end
   return slot
 end
 
@@ -59,18 +65,19 @@ end
 
 -- Add the fields that the slot has changed. Units are written as sums that were checked below 2^53.
 local function write_counter(slot, fields, at)
-  if slot.more_used == 0 and slot.more_held == 0 then return end
-  local n, name = #fields, slot.name
+  local more_used, more_held = slot.more_used, slot.more_held
+  if more_used == 0 and more_held == 0 then return end
+  local n, names = #fields, slot.names
   if slot.is_rolling then
-    fields[n + 1], fields[n + 2] = name .. ':b', rolling_acts.pack(slot, at)
+    fields[n + 1], fields[n + 2] = names[5], rolling_acts.pack(slot, at)
   else
-    fields[n + 1], fields[n + 2] = name .. ':u', digits(slot.used + slot.more_used)
+    fields[n + 1], fields[n + 2] = names[2], slot.used + more_used
   end
-  if slot.more_held ~= 0 then
-    fields[n + 3], fields[n + 4], n = name .. ':h', digits(slot.held + slot.more_held), n + 2
+  if more_held ~= 0 then
+    fields[n + 3], fields[n + 4], n = names[3], slot.held + more_held, n + 2
   end
   if slot.begins then
-    fields[n + 3], fields[n + 4], n = name .. ':w', digits(slot.start), n + 2
-    if slot.carries then fields[n + 3], fields[n + 4] = name .. ':k', digits(slot.carried) end
+    fields[n + 3], fields[n + 4], n = names[1], slot.start, n + 2
+    if slot.carries then fields[n + 3], fields[n + 4] = names[4], slot.carried end
   end
 end

@@ -9,7 +9,7 @@ local function write_debit(decision, charges, place)
     kind = 'debit', body = place.body, at = decision.at, moved = moved, epoch = place.epoch,
   }, charges)
   for n = 1, #moved do
-    if moved[moved[n]] > 0 then redis.call('HINCRBY', place.wallet, 'r:' .. moved[n], digits(-moved[moved[n]])) end
+    if moved[moved[n]] > 0 then redis.call('HINCRBY', place.wallet, 'r:' .. moved[n], -moved[moved[n]]) end
   end
   write_levels(decision.nodes, decision.at, place.real_ms)
 end

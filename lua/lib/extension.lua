@@ -2,16 +2,11 @@
 
 -- Have more of each charge decided in the currency in which it was promised, and leave the hold its place under limits of
 -- concurrency, which it has already.
-local function narrow(nodes, charges)
+local function narrow(charges)
   for _, charge in ipairs(charges) do
     local kept = charge.kept
     local tariff = tariff_of(charge.tariffs, kept[4], kept[5])
-    charge.tariffs = tariff and { tariff } or NONE
-    if charge.entitlement then charge.entitlement[4][3] = -1 end
-    for _, node in ipairs(nodes) do
-      local guard = node.budget and node.budget[1][charge.feature]
-      if guard then guard[3] = -1 end
-    end
+    charge.tariffs, charge.keeps_place = tariff and { tariff } or NONE, true
   end
 end
 

@@ -347,6 +347,14 @@ local function sweep(due, holds_key, place)
   return ended
 end
 
+-- End what is due of this customer's holds, at most 100 of them. Mostly none is: then it is one look at the first.
+local function sweep_due(customer_holds_key, place)
+  local first = redis.call('ZRANGE', customer_holds_key, '0', '0', 'WITHSCORES')
+  if not first[1] or tonumber(first[2]) > place.real_ms then return end
+  local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(place.real_ms), 'LIMIT', '0', '100')
+  sweep(due, customer_holds_key, place)
+end
+
 -- The answer of a hold that has ended.
 local function ended_answer(hold)
   return {
@@ -362,5 +370,6 @@ end
 return {
   read = read_hold, is_due = is_due, held_charges = held_charges, name_charges = name_charges,
   finish = end_hold, write = write_hold, charge_part = charge_part, prolong = prolong, expire = expire, sweep = sweep,
+  sweep_due = sweep_due,
   ended_answer = ended_answer, empty_answer = empty_answer, next_number = next_number,
 }

@@ -13,25 +13,35 @@
 
 local STATIC, GAUGE = 1, 3
 
+-- What stands packed in a snapshot, taken apart.
+local unpacked = memo(function(packed) return cmsgpack.unpack(packed) end, 1024)
+
+-- Names of fields: of a feature; of a budget, for that node and for all of its kind; of the counter of a price.
+local feature_field = memo(function(feature) return 'f:' .. feature end, 4096)
+local budget_fields = memo(function(level)
+  return { 'b:' .. level, 'b:' .. string.match(level, '(%l+):[^/]*$') .. ':*' }
+end, 4096)
+local price_name = memo(function(price_id) return '$' .. price_id end, 4096)
+
 -- Read what the snapshot says of the nodes and the charges. Returns the status and the clock's offset; nil: no customer.
 local function read_snapshot(snapshot_key, nodes, charges)
   local fields, n = { 'st', 'off', 'b:', nil, nil, nil }, 3
   for depth = 2, #nodes do
-    local node = nodes[depth]
-    fields[n + 1], fields[n + 2], n = 'b:' .. node.level, 'b:' .. node.kind .. ':*', n + 2
+    local names = budget_fields(nodes[depth].level)
+    fields[n + 1], fields[n + 2], n = names[1], names[2], n + 2
   end
-  for index = 1, #charges do fields[n + index] = 'f:' .. charges[index].feature end
+  for index = 1, #charges do fields[n + index] = feature_field(charges[index].feature) end
   local values = redis.call('HMGET', snapshot_key, unpack(fields))
   if not values[1] then return nil end
-  if values[3] then nodes[1].budget = cmsgpack.unpack(values[3]) end
+  if values[3] then nodes[1].budget = unpacked(values[3]) end
   for depth = 2, #nodes do
     local packed = values[2 * depth] or values[2 * depth + 1]
-    if packed then nodes[depth].budget = cmsgpack.unpack(packed) end
+    if packed then nodes[depth].budget = unpacked(packed) end
   end
   for index = 1, #charges do
     local charge, packed = charges[index], values[n + index]
     if packed then
-      local entitlement = cmsgpack.unpack(packed)
+      local entitlement = unpacked(packed)
       local kind = entitlement[1]
       charge.entitlement, charge.kind = entitlement, kind
       if kind == STATIC then charge.quantity = 0 else charge.tariffs = entitlement[5] end
@@ -45,7 +55,7 @@ local function ask_guard(node, index, charge, guard)
   local limits = guard[1]
   if guard[2][1] then pace_acts.ask(node, index, guard[2]) end
   if charge.kind == GAUGE then return end
-  if guard[3] >= 0 then
+  if guard[3] >= 0 and not charge.keeps_place then
     if node.leases == NONE then node.leases = {} end
     local leases, fields = node.leases, node.fields
     fields[#fields + 1] = charge.feature .. ':c'
@@ -61,10 +71,26 @@ local function ask_guard(node, index, charge, guard)
   end
 end
 
+-- Whether anything of these charges is counted at the customer.
+local function is_counted(charges)
+  for index = 1, #charges do
+    local charge = charges[index]
+    local guard = charge.entitlement and charge.entitlement[4]
+    if charge.kind == GAUGE or charge.tariffs[1] then return true end
+    if guard and (guard[1][1] or guard[2][1] or guard[3] >= 0) then return true end
+  end
+  return false
+end
+
 -- Ask for the node's part of all charges.
 local function ask_node(node, charges, is_customer)
-  local fields, budget = node.fields, node.budget
-  if not is_customer then fields[1], fields[2] = 'x', 'o' end
+  local budget, fields = node.budget, NONE
+  if not is_customer then
+    fields = { 'x', 'o', nil, nil, nil, nil, nil, nil }
+  elseif budget or is_counted(charges) then
+    fields = { nil, nil, nil, nil, nil, nil, nil, nil }
+  end
+  if fields ~= NONE then node.fields, node.counters = fields, { nil, nil } end
   for index = 1, #charges do
     local charge = charges[index]
     local entitlement, tariffs = charge.entitlement, charge.tariffs
@@ -81,7 +107,7 @@ local function ask_node(node, charges, is_customer)
       if is_customer and tariffs[1] then
         local prices = { nil }
         for place = 1, #tariffs do
-          prices[place] = counter_slot(node, '$' .. tariffs[place][1], tariffs[place][6], 0, false)
+          prices[place] = counter_slot(node, price_name(tariffs[place][1]), tariffs[place][6], 0, false)
         end
         charge.prices = prices
       end
@@ -111,17 +137,22 @@ local function open_levels(nodes, charges, at)
   end
 end
 
--- Write what the slots of all nodes have gained or lost: one HSET for each.
+-- Write what the slots of a node have gained or lost.
+local function write_node(node, at, real_ms)
+  local fields, counters = node.more_fields or { nil, nil, nil, nil, nil, nil, nil, nil }, node.counters
+  for place = 1, #counters do write_counter(counters[place], fields, at) end
+  if node.rates[1] then pace_acts.write(node, fields) end
+  if node.kind then
+    life_acts.write(node, fields, at, real_ms)
+  elseif fields[1] then
+    write_fields(node.key, fields)
+  end
+end
+
+-- Write what all nodes have gained or lost: one HSET for each.
 local function write_levels(nodes, at, real_ms)
   for depth = 1, #nodes do
     local node = nodes[depth]
-    local fields, counters = node.more_fields or { nil, nil, nil, nil, nil, nil, nil, nil }, node.counters
-    for place = 1, #counters do write_counter(counters[place], fields, at) end
-    if node.rates[1] then pace_acts.write(node, fields) end
-    if depth > 1 then
-      life_acts.write(node, fields, at, real_ms)
-    elseif fields[1] then
-      write_fields(node.key, fields)
-    end
+    if node.fields[1] or node.more_fields then write_node(node, at, real_ms) end
   end
 end

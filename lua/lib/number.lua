@@ -1,9 +1,14 @@
 -- Numbers come in as text and leave as text; in between they are doubles, exact up to 2^53 - 1.
 local MAX_EXACT = 9007199254740991
 
+-- Small numbers and their texts, ready.
+local SMALL, TEXTS = {}, {}
+for number = 0, 1000 do SMALL[number .. ''], TEXTS[number] = number, number .. '' end
+
 -- A whole number from 0 to 2^53 - 1, or nil. Only digits count: no sign, no point, no exponent, no hexadecimal.
 local function whole(text)
-  if text == '0' then return 0 end
+  local small = SMALL[text]
+  if small then return small end
   if #text <= 16 and string.find(text, '^%d+$') then
     local number = tonumber(text)
     if number <= MAX_EXACT then return number end
@@ -11,6 +16,7 @@ local function whole(text)
   return nil
 end
 
+-- The text of a whole number. A command takes numbers as they are: the server writes those below 2^53 without a point.
 local function digits(number)
-  return number == 0 and '0' or string.format('%.0f', number)
+  return TEXTS[number] or string.format('%.0f', number)
 end

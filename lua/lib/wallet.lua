@@ -8,33 +8,73 @@
 -- A purse is what of one currency is usable: grants, features, remaining (all in burn order), balance and
 -- is_restricted. Parts are flat: {grant_id, nanos, grant_id, nanos, ...} in the order of taking.
 
--- The purses of these currencies, by currency. Two commands, whatever their number.
-local function open_purses(wallet_key, currencies, at)
-  local purses, orders, fields, count, values = {}, { nil }, { nil, nil }, 0, NONE
-  for place = 1, #currencies do orders[place] = 'o:' .. currencies[place] end
-  if orders[1] then orders = redis.call('HMGET', wallet_key, unpack(orders)) end
-  for place = 1, #currencies do
-    local grants, features, size = { nil, nil }, { nil, nil }, 0
-    local purse = {
-      grants = grants, features = features, remaining = { nil, nil }, balance = 0, is_restricted = false, first = count,
-    }
-    purses[currencies[place]] = purse
-    local order = orders[place] and cmsgpack.unpack(orders[place]) or NONE
-    for n = 1, #order do
-      local grant = order[n]
-      if grant[2] <= at and (grant[3] == 0 or at < grant[3]) then
-        size, count = size + 1, count + 1
-        grants[size], features[size], fields[count] = grant[1], grant[7], 'r:' .. grant[1]
-        if grant[7] ~= '' then purse.is_restricted = true end
-      end
+local order_field = memo(function(currency) return 'o:' .. currency end, 256)
+
+-- Those of a packed burn order that are usable at the instant: their ids, fields and features, and until when that is so.
+local function usable_at(order, at)
+  local usable = { grants = {}, fields = {}, features = {}, is_restricted = false, from = 0, till = MAX_EXACT }
+  for _, grant in ipairs(order) do
+    local effective, expires = grant[2], grant[3] > 0 and grant[3] or MAX_EXACT
+    if effective > at then
+      usable.till = math.min(usable.till, effective)
+    elseif at < expires then
+      local n = #usable.grants + 1
+      usable.grants[n], usable.fields[n], usable.features[n] = grant[1], 'r:' .. grant[1], grant[7]
+      usable.from, usable.till = math.max(usable.from, effective), math.min(usable.till, expires)
+      if grant[7] ~= '' then usable.is_restricted = true end
+    else
+      usable.from = math.max(usable.from, expires)
     end
   end
-  if count > 0 then values = read_fields(wallet_key, fields) end
-  for _, purse in pairs(purses) do
-    for place = 1, #purse.grants do
-      local nanos = tonumber(values[purse.first + place]) or 0
-      purse.remaining[place], purse.balance = nanos, purse.balance + nanos
+  return usable
+end
+
+-- A packed burn order, and what of it was usable when it was last asked.
+local known_order = memo(function(packed)
+  local order = packed and cmsgpack.unpack(packed) or NONE
+  return { order = order, usable = usable_at(order, 0) }
+end, 1024)
+
+-- What of a packed burn order (false: none) is usable at the instant.
+local function usable_grants(packed, at)
+  local known = known_order(packed)
+  local usable = known.usable
+  if at < usable.from or at >= usable.till then
+    usable = usable_at(known.order, at)
+    known.usable = usable
+  end
+  return usable
+end
+
+-- The purses of these currencies, by currency. Two commands, whatever their number.
+local function open_purses(wallet_key, currencies, at)
+  local purses, orders, count = {}, { nil }, #currencies
+  if count == 0 then return purses end
+  for place = 1, count do orders[place] = order_field(currencies[place]) end
+  orders = redis.call('HMGET', wallet_key, unpack(orders))
+  local fields, values = NONE, NONE
+  for place = 1, count do
+    local usable = usable_grants(orders[place], at)
+    local first = #fields
+    purses[currencies[place]] = {
+      grants = usable.grants, features = usable.features, is_restricted = usable.is_restricted, remaining = { nil, nil },
+      balance = 0, first = first,
+    }
+    if place == 1 then
+      fields = count == 1 and usable.fields or { unpack(usable.fields) }
+    else
+      for n = 1, #usable.fields do fields[first + n] = usable.fields[n] end
     end
+  end
+  if fields[1] then values = read_fields(wallet_key, fields) end
+  for place = 1, count do
+    local purse, balance = purses[currencies[place]], 0
+    local remaining, first = purse.remaining, purse.first
+    for n = 1, #purse.grants do
+      local nanos = tonumber(values[first + n] or 0)
+      remaining[n], balance = nanos, balance + nanos
+    end
+    purse.balance = balance
   end
   return purses
 end

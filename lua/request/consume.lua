@@ -68,6 +68,7 @@
 --   the debits of a price in its period add up to floor(A(units)), to the nano
 --   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
@@ -120,8 +121,7 @@ local place = {
   real_ms = real_ms, body = body,
 }
 if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
-local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then hold_acts.sweep(due, customer_holds_key, place) end
+hold_acts.sweep_due(customer_holds_key, place)
 local decision = decide(charges, nodes, place, 'consume', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then

@@ -56,6 +56,7 @@
 --   a deadline is never moved to an earlier instant
 --   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
@@ -122,8 +123,7 @@ end
 local named, places = acts.name_charges(acts.held_charges(hold, true), ARGV, 5, count)
 if not named then return redis.error_reply('INVALID feature') end
 for index, charge in ipairs(charges) do charge.kept = hold.charges[places[index]] end
-local due = redis.call('ZRANGEBYSCORE', hold.customer_holds, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then acts.sweep(due, hold.customer_holds, place) end
+acts.sweep_due(hold.customer_holds, place)
 place.snapshot, place.wallet, place.narrow = hold.snapshot, hold.wallet, narrow
 local nodes = read_path(hold.path, hold.counters)
 local decision = hold.would == '' and decide(charges, nodes, place, 'hold', hold.shadow == '1')

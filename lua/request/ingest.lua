@@ -23,6 +23,7 @@
 -- INVARIANT
 --   one entry for each event id within the window
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 
 local epoch_key, stream_key, event_id_key = KEYS[1], KEYS[2], KEYS[3]

@@ -47,6 +47,7 @@
 --   one key is charged once, by a part or by a decision; a refusal under it charges nothing and hinders nothing
 --   an error writes nothing
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua

@@ -52,6 +52,7 @@
 --   nothing is written: the server itself refuses writes to this script
 --   reason, refused, level, cost_nanos and charge_nanos are those of a consume in the same instant, unless a hold is due
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua

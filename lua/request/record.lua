@@ -60,6 +60,7 @@
 --   nanos that left the grants + uncollected nanos = sum of prepaid charge_nanos
 --   an error writes nothing, but for the end of holds that were due
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua
@@ -109,8 +110,7 @@ local place = {
   snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
   real_ms = real_ms, body = body,
 }
-local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(real_ms), 'LIMIT', '0', '100')
-if #due > 0 then hold_acts.sweep(due, customer_holds_key, place) end
+hold_acts.sweep_due(customer_holds_key, place)
 local decision = decide(charges, nodes, place, 'record', false)
 if decision.fault then return redis.error_reply(decision.fault) end
 

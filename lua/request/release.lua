@@ -25,6 +25,7 @@
 -- INVARIANT
 --   released_nanos = held nanos, where the outcome is released
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua

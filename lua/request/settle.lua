@@ -40,6 +40,7 @@
 --   charged_nanos + uncollected_nanos = floor(A(u + q)) - floor(A(u)) over all charges
 --   of concurrent settles exactly one ends the hold, and of late ones exactly one is charged
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua

@@ -34,6 +34,7 @@
 -- INVARIANT
 --   nothing is written
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 --!include lib/field.lua
 --!include lib/path.lua

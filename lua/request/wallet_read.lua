@@ -26,6 +26,7 @@
 -- INVARIANT
 --   nothing is written
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 
 local epoch_key, snapshot_key, wallet_key = KEYS[1], KEYS[2], KEYS[3]

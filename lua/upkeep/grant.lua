@@ -42,6 +42,7 @@
 --   remaining and held of all grants of a currency add up to at most 2^53 - 1
 --   what a repayment takes from the grant = what it gives to the overdrafts = the movements of its entry, which add up to zero
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 --!include lib/burn_order.lua
 

@@ -35,6 +35,7 @@
 --   a lapsed grant is never debited again, a lowered overdraft never beyond its limit
 --   an overdraft lends what it has remaining, held and drawn
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 --!include lib/burn_order.lua
 

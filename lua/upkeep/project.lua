@@ -28,6 +28,7 @@
 -- INVARIANT
 --   a snapshot is seen never or entirely, and its version only rises
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 --!include lib/path.lua
 
@@ -144,7 +145,7 @@ local function is_budget(packed)
 end
 
 local function is_node(node)
-  return node == '' or (kind_places()[string.match(node, '^(%l+):%*$') or ''] or read_path(node, '')) ~= nil
+  return node == '' or (PLACES[string.match(node, '^(%l+):%*$') or ''] or read_path(node, '')) ~= nil
 end
 
 if #KEYS ~= 2 or #ARGV < 3 or #ARGV % 2 == 0 then return redis.error_reply('INVALID arguments') end

@@ -18,6 +18,7 @@
 -- INVARIANT
 --   no hold outlives its deadline by more than the pause between two sweeps
 --!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/exact.lua
 --!include lib/tariff.lua
 --!include lib/window.lua

@@ -34,7 +34,7 @@ async def told_events(works: Works) -> dict[str, tuple[int, int, int]]:
 async def test_parts_and_a_late_settlement_reach_the_books_once_each(works: Works) -> None:
     """The parts while it is open, the rest behind its deadline, as far as the wallet goes."""
     await works.customer("c", nanos=[100 * NANOS_PER_TOKEN])
-    hold_id = await works.hold("c", 60, ttl_ms=400)
+    hold_id = await works.hold("c", 60, ttl_ms=3_000)
     for tokens, left in ((10, 50), (20, 30)):
         reply = await part(works, "c", hold_id, tokens)
         assert (reply[0], reply[5]) == (b"charged", left * NANOS_PER_TOKEN)

@@ -94,6 +94,7 @@ def test_an_open_hold_is_a_place_that_is_taken(shop: Shop, path: str) -> None:
 
 RAISE = assemble(
     """--!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/path.lua
 --!include lib/refusal.lua
 --!include lib/pace.lua as pace_acts

@@ -80,6 +80,7 @@ def test_who_has_never_asked_carries_since_the_limit_began(shop: Shop) -> None:
 
 COUNT = assemble(
     """--!include lib/number.lua
+--!include lib/memo.lua
 --!include lib/window.lua
 --!include lib/path.lua
 --!include lib/rolling.lua as rolling_acts
@@ -88,6 +89,7 @@ COUNT = assemble(
 local limit, stored, replies = cmsgpack.unpack(ARGV[1]), {}, {}
 for n = 2, #ARGV, 2 do
   local node, at = node_of('customer', false, 'k'), whole(ARGV[n])
+  node.fields, node.counters = {}, {}
   local slot, values, fields = counter_slot(node, limit[1], limit[4], limit[5], limit), {}, {}
   for place = 1, 4 do values[place] = node.fields[place] and stored[node.fields[place]] or false end
   read_counter(slot, values, at)
