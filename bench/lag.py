@@ -1,8 +1,8 @@
 """Claim: at full load a decision can be queried in Postgres within two seconds (p99).
 
 Gateway, Valkey (its log written through), a flusher and Postgres (fsync on) share the machine with the load: 32
-connections that ask again as soon as they are answered, for a thousand customers in turn. In some of the shards every
-row is watched by a query of another connection. Lag is from the entry's instant in the stream, which is the
+connections that ask again as soon as they are answered, for a thousand customers in turn. In some of the shards
+every row is watched by a query of another connection. Lag is from the entry's instant in the stream, which is the
 decision's, to that query's answer.
 
     python -m bench.lag [--rounds 3] [--seconds 8]
