@@ -58,9 +58,10 @@ def acts(counter: Counter) -> Iterator[Act]:
     yield Act(name="peek", calls=lambda n: [counter.call("peek", "price and limit")] * n)
     for shape in CUSTOMERS:
         yield Act(name=f"consume, {shape}", calls=_each(counter, "consume", shape))
-    yield Act(name="consume, with a key", calls=_keyed(counter))
+    yield Act(name="consume, with a key", calls=_keyed(counter, "price and limit"))
     yield Act(name="consume, replayed", calls=_replayed(counter))
     yield Act(name="consume, refused", calls=lambda n: [counter.call("consume", "refused")] * n)
+    yield Act(name="consume, refused with a key", calls=_keyed(counter, "refused"))
     yield Act(name="record", calls=_each(counter, "record", "price and limit"))
     yield Act(name="hold", calls=lambda n: [counter.hold() for _ in range(n)])
     for end in ("extend", "part", "settle", "release"):
@@ -72,8 +73,8 @@ def _each(counter: Counter, script: str, shape: str) -> Callable[[int], list[Wor
     return lambda n: [counter.call(script, shape)] * n
 
 
-def _keyed(counter: Counter) -> Callable[[int], list[Words]]:
-    return lambda n: [counter.keyed() for _ in range(n)]
+def _keyed(counter: Counter, shape: str) -> Callable[[int], list[Words]]:
+    return lambda n: [counter.keyed(shape=shape) for _ in range(n)]
 
 
 def _replayed(counter: Counter) -> Callable[[int], list[Words]]:

@@ -125,11 +125,11 @@ class Counter:
         usual = self._usual(keys, path=_PATH if shape == "four levels" else "", count=len(features))
         return self._words(script, usual | others, pairs=[word for one in features for word in (one, 7)])
 
-    def keyed(self, keys: CustomerKeys | None = None) -> tuple[Any, ...]:
+    def keyed(self, keys: CustomerKeys | None = None, *, shape: str = _HELD) -> tuple[Any, ...]:
         """A consume under a fresh idempotency key."""
-        keys = keys or self.keys_of(_HELD)
+        keys = keys or self.keys_of(shape)
         own = {"answer_key": keys.idempotency_prefix + secrets.token_hex(16), "request_digest": "d" * 32}
-        return self.call("consume", _HELD, keys=keys, idem_window_ms=86_400_000, **own)
+        return self.call("consume", shape, keys=keys, idem_window_ms=86_400_000, refusal_ms=60_000, **own)
 
     def hold(self, keys: CustomerKeys | None = None) -> tuple[Any, ...]:
         """A hold of its own."""
