@@ -16,6 +16,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    grpc_port: Port = 0
     redis_url: str = "redis://127.0.0.1:6379/0"
     decision_deadline_ms: Positive = 15
     bulk_deadline_ms: Positive = 2_000
@@ -36,6 +37,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_refusal_ms: Positive = 60_000
     nginx_request_id_header: str = "X-Request-Id"
     forward_request_id_header: str = ""
+    envoy_request_id_header: str = ""
     max_body_bytes: Positive = 1_048_576
     stop_grace_ms: Positive = 10_000
     run_dir: str = ""

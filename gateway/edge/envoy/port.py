@@ -1,0 +1,34 @@
+"""What stands on the gRPC port: each method by its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.admission.gate import Gate
+from gateway.edge.envoy.authorization import AuthorizationDesk
+from gateway.edge.envoy.desk import Desk, Handler
+from gateway.edge.envoy.health import HealthDesk
+from gateway.edge.envoy.ratelimit import RateLimitDesk
+from gateway.edge.grpc.call import Methods
+from gateway.settings import GatewaySettings
+from gateway.state.directory import Directory
+
+AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
+RATE_LIMIT: Final = "envoy.service.ratelimit.v3.RateLimitService"
+HEALTH: Final = "grpc.health.v1.Health"
+
+
+def methods_of(
+    gate: Gate, directory: Directory, *, settings: GatewaySettings, desk: Desk, is_serving: Callable[[], bool]
+) -> Methods:
+    """All that can be called."""
+    authorization = AuthorizationDesk(gate, directory, settings=settings)
+    rate_limit = RateLimitDesk(gate, directory, settings=settings)
+    health = HealthDesk(frozenset({AUTHORIZATION, RATE_LIMIT, HEALTH}), is_serving)
+    handlers: dict[str, Handler] = {
+        f"/{AUTHORIZATION}/Check": authorization.check,
+        f"/{RATE_LIMIT}/ShouldRateLimit": rate_limit.should_rate_limit,
+        f"/{HEALTH}/Check": health.check,
+    }
+    return {path: desk.method(path, handler) for path, handler in handlers.items()}

@@ -1,0 +1,150 @@
+"""Protocol Buffers on the wire: just what reading and writing a handful of messages needs.
+
+A message is a row of fields, each with a tag (number and wire type) and a value. Reading gives the row; whoever
+reads picks the tags it knows, and what it does not know is passed over, as the format wants it. What is not well
+formed is refused: lengths beyond the end, numbers above 64 bits, groups, field number 0. A message is at most as
+long as the connection lets it be, and nothing here nests by itself.
+
+Worked example: `0a 03 61 62 63 18 96 01` is field 1 as text `abc` (tag 0x0a, three bytes) and field 3 as the number
+150 (tag 0x18, seven bits at a time, lowest first).
+
+Source: Protocol Buffers documentation, "Encoding".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from billing_core.errors import InvalidInput
+
+Field = tuple[int, int, int]
+"""Tag; then where the value begins and ends, or, of a number, its value and 0."""
+
+NUMBER, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+_MAX_SHIFT: Final = 63
+_WORD: Final = 2**64
+_SMALL: Final = 128
+_FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
+
+
+def tag(number: int, kind: int) -> int:
+    """A field's tag."""
+    return number << 3 | kind
+
+
+def fields_of(data: bytes, at: int, end: int) -> list[Field]:
+    """The fields of the message that lies between two places.
+
+    Raises: InvalidInput where it is not well formed.
+    """
+    found: list[Field] = []
+    try:
+        while at < end:
+            name = data[at]
+            at += 1
+            if name >= _SMALL:
+                name, at = _number(data, at - 1)
+            kind = name & 7
+            if kind == BYTES:
+                size = data[at]
+                at += 1
+                if size >= _SMALL:
+                    size, at = _number(data, at - 1)
+                found.append((name, at, at + size))
+                at += size
+            elif kind == NUMBER:
+                value, at = _number(data, at)
+                found.append((name, value, 0))
+            else:
+                size = _FIXED_BYTES[kind]
+                found.append((name, at, at + size))
+                at += size
+            if not 8 <= name < 2**32:
+                raise InvalidInput("a field without a number", field="message")
+    except (IndexError, KeyError):
+        raise InvalidInput("not well formed", field="message") from None
+    if at != end:
+        raise InvalidInput("a field longer than its message", field="message")
+    return found
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number of at most 64 bits, and where the next thing begins. Raises: InvalidInput, IndexError."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < _SMALL:
+            return value % _WORD, at
+        shift += 7
+        if shift > _MAX_SHIFT:
+            raise InvalidInput("a number above 64 bits", field="message")
+
+
+def text_at(data: bytes, start: int, end: int) -> str:
+    """Text. Raises: InvalidInput where it is not UTF-8."""
+    try:
+        return data[start:end].decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("a text that is not UTF-8", field="message") from None
+
+
+def inner(data: bytes, fields: Iterable[Field], name: int) -> bytes | None:
+    """The message inside a message under that tag; None where there is none.
+
+    What stands there several times is one message in pieces, as the format wants it.
+    """
+    pieces = [data[start:end] for found, start, end in fields if found == name]
+    if not pieces:
+        return None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def pair_of(data: bytes, start: int, end: int) -> tuple[str, str]:
+    """An entry of a map, or whatever else is text 1 and text 2. Raises: InvalidInput."""
+    key = value = ""
+    for name, at, stop in fields_of(data, start, end):
+        if name == _KEY:
+            key = text_at(data, at, stop)
+        elif name == _VALUE:
+            value = text_at(data, at, stop)
+    return key, value
+
+
+_KEY: Final = tag(1, BYTES)
+_VALUE: Final = tag(2, BYTES)
+
+
+def encoded_number(value: int) -> bytes:
+    """A number as the wire has it."""
+    if value < _SMALL:
+        return bytes((value,))
+    out = bytearray()
+    while value >= _SMALL:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A number; 0 is not written, because it is what a field that is not there means."""
+    return encoded_number(tag(number, NUMBER)) + encoded_number(value) if value else b""
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """Text, bytes or a message; an empty one is written, because of a message it means that it is there."""
+    return encoded_number(tag(number, BYTES)) + encoded_number(len(value)) + value
+
+
+def text_field(number: int, value: str) -> bytes:
+    """Text; an empty one is not written."""
+    return bytes_field(number, value.encode(errors="replace")) if value else b""
+
+
+def pair(key: str, value: str) -> bytes:
+    """An entry of a map, or a header."""
+    return text_field(1, key) + text_field(2, value)
