@@ -38,11 +38,13 @@ local function remember(answer_key, request_digest, window_ms, reply, part_reply
   redis.call('SET', answer_key, cmsgpack.pack({ request_digest, reply, part_reply }), 'PX', digits(window_ms))
 end
 
--- Keep a refusal for at most so long. Returns it.
-local function keep_refusal(answer_key, request_digest, most_ms, reply)
-  local reason, room_ms = reply[1], reply[12]
-  if reason == 'concurrency_limited' then room_ms = SOON_MS end
-  if room_ms > 0 and room_ms < most_ms then most_ms = room_ms end
-  if most_ms > 0 and reason ~= 'unavailable' then remember(answer_key, request_digest, most_ms, reply) end
+-- Keep the answer of a decision: what was allowed for the window, a refusal for at most so long. Returns the answer.
+local function keep_answer(answer_key, request_digest, window_ms, refusal_ms, reply)
+  local reason = reply[1]
+  if reason ~= 'allowed' then
+    local room_ms = reason == 'concurrency_limited' and SOON_MS or reply[12]
+    window_ms = math.min(window_ms, refusal_ms, room_ms > 0 and room_ms or refusal_ms)
+  end
+  if window_ms > 0 and reason ~= 'unavailable' then remember(answer_key, request_digest, window_ms, reply) end
   return reply
 end

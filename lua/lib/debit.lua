@@ -1,6 +1,6 @@
--- What an allowed decision does: the units are counted, nanos leave the grants, and the entry is appended.
+-- What consume and record do: what is due ends, the charges are decided on, and what is allowed is written.
 
--- Write the decision, all of it. A place is {stream, wallet, epoch, real_ms, body}.
+-- Write what is allowed: units are counted, nanos leave the grants, and the entry is appended. A place is {stream, wallet, epoch, real_ms, body}.
 local function write_debit(decision, charges, place)
   local moved = decision.moved
   decision.acted = true
@@ -12,4 +12,18 @@ local function write_debit(decision, charges, place)
     if moved[moved[n]] > 0 then redis.call('HINCRBY', place.wallet, 'r:' .. moved[n], -moved[moved[n]]) end
   end
   write_levels(decision.nodes, decision.at, place.real_ms)
+end
+
+-- Decide on the charges and write it, all of it. A place is one of `decide` too, and has shard_holds and customer_holds. Returns
+-- the reply; or nil and what is wrong.
+local function debit(charges, nodes, place, mode, is_shadow)
+  hold_acts.sweep_due(place.customer_holds, place)
+  local decision = decide(charges, nodes, place, mode, is_shadow)
+  if decision.fault then return nil, decision.fault end
+  if decision.would ~= '' then
+    late_acts.append_shadow(decision, charges, place)
+  elseif decision.reason == 'allowed' then
+    write_debit(decision, charges, place)
+  end
+  return reply_of(decision, charges, 0, '')
 end

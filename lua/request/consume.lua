@@ -86,9 +86,9 @@
 --!include lib/wallet.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
---!include lib/debit.lua
 --!include lib/lateness.lua as late_acts
 --!include lib/hold.lua as hold_acts
+--!include lib/debit.lua
 --!include lib/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
@@ -117,22 +117,11 @@ local nodes = read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
-  real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key, shard_holds = shard_holds_key,
+  epoch = epoch, real_ms = real_ms, body = body,
 }
 if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
-hold_acts.sweep_due(customer_holds_key, place)
-local decision = decide(charges, nodes, place, 'consume', shadow == '1')
-if decision.fault then return redis.error_reply(decision.fault) end
-if decision.reason ~= 'allowed' then
-  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply_of(decision, charges, 0, ''))
-end
 
-if decision.would == '' then
-  write_debit(decision, charges, place)
-else
-  late_acts.append_shadow(decision, charges, place)
-end
-local reply = reply_of(decision, charges, 0, '')
-if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
-return reply
+local reply, wrong = debit(charges, nodes, place, 'consume', shadow == '1')
+if wrong then return redis.error_reply(wrong) end
+return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply)

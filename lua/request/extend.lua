@@ -130,7 +130,7 @@ local decision = hold.would == '' and decide(charges, nodes, place, 'hold', hold
 if decision and decision.fault then return redis.error_reply(decision.fault) end
 if decision and decision.reason ~= 'allowed' then
   local reply = reply_of(decision, charges, hold.deadline_ms, hold.id)
-  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply)
+  return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply)
 end
 if not (decision and decision.would ~= '') and not add_charges(charges) then
   return redis.error_reply('OVERFLOW quantity')
@@ -158,5 +158,4 @@ else
   local at = real_ms + (tonumber(redis.call('HGET', hold.snapshot, 'off')) or 0)
   reply = undecided(charges, 'allowed', { at = at, would = hold.would, deadline_ms = hold.deadline_ms, hold_id = hold.id })
 end
-if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
-return reply
+return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply)

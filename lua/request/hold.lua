@@ -138,7 +138,7 @@ hold_acts.sweep_due(customer_holds_key, place)
 local decision = decide(charges, nodes, place, 'hold', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then
-  return keep_refusal(answer_key, request_digest, math.min(idem_window_ms, refusal_ms), reply_of(decision, charges, 0, ''))
+  return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply_of(decision, charges, 0, ''))
 end
 
 local deadline_ms = real_ms + ttl_ms
@@ -163,6 +163,4 @@ if not is_empty then
   end
   write_levels(nodes, decision.at, real_ms)
 end
-local reply = reply_of(decision, charges, deadline_ms, hold_id)
-if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
-return reply
+return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply_of(decision, charges, deadline_ms, hold_id))

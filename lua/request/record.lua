@@ -78,8 +78,9 @@
 --!include lib/wallet.lua
 --!include lib/admit.lua
 --!include lib/entry.lua
---!include lib/debit.lua
+--!include lib/lateness.lua as late_acts
 --!include lib/hold.lua as hold_acts
+--!include lib/debit.lua
 --!include lib/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
@@ -107,14 +108,10 @@ local nodes = read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
-  real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key, shard_holds = shard_holds_key,
+  epoch = epoch, real_ms = real_ms, body = body,
 }
-hold_acts.sweep_due(customer_holds_key, place)
-local decision = decide(charges, nodes, place, 'record', false)
-if decision.fault then return redis.error_reply(decision.fault) end
 
-write_debit(decision, charges, place)
-local reply = reply_of(decision, charges, 0, '')
-if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, reply) end
-return reply
+local reply, wrong = debit(charges, nodes, place, 'record', false)
+if wrong then return redis.error_reply(wrong) end
+return keep_answer(answer_key, request_digest, idem_window_ms, 0, reply)
