@@ -27,6 +27,7 @@ wants.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 from billing_core.errors import Failure, InvalidInput, InvariantBroken
@@ -90,7 +91,7 @@ class AuthorizeRoute:
         request_id = request.headers.get(id_header, "") if id_header else ""
         order = Order(
             charges=(charge,),
-            idempotency_key=request_key(charge, request_id) if request_id else "",
+            idempotency_key=request_key((charge,), request_id) if request_id else "",
             shadow=self._shadow or request.query.startswith(SHADOW),
         )
         decision = await self._gate.decide(caller, order, deadline=deadline)
@@ -138,9 +139,9 @@ def _budget_ms(text: str) -> int | None:
     return int(text)
 
 
-def request_key(charge: Charge, request_id: str) -> str:
-    """The idempotency key of a charge in a proxy's request: a route that asks for two features pays for both."""
-    name = f"{charge.feature} {charge.quantity} {request_id}"
+def request_key(charges: Sequence[Charge], request_id: str) -> str:
+    """The idempotency key of charges in a proxy's request: a route that asks for two features pays for both."""
+    name = " ".join((*(f"{charge.feature} {charge.quantity}" for charge in charges), request_id))
     return f"req:{hashlib.blake2b(name.encode(errors='surrogateescape'), digest_size=_DIGEST_BYTES).hexdigest()}"
 
 
