@@ -7,6 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from billing_core.adapters.projection import GrantFacts, Refused, apply_grant, lapse_grant
 from billing_core.contract.keys import (
     INVALIDATION_CHANNEL,
     KeyRecord,
@@ -19,7 +20,23 @@ from billing_core.contract.keys import (
 )
 from billing_core.store.outbox import OutboxKind, push, push_snapshots, take
 from billing_core.values.clock import system_now
+from billing_core.wallets.grant import LapseReason
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
+
+
+def facts(customer_id: str, grant_id: str) -> GrantFacts:
+    return GrantFacts(
+        tenant_id="t",
+        customer_id=customer_id,
+        grant_id=grant_id,
+        currency="USD",
+        amount_nanos=10,
+        priority=0,
+        effective_ms=0,
+        expires_ms=0,
+        is_paid=True,
+        created_ms=0,
+    )
 
 
 async def test_a_grant_counts_from_the_very_next_decision(works: Works) -> None:
@@ -44,6 +61,31 @@ async def test_a_grant_that_is_told_twice_is_there_once(works: Works) -> None:
         )
         await works.project()
     assert (await works.wallet("c"))[f"r:{grant}"] == 10_000 - NANOS_PER_TOKEN
+
+
+async def test_a_redis_that_forgot_the_library_gets_it_back_and_acts_keep_their_order(works: Works) -> None:
+    """Nothing of what was sent has run, so all of it is sent again, from the first."""
+    await works.customer("c")
+    await works.valkey.function_flush()
+    acts = [
+        lapse_grant(facts("c", "g"), reason=LapseReason.VOID, event_id="e1"),
+        apply_grant(facts("c", "g")),
+        lapse_grant(facts("c", "g"), reason=LapseReason.VOID, event_id="e2"),
+    ]
+    assert await works.redis.run(acts) == [0, 1, 10]
+
+
+async def test_a_redis_that_takes_no_library_now_gets_it_with_a_later_try(works: Works) -> None:
+    """It is full: what is told waits, as for a server that is away."""
+    await works.valkey.function_flush()
+    act = apply_grant(facts("c", "g"))
+    await works.valkey.config_set("maxmemory", 1)
+    try:
+        (outcome,) = await works.redis.run([act])
+    finally:
+        await works.valkey.config_set("maxmemory", 0)
+    assert outcome == Refused(words="UNAVAILABLE server")
+    assert await works.redis.run([act]) == [1]
 
 
 async def test_a_relay_that_dies_before_its_commit_leaves_the_rows(works: Works) -> None:
