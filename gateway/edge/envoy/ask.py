@@ -11,12 +11,13 @@ and envoy/extensions/common/ratelimit/v3/ratelimit.proto; grpc/health/v1/health.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from billing_core.errors import InvalidInput
-from gateway.edge.envoy.protobuf import BYTES, NUMBER, Field, fields_of, inner, pair_of, tag, text_at
+from gateway.edge.envoy.protobuf import BYTES, NUMBER, fields_of, inner, pair_of, tag, text_of
 
 MAX_DESCRIPTORS: Final = 16
 
@@ -28,7 +29,6 @@ _HEADER: Final = tag(3, BYTES)
 _HEADER_MAP: Final = tag(13, BYTES)
 _MAPPED_HEADER: Final = tag(1, BYTES)
 _KEY: Final = tag(1, BYTES)
-_VALUE: Final = tag(2, BYTES)
 _RAW_VALUE: Final = tag(3, BYTES)
 
 _DOMAIN: Final = tag(1, BYTES)
@@ -37,6 +37,7 @@ _REQUEST_HITS: Final = tag(3, NUMBER)
 _ENTRY: Final = tag(1, BYTES)
 _HITS: Final = tag(3, BYTES)
 _WRAPPED: Final = tag(1, NUMBER)
+_NAME: Final = tag(1, BYTES)
 _ONE_BYTE: Final = 127
 
 
@@ -67,53 +68,37 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
 
     Raises: InvalidInput.
     """
-    attributes = inner(data, fields_of(data, 0, len(data)), _ATTRIBUTES) or b""
-    told = fields_of(attributes, 0, len(attributes))
-    extensions = dict(pair_of(attributes, start, end) for name, start, end in told if name == _EXTENSION)
-    request = inner(attributes, told, _REQUEST) or b""
-    http = inner(request, fields_of(request, 0, len(request)), _HTTP) or b""
-    fields = fields_of(http, 0, len(http))
-    headers = _mapped(http, fields, wanted)
-    for name, start, end in fields:
-        if name == _HEADER and _is_wanted(http, start, wanted):
-            key, value = pair_of(http, start, end)
+    told = fields_of(inner(fields_of(data), _ATTRIBUTES))
+    extensions = dict(pair_of(entry) for name, entry, _ in told if name == _EXTENSION)
+    fields = fields_of(inner(fields_of(inner(told, _REQUEST)), _HTTP))
+    headers: dict[str, str] = {}
+    for name, entry, _ in fields:
+        if name == _HEADER and _is_wanted(entry, wanted):
+            key, value = pair_of(entry)
             if key in wanted:
                 headers[key] = value
+        elif name == _HEADER_MAP:
+            for key, value in _mapped(entry):
+                if key in wanted:
+                    headers.setdefault(key, value)
     return Authorization(headers=headers, extensions=extensions)
 
 
-def _is_wanted(data: bytes, start: int, wanted: frozenset[str]) -> bool:
+def _is_wanted(entry: bytes, wanted: frozenset[str]) -> bool:
     """Whether an entry may be worth reading: where it begins with its key, as it does, the key tells."""
-    first, size = data[start : start + 1], data[start + 1 : start + 2]
-    if first != b"\x0a" or not size or size[0] > _ONE_BYTE:
+    if len(entry) < 2 or entry[0] != _KEY or entry[1] > _ONE_BYTE:  # tag and length
         return True
-    return data[start + 2 : start + 2 + size[0]].decode("latin-1") in wanted
+    return entry[2 : 2 + entry[1]].decode("latin-1") in wanted
 
 
-def _mapped(http: bytes, fields: list[Field], wanted: frozenset[str]) -> dict[str, str]:
-    """Headers where Envoy was told to send each by itself (`encode_raw_headers`); of several the first."""
-    found: dict[str, str] = {}
-    for name, start, end in fields:
-        if name != _HEADER_MAP:
-            continue
-        for item, at, stop in fields_of(http, start, end):
-            if item == _MAPPED_HEADER:
-                key, value = _header(http, at, stop)
-                if key in wanted:
-                    found.setdefault(key, value)
-    return found
-
-
-def _header(data: bytes, start: int, end: int) -> tuple[str, str]:
-    key, value, raw = "", "", b""
-    for name, at, stop in fields_of(data, start, end):
-        if name == _KEY:
-            key = text_at(data, at, stop)
-        elif name == _VALUE:
-            value = text_at(data, at, stop)
-        elif name == _RAW_VALUE:
-            raw = data[at:stop]
-    return key, value or raw.decode("latin-1")
+def _mapped(headers: bytes) -> Iterator[tuple[str, str]]:
+    """Headers where Envoy was told to send each by itself (`encode_raw_headers`)."""
+    for name, header, _ in fields_of(headers):
+        if name == _MAPPED_HEADER:
+            fields = fields_of(header)
+            key, value = pair_of(header)
+            raw = inner(fields, _RAW_VALUE)
+            yield key, value or raw.decode("latin-1")
 
 
 def rate_limit_of(data: bytes) -> RateLimit:
@@ -123,27 +108,27 @@ def rate_limit_of(data: bytes) -> RateLimit:
     """
     domain, hits = "", 0
     descriptors: list[Descriptor] = []
-    for name, start, end in fields_of(data, 0, len(data)):
+    for name, value, number in fields_of(data):
         if name == _DESCRIPTOR:
             if len(descriptors) == MAX_DESCRIPTORS:
                 raise InvalidInput(f"must have at most {MAX_DESCRIPTORS} entries", field="descriptors")
-            descriptors.append(_descriptor(data, start, end))
+            descriptors.append(_descriptor(value))
         elif name == _DOMAIN:
-            domain = text_at(data, start, end)
+            domain = text_of(value)
         elif name == _REQUEST_HITS:
-            hits = start % 2**32
+            hits = number % 2**32
     return RateLimit(domain=domain, descriptors=tuple(descriptors), hits=hits)
 
 
-def _descriptor(data: bytes, start: int, end: int) -> Descriptor:
+def _descriptor(data: bytes) -> Descriptor:
     entries: list[tuple[str, str]] = []
     hits: int | None = None
-    for name, at, stop in fields_of(data, start, end):
+    for name, value, _ in fields_of(data):
         if name == _ENTRY:
-            entries.append(pair_of(data, at, stop))
+            entries.append(pair_of(value))
         elif name == _HITS:
-            values = [value for item, value, _ in fields_of(data, at, stop) if item == _WRAPPED]
-            hits = values[-1] if values else hits or 0
+            numbers = [number for found, _, number in fields_of(value) if found == _WRAPPED]
+            hits = numbers[-1] if numbers else hits or 0
     return Descriptor(entries=tuple(entries), hits=hits)
 
 
@@ -152,5 +137,5 @@ def health_of(data: bytes) -> str:
 
     Raises: InvalidInput.
     """
-    names = [text_at(data, start, end) for name, start, end in fields_of(data, 0, len(data)) if name == _DOMAIN]
+    names = [text_of(value) for name, value, _ in fields_of(data) if name == _NAME]
     return names[-1] if names else ""

@@ -18,8 +18,8 @@ from typing import Final
 
 from billing_core.errors import InvalidInput
 
-Field = tuple[int, int, int]
-"""Tag; then where the value begins and ends, or, of a number, its value and 0."""
+Field = tuple[int, bytes, int]
+"""Tag, and the value: bytes, or, of a number, itself."""
 
 NUMBER, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -34,40 +34,48 @@ def tag(number: int, kind: int) -> int:
     return number << 3 | kind
 
 
-def fields_of(data: bytes, at: int, end: int) -> list[Field]:
-    """The fields of the message that lies between two places.
+_KEY: Final = tag(1, BYTES)
+_VALUE: Final = tag(2, BYTES)
+
+
+def fields_of(data: bytes) -> list[Field]:
+    """The fields of a message.
 
     Raises: InvalidInput where it is not well formed.
     """
     found: list[Field] = []
+    at, end = 0, len(data)
     try:
         while at < end:
             name = data[at]
             at += 1
             if name >= _SMALL:
                 name, at = _number(data, at - 1)
+            if not _LEAST_TAG <= name < _TAGS:
+                raise InvalidInput("a field without a number", field="message")
             kind = name & 7
+            if kind == NUMBER:
+                value, at = _number(data, at)
+                found.append((name, b"", value))
+                continue
             if kind == BYTES:
                 size = data[at]
                 at += 1
                 if size >= _SMALL:
                     size, at = _number(data, at - 1)
-                found.append((name, at, at + size))
-                at += size
-            elif kind == NUMBER:
-                value, at = _number(data, at)
-                found.append((name, value, 0))
             else:
                 size = _FIXED_BYTES[kind]
-                found.append((name, at, at + size))
-                at += size
-            if not 8 <= name < 2**32:
-                raise InvalidInput("a field without a number", field="message")
+            found.append((name, data[at : at + size], 0))
+            at += size
     except (IndexError, KeyError):
         raise InvalidInput("not well formed", field="message") from None
     if at != end:
         raise InvalidInput("a field longer than its message", field="message")
     return found
+
+
+_LEAST_TAG: Final = tag(1, NUMBER)
+_TAGS: Final = 2**32
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -84,38 +92,32 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
             raise InvalidInput("a number above 64 bits", field="message")
 
 
-def text_at(data: bytes, start: int, end: int) -> str:
+def text_of(value: bytes) -> str:
     """Text. Raises: InvalidInput where it is not UTF-8."""
     try:
-        return data[start:end].decode()
+        return value.decode()
     except UnicodeDecodeError:
         raise InvalidInput("a text that is not UTF-8", field="message") from None
 
 
-def inner(data: bytes, fields: Iterable[Field], name: int) -> bytes | None:
-    """The message inside a message under that tag; None where there is none.
+def inner(fields: Iterable[Field], name: int) -> bytes:
+    """The message inside a message under that tag, empty where there is none.
 
     What stands there several times is one message in pieces, as the format wants it.
     """
-    pieces = [data[start:end] for found, start, end in fields if found == name]
-    if not pieces:
-        return None
+    pieces = [value for found, value, _ in fields if found == name]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def pair_of(data: bytes, start: int, end: int) -> tuple[str, str]:
+def pair_of(data: bytes) -> tuple[str, str]:
     """An entry of a map, or whatever else is text 1 and text 2. Raises: InvalidInput."""
     key = value = ""
-    for name, at, stop in fields_of(data, start, end):
+    for name, text, _ in fields_of(data):
         if name == _KEY:
-            key = text_at(data, at, stop)
+            key = text_of(text)
         elif name == _VALUE:
-            value = text_at(data, at, stop)
+            value = text_of(text)
     return key, value
-
-
-_KEY: Final = tag(1, BYTES)
-_VALUE: Final = tag(2, BYTES)
 
 
 def encoded_number(value: int) -> bytes:

@@ -149,7 +149,7 @@ class Connection:
 
     # What comes in.
 
-    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def _take(self, kind: int, flags: int, *, stream_id: int, payload: bytes) -> None:
         """One frame."""
         if self.is_over:
             return

@@ -6,8 +6,7 @@ frame, without padding and priority. A block has at most 32 KiB in at most eight
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.edge.grpc.frame import (
     CONTINUATION,
@@ -30,8 +29,11 @@ _BLOCK_BYTES: Final = 32_768
 _BLOCK_FRAMES: Final = 8
 _OF_BLOCK: Final = frozenset({HEADERS, CONTINUATION})
 
-Take = Callable[[int, int, int, bytes], None]
-"""Told type, flags, stream and payload of a frame."""
+
+class Take(Protocol):
+    """Told each frame."""
+
+    def __call__(self, kind: int, flags: int, *, stream_id: int, payload: bytes) -> None: ...
 
 
 class FrameReader:
@@ -65,7 +67,7 @@ class FrameReader:
             if kind in _OF_BLOCK or self._block is not None:
                 self._headers(kind, flags, stream_id=stream_id & STREAM_MASK, payload=data[start:at])
             else:
-                self._take(kind, flags, stream_id & STREAM_MASK, data[start:at])
+                self._take(kind, flags, stream_id=stream_id & STREAM_MASK, payload=data[start:at])
         self._rest = data[at:]
 
     def _headers(self, kind: int, flags: int, *, stream_id: int, payload: bytes) -> None:
@@ -79,7 +81,7 @@ class FrameReader:
             if flags & PRIORITIZED:
                 payload = unprioritized(payload, stream_id)
             if flags & END_HEADERS:
-                self._take(HEADERS, flags, stream_id, payload)
+                self._take(HEADERS, flags, stream_id=stream_id, payload=payload)
             else:
                 self._block = stream_id, flags, [payload]
             return
@@ -91,4 +93,4 @@ class FrameReader:
             raise Breach(Code.ENHANCE_YOUR_CALM, "a header block in too many pieces")
         if flags & END_HEADERS:
             self._block = None
-            self._take(HEADERS, begun_flags, begun_id, b"".join(parts))
+            self._take(HEADERS, begun_flags, stream_id=begun_id, payload=b"".join(parts))
