@@ -63,10 +63,16 @@ def _fault(kind: type[asyncpg.PostgresError], message: str = "no", **told: str) 
             "",
         ),
         (_fault(asyncpg.AdminShutdownError), Unavailable, "a server behind this one does not answer now", ""),
+        (
+            asyncpg.InternalClientError("cannot switch to state 12"),
+            Unavailable,
+            "a server behind this one does not answer now",
+            "",
+        ),
     ],
 )
 def test_a_refusal_of_postgres_is_told_in_the_callers_words(
-    fault: asyncpg.PostgresError, kind: type[Failure], detail: str, field: str
+    fault: Exception, kind: type[Failure], detail: str, field: str
 ) -> None:
     """A constraint's sentence where it has one; never a 500."""
     told = failure_of(fault)
