@@ -48,7 +48,7 @@ def test_what_a_caller_cannot_cause_is_a_broken_invariant() -> None:
     "text",
     [
         *("LOADING x", "OOM command not allowed", "READONLY x", "MISCONF x", "BUSY x", "NOAUTH x", "MASTERDOWN x"),
-        *("CLUSTERDOWN x", "TRYAGAIN x", "MOVED 1 h:1", "ASK 1 h:1"),
+        *("CLUSTERDOWN x", "TRYAGAIN x", "MOVED 1 h:1", "ASK 1 h:1", "ERR Function not found"),
     ],
 )
 def test_a_server_that_cannot_now_is_unavailable(text: str) -> None:

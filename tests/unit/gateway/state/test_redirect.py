@@ -100,3 +100,21 @@ async def test_a_node_that_is_lost_fails_what_it_had_adopted() -> None:
     right.connection_lost(None)
     with pytest.raises(Unavailable, match="lost"):
         await lost
+
+
+async def test_the_right_node_may_miss_the_library_too() -> None:
+    """It is brought there as well, in the order of that node, and within the same deadline."""
+    pair = Pair()
+    wrong, right = pair.pipes
+    future = wrong.send(("FCALL", "f", 1, "a"), deadline_ms=60_000, source="lib")
+    await turn()
+    wrong.data_received(b"-ERR Function not found\r\n")
+    await turn()
+    wrong.data_received(b"+lib\r\n" + MOVED)
+    await turn()
+    right.data_received(b"-ERR Function not found\r\n")
+    await turn()
+    right.data_received(b"+lib\r\n:1\r\n")
+    assert await future == 1
+    assert [len(wire.writes) for wire in pair.wires] == [2, 2]
+    assert (wrong.in_flight_count, right.in_flight_count) == (0, 0)
