@@ -1,9 +1,10 @@
 """Scripts as files, checked before anything runs.
 
 A script is a Lua file with a header. The header says what the script does, and lists KEYS, ARGV, RETURNS, ERRORS
-and INVARIANT. A library in `lib/` has no header. A line `--!include lib/exact.lua` makes all its names known to the
-script; `--!include lib/hold.lua as hold_acts` keeps them apart and makes known what the library returns, by that
-name. What a script does not include is not meant for it, though all scripts become one text (`lua/library.py`).
+and INVARIANT. A library in `lib/` has no header. A line `--!include lib/value/exact.lua` makes all its names known
+to the script; `--!include lib/hold/hold.lua as hold_acts` keeps them apart and makes known what the library
+returns, by that name. What a script does not include is not meant for it, though all scripts become one text
+(`lua/library.py`).
 
 Headers drift from bodies unless something compares them, so loading compares them:
 
@@ -30,7 +31,7 @@ _HOME: Final = Path(__file__).resolve().parent
 _FOLDERS: Final = ("request", "upkeep")
 _SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "ERRORS", "INVARIANT")
 
-_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/[a-z_]+\.lua)(?: as (?P<name_here>[a-z_]+))?")
+_INCLUDE: Final = re.compile(r"--!include (?P<name>lib/(?:[a-z_]+/)?[a-z_]+\.lua)(?: as (?P<name_here>[a-z_]+))?")
 _SHEBANG: Final = re.compile(r"#!lua(?: flags=(?P<flags>[a-z-]+(?:,[a-z-]+)*))?")
 _TITLE: Final = re.compile(r"-- (?P<name>[a-z_]+): \S")
 _ENTRY: Final = re.compile(r"--   (?P<name>[a-z_]+)(?P<many>\*?)\s{2,}\S")
@@ -45,7 +46,7 @@ _ERROR_LITERAL: Final = re.compile(r"'(?P<words>[A-Z]+ [a-z_]+)'")
 
 
 def parse_script(name: str, source: str, *, libraries: Mapping[str, str]) -> Script:
-    """A checked script from its source and the libraries it may include, by name such as `lib/exact.lua`.
+    """A checked script from its source and the libraries it may include, by name such as `lib/value/exact.lua`.
 
     Raises: ScriptError naming the script and what is wrong.
     """
@@ -103,7 +104,8 @@ def assemble(source: str, libraries: Mapping[str, str] | None = None) -> str:
 
 
 def _libraries(home: Path) -> dict[str, str]:
-    return {f"lib/{file.name}": file.read_text("utf-8") for file in sorted((home / "lib").glob("*.lua"))}
+    files = sorted((home / "lib").rglob("*.lua"))
+    return {file.relative_to(home).as_posix(): file.read_text("utf-8") for file in files}
 
 
 def _split(name: str, source: str) -> tuple[list[str], list[str]]:

@@ -164,7 +164,7 @@ def _wallet_fields(blocks: Mapping[str, Sequence[Block]]) -> dict[str, bytes | i
 
 
 def _place(block: Block) -> tuple[str | int, ...]:
-    """What the burn order says of a grant, as `lua/lib/wallet.lua` reads it."""
+    """What the burn order says of a grant, as `lua/lib/money/wallet.lua` reads it."""
     paid = 2 if block.is_overdraft else int(block.is_paid)
     times = block.effective_ms, block.expires_ms, block.priority, paid, block.created_ms
     return (block.grant_id, *times, " ".join(block.features))

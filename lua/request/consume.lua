@@ -2,10 +2,11 @@
 -- consume: charge one request, all of it or nothing.
 --
 -- A known idempotency key answers first, with what was allowed or refused under it; then whoever comes after not_after_ms is
--- too late. Then, in this order: suspended, entitlement of each feature, rates, concurrency, limits level by level from the customer down, wallets, spend caps. Only
--- when all have passed, units are counted, nanos leave the grants in burn order and the usage entry is appended (none
--- where every quantity is zero). In shadow mode what would have been refused is allowed, charges nothing and
--- appends an entry of its own. Holds of this customer that are due end before the decision, at most 100 in one call.
+-- too late. Then, in this order: suspended, entitlement of each feature, rates, concurrency, limits level by level from the
+-- customer down, wallets, spend caps. Only when all have passed, units are counted, nanos leave the grants in burn order and
+-- the usage entry is appended (none where every quantity is zero). In shadow mode what would have been refused is allowed,
+-- charges nothing and appends an entry of its own. Holds of this customer that are due end before the decision, at most 100
+-- in one call.
 --
 -- KEYS
 --   epoch_key            epoch of the shard; absent while it is not built
@@ -28,7 +29,7 @@
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
 -- RETURNS
---   reason               allowed, or a refusal: see lib/admit.lua; unavailable where it is too late or no window holds this instant
+--   reason               allowed, or a refusal: see lib/decision/admit.lua; unavailable where it is too late or no window holds this instant
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
 --   level                that refused: customer, or a node of the path; "" where no level did
@@ -67,29 +68,29 @@
 --   nanos that left the grants = sum of prepaid charge_nanos = movements of the entry
 --   the debits of a price in its period add up to floor(A(units)), to the nano
 --   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/gauge.lua as gauge_acts
---!include lib/cap.lua as cap_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/admit.lua
---!include lib/entry.lua
---!include lib/lateness.lua as late_acts
---!include lib/hold.lua as hold_acts
---!include lib/debit.lua
---!include lib/answer.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/gauge.lua as gauge_acts
+--!include lib/level/cap.lua as cap_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/decision/admit.lua
+--!include lib/money/entry.lua
+--!include lib/decision/lateness.lua as late_acts
+--!include lib/hold/hold.lua as hold_acts
+--!include lib/decision/debit.lua
+--!include lib/decision/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
@@ -117,8 +118,8 @@ local nodes = read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key, shard_holds = shard_holds_key,
-  epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key,
+  shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body,
 }
 if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
 

@@ -55,29 +55,29 @@
 --   nanos that left `remaining` = nanos that came to `held` = sum of prepaid charge_nanos
 --   a deadline is never moved to an earlier instant
 --   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/cap.lua as cap_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/admit.lua
---!include lib/entry.lua
---!include lib/placing.lua
---!include lib/lateness.lua as late_acts
---!include lib/hold.lua as hold_acts
---!include lib/extension.lua
---!include lib/answer.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/cap.lua as cap_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/decision/admit.lua
+--!include lib/money/entry.lua
+--!include lib/hold/placing.lua
+--!include lib/decision/lateness.lua as late_acts
+--!include lib/hold/hold.lua as hold_acts
+--!include lib/hold/extension.lua
+--!include lib/decision/answer.lua
 
 local epoch_key, hold_key, shard_holds_key, answer_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local request_digest, idem_window_ms, refusal_ms, ttl_ms, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

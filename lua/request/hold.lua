@@ -32,7 +32,7 @@
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1
 -- RETURNS
---   reason               allowed, or a refusal: see lib/admit.lua; unavailable where it is too late or no window holds this instant
+--   reason               allowed, or a refusal: see lib/decision/admit.lua; unavailable where it is too late or no window holds this instant
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
 --   level                that refused: customer, or a node of the path; "" where no level did
@@ -74,28 +74,28 @@
 --   nanos that left `remaining` = nanos that came to `held` = sum of prepaid charge_nanos
 --   units held under a counter = sum over the open holds that name it
 --   a refusal writes nothing but its answer, and an error nothing at all, apart from the end of holds that were due
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/cap.lua as cap_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/admit.lua
---!include lib/entry.lua
---!include lib/placing.lua
---!include lib/lateness.lua as late_acts
---!include lib/hold.lua as hold_acts
---!include lib/answer.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/cap.lua as cap_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/decision/admit.lua
+--!include lib/money/entry.lua
+--!include lib/hold/placing.lua
+--!include lib/decision/lateness.lua as late_acts
+--!include lib/hold/hold.lua as hold_acts
+--!include lib/decision/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key, hold_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]

@@ -22,9 +22,9 @@
 --   UNAVAILABLE epoch    the shard is not built
 -- INVARIANT
 --   one entry for each event id within the window
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
 
 local epoch_key, stream_key, event_id_key = KEYS[1], KEYS[2], KEYS[3]
 local digest, window_ms, body, offset_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

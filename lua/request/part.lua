@@ -46,23 +46,23 @@
 --   what was held before = what stays held + what left it for good
 --   one key is charged once, by a part or by a decision; a refusal under it charges nothing and hinders nothing
 --   an error writes nothing
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/pace.lua as pace_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/entry.lua
---!include lib/hold.lua as hold_acts
---!include lib/answer.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/money/entry.lua
+--!include lib/hold/hold.lua as hold_acts
+--!include lib/decision/answer.lua
 
 local epoch_key, hold_key, shard_holds_key, stream_key, answer_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request_digest, idem_window_ms, body, ttl_ms, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

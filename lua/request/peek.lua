@@ -19,7 +19,7 @@
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
 -- RETURNS
---   reason               allowed, or a refusal: see lib/admit.lua; unavailable where no window holds this instant
+--   reason               allowed, or a refusal: see lib/decision/admit.lua; unavailable where no window holds this instant
 --   replayed             0
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
 --   level                that refused: customer, or a node of the path; "" where no level did
@@ -51,24 +51,24 @@
 -- INVARIANT
 --   nothing is written: the server itself refuses writes to this script
 --   reason, refused, level, cost_nanos and charge_nanos are those of a consume in the same instant, unless a hold is due
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/gauge.lua as gauge_acts
---!include lib/cap.lua as cap_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/admit.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/gauge.lua as gauge_acts
+--!include lib/level/cap.lua as cap_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/decision/admit.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]

@@ -59,29 +59,29 @@
 -- INVARIANT
 --   nanos that left the grants + uncollected nanos = sum of prepaid charge_nanos
 --   an error writes nothing, but for the end of holds that were due
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/gauge.lua as gauge_acts
---!include lib/cap.lua as cap_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/admit.lua
---!include lib/entry.lua
---!include lib/lateness.lua as late_acts
---!include lib/hold.lua as hold_acts
---!include lib/debit.lua
---!include lib/answer.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/gauge.lua as gauge_acts
+--!include lib/level/cap.lua as cap_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/decision/admit.lua
+--!include lib/money/entry.lua
+--!include lib/decision/lateness.lua as late_acts
+--!include lib/hold/hold.lua as hold_acts
+--!include lib/decision/debit.lua
+--!include lib/decision/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
@@ -108,8 +108,8 @@ local nodes = read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key, shard_holds = shard_holds_key,
-  epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key,
+  shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body,
 }
 
 local reply, wrong = debit(charges, nodes, place, 'record', false)

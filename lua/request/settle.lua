@@ -39,22 +39,22 @@
 --   charged_nanos + released_nanos = held nanos + what was taken beyond them
 --   charged_nanos + uncollected_nanos = floor(A(u + q)) - floor(A(u)) over all charges
 --   of concurrent settles exactly one ends the hold, and of late ones exactly one is charged
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/pace.lua as pace_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/entry.lua
---!include lib/hold.lua as hold_acts
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/money/entry.lua
+--!include lib/hold/hold.lua as hold_acts
 
 local epoch_key, hold_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local request_digest, keep_ms, count = ARGV[1], ARGV[2], ARGV[3]

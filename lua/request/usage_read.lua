@@ -33,18 +33,18 @@
 --   UNKNOWN customer     there is no snapshot
 -- INVARIANT
 --   nothing is written
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
 
 local epoch_key, snapshot_key, counters_key = KEYS[1], KEYS[2], KEYS[3]
 local path = ARGV[1]

@@ -25,9 +25,9 @@
 --   UNKNOWN customer     there is no snapshot
 -- INVARIANT
 --   nothing is written
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
 
 local epoch_key, snapshot_key, wallet_key = KEYS[1], KEYS[2], KEYS[3]
 

@@ -41,10 +41,10 @@
 --   the burn order is sorted by overdraft last, priority, expiry (none last), promotional first, effective, created, id
 --   remaining and held of all grants of a currency add up to at most 2^53 - 1
 --   what a repayment takes from the grant = what it gives to the overdrafts = the movements of its entry, which add up to zero
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
---!include lib/burn_order.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
+--!include lib/money/burn_order.lua
 
 local epoch_key, snapshot_key, wallet_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local currency, grant_id, amount, priority, effective_ms, expires_ms, paid, created_ms, features, body =

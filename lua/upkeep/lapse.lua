@@ -34,10 +34,10 @@
 --   taken_nanos = movement of the entry; no entry where nothing was taken
 --   a lapsed grant is never debited again, a lowered overdraft never beyond its limit
 --   an overdraft lends what it has remaining, held and drawn
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
---!include lib/burn_order.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
+--!include lib/money/burn_order.lua
 
 local epoch_key, snapshot_key, wallet_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local currency, grant_id, kind, body, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

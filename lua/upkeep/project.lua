@@ -27,10 +27,10 @@
 --   UNAVAILABLE epoch    the shard is not built
 -- INVARIANT
 --   a snapshot is seen never or entirely, and its version only rises
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
---!include lib/path.lua
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
+--!include lib/value/path.lua
 
 local epoch_key, snapshot_key = KEYS[1], KEYS[2]
 local version, status, offset_ms = ARGV[1], ARGV[2], ARGV[3]

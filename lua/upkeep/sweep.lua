@@ -17,22 +17,22 @@
 --   UNAVAILABLE epoch    the shard is not built
 -- INVARIANT
 --   no hold outlives its deadline by more than the pause between two sweeps
---!include lib/number.lua
---!include lib/memo.lua
---!include lib/exact.lua
---!include lib/tariff.lua
---!include lib/window.lua
---!include lib/field.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
---!include lib/pace.lua as pace_acts
---!include lib/life.lua as life_acts
---!include lib/level.lua
---!include lib/wallet.lua
---!include lib/entry.lua
---!include lib/hold.lua as hold_acts
+--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/exact.lua
+--!include lib/money/tariff.lua
+--!include lib/value/window.lua
+--!include lib/value/field.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
+--!include lib/level/pace.lua as pace_acts
+--!include lib/level/life.lua as life_acts
+--!include lib/level/level.lua
+--!include lib/money/wallet.lua
+--!include lib/money/entry.lua
+--!include lib/hold/hold.lua as hold_acts
 
 local epoch_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3]
 local most = ARGV[1]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from lua.library import ScriptError
+from lua.library import ScriptError, code_of
 from lua.loader import LIBRARY, SCRIPTS, parse_script
 
+LUA = Path(__file__).parents[2] / "lua"
 LIBRARIES = {
     "lib/number.lua": "-- Numbers.\nlocal LIMIT = 10\n\nlocal function fault() return 'INVALID amount' end\n"
 }
@@ -135,3 +139,30 @@ def test_no_script_speaks_in_floats_or_json() -> None:
     """Numbers leave as text by digits(); no balance passes cjson, and no error is raised where a reply is meant."""
     for word in ("cjson", "tostring(", "error(", "math.random", "KEYS *", "redis.pcall"):
         assert word not in LIBRARY.text
+
+
+FLOORS = ("value", "level", "money", "hold", "decision")
+
+
+def test_what_is_included_stands_on_what_is_below_it() -> None:
+    """No file of `lib/` uses a name of a higher floor."""
+    scripts = [*(LUA / "request").glob("*.lua"), *(LUA / "upkeep").glob("*.lua")]
+    told = {
+        name: file for one in scripts for file, name in re.findall(r"--!include (\S+) as (\S+)", one.read_text())
+    }
+    codes = {
+        file.relative_to(LUA): "\n".join(code_of(file.read_text().splitlines())) for file in LUA.glob("lib/*/*.lua")
+    }
+    home = {name: FLOORS.index(Path(file).parts[1]) for name, file in told.items()}
+    for file, code in codes.items():
+        if file.as_posix() not in told.values():
+            for names in re.findall(r"^local (?:function )?(\w+(?:, \w+)*)", code, re.MULTILINE):
+                home |= dict.fromkeys(names.split(", "), FLOORS.index(file.parts[1]))
+    upwards = [
+        f"{file} uses {name}"
+        for file, code in codes.items()
+        for name in sorted(set(re.findall(r"(?<![.:\w'$])\w+(?=[(.\[])", code)) & set(home))
+        if home[name] > FLOORS.index(file.parts[1])
+    ]
+    assert upwards == []
+    assert {"whole", "counter_slot", "append_charges", "hold_acts", "decide"} <= set(home)

@@ -18,7 +18,7 @@ from billing_core.contract.snapshot import Tariff, Tier, Window, WindowKind
 from billing_core.pricing.cumulative import cumulative_nanos, debit_nanos, hold_nanos
 from lua.loader import assemble
 
-NUMBER = "--!include lib/number.lua\n--!include lib/exact.lua\n"
+NUMBER = "--!include lib/value/number.lua\n--!include lib/value/exact.lua\n"
 DIVIDE = assemble(
     NUMBER
     + """
@@ -35,7 +35,7 @@ return replies
 )
 PRICE = assemble(
     NUMBER
-    + """--!include lib/tariff.lua
+    + """--!include lib/money/tariff.lua
 local replies, tariff = {}, cmsgpack.unpack(ARGV[1])
 for index = 2, #ARGV, 2 do
   local used, quantity = whole(ARGV[index]), whole(ARGV[index + 1])
@@ -47,8 +47,8 @@ return replies
 """
 )
 WINDOW = assemble(
-    """--!include lib/number.lua
---!include lib/window.lua
+    """--!include lib/value/number.lua
+--!include lib/value/window.lua
 local replies, window = {}, cmsgpack.unpack(ARGV[1])
 for index = 2, #ARGV do
   local start, reset = window_at(window, whole(ARGV[index]))
@@ -59,7 +59,7 @@ return replies
 """
 )
 NUMBERS = assemble(
-    """--!include lib/number.lua
+    """--!include lib/value/number.lua
 local replies = {}
 for index, text in ipairs(ARGV) do
   local number = whole(text)

@@ -93,11 +93,11 @@ def test_an_open_hold_is_a_place_that_is_taken(shop: Shop, path: str) -> None:
 
 
 RAISE = assemble(
-    """--!include lib/number.lua
---!include lib/memo.lua
---!include lib/path.lua
---!include lib/refusal.lua
---!include lib/pace.lua as pace_acts
+    """--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/path.lua
+--!include lib/level/refusal.lua
+--!include lib/level/pace.lua as pace_acts
 local rate, node, replies = cmsgpack.unpack(ARGV[1]), node_of('customer', false, 'k'), {}
 local charges = { { feature = 'calls', quantity = whole(ARGV[4]) } }
 pace_acts.ask(node, 1, { rate })

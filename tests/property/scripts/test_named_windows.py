@@ -79,13 +79,13 @@ def test_who_has_never_asked_carries_since_the_limit_began(shop: Shop) -> None:
 
 
 COUNT = assemble(
-    """--!include lib/number.lua
---!include lib/memo.lua
---!include lib/window.lua
---!include lib/path.lua
---!include lib/rolling.lua as rolling_acts
---!include lib/carry.lua as carry_acts
---!include lib/counter.lua
+    """--!include lib/value/number.lua
+--!include lib/value/memo.lua
+--!include lib/value/window.lua
+--!include lib/value/path.lua
+--!include lib/level/rolling.lua as rolling_acts
+--!include lib/level/carry.lua as carry_acts
+--!include lib/level/counter.lua
 local limit, stored, replies = cmsgpack.unpack(ARGV[1]), {}, {}
 for n = 2, #ARGV, 2 do
   local node, at = node_of('customer', false, 'k'), whole(ARGV[n])

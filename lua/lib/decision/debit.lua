@@ -1,6 +1,7 @@
 -- What consume and record do: what is due ends, the charges are decided on, and what is allowed is written.
 
--- Write what is allowed: units are counted, nanos leave the grants, and the entry is appended. A place is {stream, wallet, epoch, real_ms, body}.
+-- Write what is allowed: units are counted, nanos leave the grants, and the entry is appended. A place is {stream, wallet,
+-- epoch, real_ms, body}.
 local function write_debit(decision, charges, place)
   local moved = decision.moved
   decision.acted = true

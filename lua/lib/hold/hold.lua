@@ -1,6 +1,6 @@
 -- What becomes of a hold: charged in part while it is open, and then its one end: settled, released or expired.
 --
--- What an open hold keeps is told in lib/placing.lua. After its end only the answer is left, and for a stated time; a hold
+-- What an open hold keeps is told in lib/hold/placing.lua. After its end only the answer is left, and for a stated time; a hold
 -- that expired uncharged keeps for a day what a late settlement needs, which charges anew and is its last word. It also
 -- keeps the epoch: in a shard that was built anew nobody knows whether it was charged in between, so it stays expired.
 --

@@ -1,4 +1,4 @@
--- How a hold gets more: what was decided is added to what it keeps (lib/placing.lua).
+-- How a hold gets more: what was decided is added to what it keeps (lib/hold/placing.lua).
 
 -- Have more of each charge decided in the currency in which it was promised, and leave the hold its place under limits of
 -- concurrency, which it has already.

@@ -9,7 +9,8 @@ local NONE = {}
 -- with as many nils as they will mostly hold, once something is asked of the node; their length is still that of what they hold.
 local function node_of(level, kind, key)
   return {
-    level = level, kind = kind, key = key, budget = false, fields = NONE, values = NONE, counters = NONE, rates = NONE, uses = NONE, paced = NONE, leases = NONE, gauges = NONE,
+    level = level, kind = kind, key = key, budget = false, fields = NONE, values = NONE, counters = NONE, rates = NONE,
+    uses = NONE, paced = NONE, leases = NONE, gauges = NONE,
     caps = NONE, more_fields = false, more_holds = 0, keeps_level = false,
   }
 end

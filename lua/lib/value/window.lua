@@ -2,7 +2,7 @@
 -- server's plus an offset. Units: milliseconds since the epoch.
 --
 -- A window is {kind, anchor_ms, every_ms, edges_ms}: 0 LIFETIME, 1 STEPS (edges at anchor + k * every), 2 EDGES (listed,
--- ascending), 3 ROLLING (the last every_ms; see lib/rolling.lua). The first three are half-open: the instant of an edge belongs
+-- ascending), 3 ROLLING (the last every_ms; see lib/level/rolling.lua). The first three are half-open: the instant of an edge belongs
 -- to the window that it starts.
 
 local ROLLING = 3

@@ -1,4 +1,4 @@
--- Budget levels: the customer, and the nodes of a path below it (lib/path.lua).
+-- Budget levels: the customer, and the nodes of a path below it (lib/value/path.lua).
 --
 -- The customer's counters lie in the hash of counters, those of a node in the hash of that name, `/` and the node.
 -- A node's hash also has `x`, until when anything in it counts (tenant's clock; 2^53 - 1: for ever), and `o`, how many open

@@ -2,7 +2,7 @@
 --
 -- The hash of a node holds for each counter `<name>:w` start of the window that counts now, `<name>:u` used in it, `<name>:h` held
 -- by all open holds, whatever window they began in, and `<name>:k` what was carried into the window, where units are carried; a
--- rolling counter has `<name>:b` instead of `:u` (lib/rolling.lua). A price is counted as `$<price_id>`, on the customer only.
+-- rolling counter has `<name>:b` instead of `:u` (lib/level/rolling.lua). A price is counted as `$<price_id>`, on the customer only.
 -- A window that is over is not cleared when it ends: the next act finds another start and counts from zero. Where the clock
 -- was put back over an edge, by less than five minutes, the window that had begun goes on, so that none is opened twice.
 -- One name has one slot, so what a request names twice is seen by its second charge; a few are looked through, many are
@@ -29,7 +29,8 @@ local function counter_slot(node, name, window, since_ms, limit)
   local is_rolling, carries, n = window and window[1] == ROLLING, limit and limit[6] > 0 and limit, #fields
   local names = counter_fields(name)
   local slot = {
-    name = name, names = names, window = window, first = n, since = since_ms, carries = carries, is_rolling = is_rolling, start = false,
+    name = name, names = names, window = window, first = n, since = since_ms, carries = carries, is_rolling = is_rolling,
+    start = false,
     reset = 0, begins = false, used = 0, held = 0, carried = 0, more_used = 0, more_held = 0, buckets = false,
   }
   counters[count + 1] = slot

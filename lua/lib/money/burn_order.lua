@@ -1,4 +1,4 @@
--- Burn order: which of two grants of a wallet burns first; an entry is what `o:<currency>` lists (see lib/wallet.lua).
+-- Burn order: which of two grants of a wallet burns first; an entry is what `o:<currency>` lists (see lib/money/wallet.lua).
 local OVERDRAFT = 2
 
 -- Whether id a sorts before id b, byte by byte; Lua's own < would ask the server's locale.
