@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import pytest
-import redis.asyncio
-from desk import Desk, decision_keys, grant_keys, hold_keys, plain
+from crowd import at_once
+from desk import Desk, decision_keys, grant_keys, hold_keys
 
 from billing_core.contract.keys import customer_keys, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
@@ -29,7 +28,6 @@ from billing_core.contract.snapshot import (
     snapshot_fields,
 )
 from billing_core.contract.usage_event import EventBody, decode_entry, encode_body
-from lua.loader import SCRIPTS
 
 KEYS = customer_keys("acme", "c0")
 PRICE_NANOS = 7
@@ -51,23 +49,11 @@ def open_wallet(desk: Desk, amounts: Sequence[int], snapshot: Snapshot = SNAPSHO
         desk.run("grant", grant_keys(KEYS), "USD", f"grant_{number}", amount, 0, 0, 0, 1, number, "", BODY)
 
 
-async def all_at_once(url: str, name: str, calls: Sequence[tuple[list[str], tuple[Any, ...]]]) -> list[Any]:
-    """Each call on a connection of its own, all sent before any reply is read."""
-    clients = [redis.asyncio.Redis.from_url(url) for _ in calls]
-    try:
-        await asyncio.gather(*(client.ping() for client in clients))
-        pairs = zip(clients, calls, strict=True)
-        replies = await asyncio.gather(*(one.execute_command(*SCRIPTS[name].call(*call)) for one, call in pairs))
-        return [plain(reply) for reply in replies]
-    finally:
-        await asyncio.gather(*(client.aclose() for client in clients))
-
-
 async def test_fifty_debits_on_a_balance_for_ten_grant_exactly_ten(desk: Desk, valkey_server: str) -> None:
     """floor(b / a) are granted, whatever grants the balance lies in, and each has its entry."""
     open_wallet(desk, [30, 3, 43])
     call = decision_keys(KEYS), ("", 0, 0, BODY, "", 0, 0, *ONE)
-    replies = await all_at_once(valkey_server, "consume", [call] * 50)
+    replies = await at_once(valkey_server, [("consume", *call)] * 50)
     assert Counter(reply[0] for reply in replies) == {"allowed": 10, "insufficient_balance": 40}
     entries = [decode_entry(stream_id, fields) for stream_id, fields in desk.client.xrange(KEYS.stream)]
     moved = sum(movement.nanos for entry in entries for movement in entry.movements)
@@ -88,7 +74,7 @@ async def test_fifty_debits_of_five_keys_on_a_team_for_ten_grant_exactly_ten(
     told = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": CALLS})
     open_wallet(desk, [1000], msgspec.structs.replace(told, budgets={"team:ml": budget}))
     calls = [(decision_keys(KEYS), ("", 0, 0, BODY, f"team:ml/key:k{n % 5}", 0, 0, *ONE)) for n in range(50)]
-    replies = await all_at_once(valkey_server, "consume", calls)
+    replies = await at_once(valkey_server, [("consume", *call) for call in calls])
     assert Counter((reply[0], reply[3]) for reply in replies) == {
         ("allowed", ""): 10,
         ("limit_reached", "team:ml"): 40,
@@ -109,7 +95,7 @@ async def test_of_fifty_holds_as_many_are_open_as_may_be(desk: Desk, valkey_serv
         )
         for name in ids
     ]
-    replies = await all_at_once(valkey_server, "hold", calls)
+    replies = await at_once(valkey_server, [("hold", *call) for call in calls])
     assert Counter(reply[0] for reply in replies) == {"allowed": 10, "concurrency_limited": 40}
     assert desk.dump()[KEYS.counters]["calls:c"] == 10
 
@@ -118,7 +104,7 @@ async def test_fifty_retries_under_one_key_are_one_debit(desk: Desk, valkey_serv
     """One acts, the others get its answer."""
     open_wallet(desk, [1000])
     call = decision_keys(KEYS, "key"), ("digest", 60_000, 0, BODY, "", 0, 0, *ONE)
-    replies = await all_at_once(valkey_server, "consume", [call] * 50)
+    replies = await at_once(valkey_server, [("consume", *call)] * 50)
     assert sorted(reply[1] for reply in replies) == [0] + [1] * 49
     assert len({(reply[0], *reply[2:]) for reply in replies}) == 1
     assert desk.dump()[KEYS.wallet]["r:grant_0"] == 1000 - PRICE_NANOS
@@ -131,7 +117,7 @@ async def test_of_concurrent_settles_exactly_one_wins(desk: Desk, valkey_server:
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
     desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, 1, "calls", n % 5)) for n in range(50)]
-    replies = await all_at_once(valkey_server, "settle", calls)
+    replies = await at_once(valkey_server, [("settle", *call) for call in calls])
     assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 9, ("conflict", 0): 40}
     (winner,) = {reply[4] for reply in replies if reply[0] == "settled"}
     assert desk.dump()[KEYS.wallet] | {"o:USD": None} == {"o:USD": None, "r:grant_0": 1000 - winner, "h:grant_0": 0}
@@ -145,8 +131,8 @@ async def test_a_settle_and_a_release_at_once_end_the_hold_one_way(desk: Desk, v
     desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     names = hold_keys(KEYS, hold_id)
     both = await asyncio.gather(
-        all_at_once(valkey_server, "settle", [(names, ("digest", 60_000, 0))] * 5),
-        all_at_once(valkey_server, "release", [(names[:3], (60_000,))] * 5),
+        at_once(valkey_server, [("settle", names, ("digest", 60_000, 0))] * 5),
+        at_once(valkey_server, [("release", names[:3], (60_000,))] * 5),
     )
     replies = [reply for replies in both for reply in replies]
     assert len({(reply[0], *reply[2:]) for reply in replies}) == 1

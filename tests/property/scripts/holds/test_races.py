@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import redis.asyncio
-from desk import decision_keys, grant_keys, hold_keys, part_keys, plain
+from crowd import Call, at_once
+from desk import decision_keys, grant_keys, hold_keys, part_keys
 from shop import KEYS, Shop, body, metered, tariff
 
 from billing_core.contract.usage_event import UsageEntry
-from lua.loader import SCRIPTS
 
-Call = tuple[str, list[str], tuple[Any, ...]]
-"""Script, keys and arguments."""
 CALLS = ("calls", 1)
 CONNECTIONS = 40
-
-
-async def at_once(url: str, shop: Shop, calls: Sequence[Call]) -> list[Any]:
-    """Each call on a connection of its own, all sent in one turn; error replies as their words."""
-    clients = [redis.asyncio.Redis.from_url(url) for _ in calls]
-
-    async def send(client: redis.asyncio.Redis, call: Call) -> Any:
-        name, keys, args = call
-        try:
-            return plain(await client.execute_command(*SCRIPTS[name].call(keys, args)))
-        except redis.ResponseError as error:
-            return str(error)
-
-    try:
-        await asyncio.gather(*(client.ping() for client in clients))
-        return await asyncio.gather(*(send(*pair) for pair in zip(clients, calls, strict=True)))
-    finally:
-        await asyncio.gather(*(client.aclose() for client in clients))
 
 
 def shuffled(*groups: list[Call]) -> list[Call]:
@@ -100,7 +77,7 @@ async def test_of_many_different_settles_one_wins(shop: Shop, valkey_server: str
     """The others that asked the same are told the same; all others that they came too late."""
     open_shop(shop)
     hold_id = shop.hold(("calls", 30))[10]
-    replies = await at_once(valkey_server, shop, [settle(hold_id, n % 8, f"d{n % 8}") for n in range(CONNECTIONS)])
+    replies = await at_once(valkey_server, [settle(hold_id, n % 8, f"d{n % 8}") for n in range(CONNECTIONS)])
     assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 4, ("conflict", 0): 35}
     assert len(require_whole(shop)) <= 1
 
@@ -111,7 +88,7 @@ async def test_settles_race_with_the_sweeper(shop: Shop, valkey_server: str, on_
     open_shop(shop)
     hold_ids = [shop.due_hold(("calls", 5), on_expiry=on_expiry, event_id=f"h{n}") for n in range(10)]
     settles = [settle(hold_id, 7) for hold_id in hold_ids for _ in range(3)]
-    replies = await at_once(valkey_server, shop, shuffled(settles, [sweep()] * 10))
+    replies = await at_once(valkey_server, shuffled(settles, [sweep()] * 10))
     told = [reply for reply in replies if isinstance(reply, tuple)]
     expected = ("late", 7) if on_expiry == "release" else ("expired", 5)
     assert {reply[0] for reply in told} == {expected[0]}
@@ -125,7 +102,7 @@ async def test_settles_race_with_a_deadline_that_passes(shop: Shop, valkey_serve
     open_shop(shop)
     hold_ids = [shop.hold(("calls", 5), ttl_ms=1 + n, event_id=f"h{n}")[10] for n in range(20)]
     settles = [settle(hold_id, 7) for hold_id in hold_ids for _ in range(2)]
-    replies = await at_once(valkey_server, shop, shuffled(settles, [sweep()] * 10))
+    replies = await at_once(valkey_server, shuffled(settles, [sweep()] * 10))
     told = Counter(reply[:2] for reply in replies if isinstance(reply, tuple))
     assert set(told) <= {("settled", 0), ("settled", 1), ("late", 0), ("late", 1)}
     assert told[("settled", 0)] + told[("late", 0)] == 20
@@ -137,7 +114,7 @@ async def test_releases_race_with_settles(shop: Shop, valkey_server: str) -> Non
     open_shop(shop)
     hold_ids = [shop.hold(("calls", 5), event_id=f"h{n}")[10] for n in range(10)]
     calls = shuffled(*([settle(one, 4), settle(one, 4), release(one), release(one)] for one in hold_ids))
-    replies = await at_once(valkey_server, shop, calls)
+    replies = await at_once(valkey_server, calls)
     by_hold: dict[str, set[Any]] = {}
     for call, reply in zip(calls, replies, strict=True):
         by_hold.setdefault(call[1][1], set()).add((reply[0], *reply[2:]))
@@ -152,7 +129,7 @@ async def test_parts_race_with_a_settle(shop: Shop, valkey_server: str) -> None:
     hold_id = shop.hold(("calls", 30))[10]
     parts = [part(hold_id, 1, f"k{n}") for n in range(15) for _ in range(2)]
     calls = shuffled(parts, [settle(hold_id, 2)] * 3)
-    replies = await at_once(valkey_server, shop, calls)
+    replies = await at_once(valkey_server, calls)
     told = Counter((call[0], *reply[:2]) for call, reply in zip(calls, replies, strict=True))
     assert told["settle", "settled", 0] == 1
     charged = told["part", "charged", 0]
@@ -166,7 +143,7 @@ async def test_parts_and_extensions_at_once_lose_nothing(shop: Shop, valkey_serv
     open_shop(shop)
     hold_id = shop.hold(("calls", 30))[10]
     calls = shuffled([part(hold_id, 1)] * 20, [extend(hold_id, 2, f"x{n}") for n in range(10) for _ in range(2)])
-    await at_once(valkey_server, shop, calls)
+    await at_once(valkey_server, calls)
     require_whole(shop)
     assert (shop.counter("c@ever:u"), shop.counter("c@ever:h"), shop.wallet("h:grant_a")) == (20, 30, 300)
     assert shop.settle(hold_id)[4:6] == (300, 0)
@@ -183,7 +160,7 @@ async def test_attempts_and_their_replays_are_charged_once(shop: Shop, valkey_se
         [part(lease_id, 3, key) for key in keys],
         [consume(9, key, "other") for key in keys[:5]],
     )
-    replies = await at_once(valkey_server, shop, calls)
+    replies = await at_once(valkey_server, calls)
     by_key: dict[str, Counter[Any]] = {}
     for call, reply in zip(calls, replies, strict=True):
         key = call[1][-1].rpartition(":")[2]
@@ -208,7 +185,7 @@ async def test_attempts_under_one_key_have_one_answer(shop: Shop, valkey_server:
     replies = list[tuple[str, Any]]()
     for _ in range(3):
         calls = shuffled([consume(3, key) for key in keys for _ in range(4)], grants)
-        told = await at_once(valkey_server, shop, calls)
+        told = await at_once(valkey_server, calls)
         replies += [(call[1][-1], reply) for call, reply in zip(calls, told, strict=True) if call[0] == "consume"]
     answers = {(key, (reply[0], *reply[2:])) for key, reply in replies}
     assert len(answers) == len(keys)
@@ -221,6 +198,6 @@ async def test_a_late_settle_is_charged_once_however_often_it_comes(shop: Shop, 
     open_shop(shop)
     hold_id = shop.due_hold(("calls", 5), on_expiry="release")
     calls = [settle(hold_id, 6, f"d{n % 4}") for n in range(CONNECTIONS)]
-    replies = await at_once(valkey_server, shop, calls)
+    replies = await at_once(valkey_server, calls)
     assert Counter(reply[:2] for reply in replies) == {("late", 0): 1, ("late", 1): 9, ("conflict", 0): 30}
     assert [entry.charges[0].quantity for entry in require_whole(shop)] == [6]
