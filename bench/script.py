@@ -1,10 +1,10 @@
 """Claim: what each script costs the server, against the smallest script there can be, in the same run.
 
 Two yardsticks: `read` gets one key and returns; `debit` compares a hash field with an amount, takes it off and
-appends an entry, which is the least that a debit with a usage event can do. All acts run in turn on one embedded
-Valkey without a log, round after round, each round many calls in pipelines. The cost is the processor time of the
-server's main thread, reading the call and writing the reply included; it does not grow because somebody else works
-on the machine. Medians of the rounds, and their spread.
+appends an entry, which is the least that a debit with a usage event can do. Both are functions of the server, as
+the scripts are. All acts run in turn on one embedded Valkey without a log, round after round, each round many calls
+in pipelines. The cost is the processor time of the server's main thread, reading the call and writing the reply
+included; it does not grow because somebody else works on the machine. Medians of the rounds, and their spread.
 
     python -m bench.script [--rounds 7] [--calls 1000]
 """
@@ -32,6 +32,10 @@ redis.call('HINCRBY', KEYS[1], 'r', -amount)
 redis.call('XADD', KEYS[2], '*', 'b', ARGV[2])
 return 1
 """
+YARDSTICKS = f"""#!lua name=yardsticks
+redis.register_function('read', function(KEYS, ARGV) {READ} end)
+redis.register_function('debit', function(KEYS, ARGV) {DEBIT} end)
+"""
 AT_ONCE = 100
 
 Words = tuple[Any, ...]
@@ -47,13 +51,13 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 def acts(counter: Counter) -> Iterator[Act]:
     """The yardsticks, then every script in the shapes that matter."""
     client, body = counter.client, counter.body
-    read, debit = str(client.script_load(READ)), str(client.script_load(DEBIT))
+    client.function_load(YARDSTICKS)
     client.set("{bench}:read", "1")
     client.hset("{bench}:debit", "r", 10**15)
-    yield Act(name="read", calls=lambda n: [("EVALSHA", read, 1, "{bench}:read")] * n)
+    yield Act(name="read", calls=lambda n: [("FCALL", "read", 1, "{bench}:read")] * n)
     yield Act(
         name="debit",
-        calls=lambda n: [("EVALSHA", debit, 2, "{bench}:debit", "{bench}:usage", 7, body)] * n,
+        calls=lambda n: [("FCALL", "debit", 2, "{bench}:debit", "{bench}:usage", 7, body)] * n,
     )
     yield Act(name="peek", calls=lambda n: [counter.call("peek", "price and limit")] * n)
     for shape in CUSTOMERS:

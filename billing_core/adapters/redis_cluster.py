@@ -7,8 +7,8 @@ a slot is kept. What cannot be told to a node that is away has the failure as it
 one node that is being replaced stops nobody else's work.
 
 Commands without a key are asked of every primary: `TIME` is the earliest of all clocks, so that what was decided
-before it is visible to whatever is read behind it in the same pipeline; `SCRIPT LOAD` answers when all have the
-script. Transactions belong to one node: `at` gives its client.
+before it is visible to whatever is read behind it in the same pipeline. Transactions belong to one node: `at` gives
+its client.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ def _unanimous(answers: list[Any]) -> Any:
 
 _EVERYWHERE: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
     "TIME": _earliest,
-    "SCRIPT LOAD": _unanimous,
     "FLUSHALL": _unanimous,
 }
 
