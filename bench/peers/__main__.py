@@ -36,6 +36,7 @@ PROCESSORS: Final = 2
 _TITLES: Final = {
     Role.CHECK: "One check, one decision in Redis",
     Role.PROXY: "A proxy asks before it answers",
+    Role.RATELIMIT: "Envoy's rate limit service",
     Role.SCRIPT: "The decision script alone",
 }
 

@@ -14,14 +14,21 @@ import msgspec
 import redis
 
 from bench.apparatus.customer import KEYS, TENANT
-from bench.script import DEBIT
 from gateway.admission.caller import caller_of_customer
 from gateway.admission.order import Act, Charge, Order, Terms, plan
 from gateway.state.resp import Word
 from lua.loader import SCRIPTS
 
 FEATURE: Final = "calls"
+RATE_LIMIT: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 _PLENTY: Final = 10**15
+_LEAST: Final = """
+local amount = tonumber(ARGV[1])
+if tonumber(redis.call('HGET', KEYS[1], 'r') or '0') < amount then return 0 end
+redis.call('HINCRBY', KEYS[1], 'r', -amount)
+redis.call('XADD', KEYS[2], '*', 'b', ARGV[2])
+return 1
+"""
 _LEAST_KEYS: Final = ("{bench}:debit", "{bench}:usage")
 
 
@@ -56,6 +63,21 @@ def act_of(name: str) -> Act:
     return plan(order, caller_of_customer(TENANT, name), terms=Terms(window_ms=0))
 
 
+def rate_limit_message(key: str) -> bytes:
+    """A RateLimitRequest with one descriptor, which names key and feature.
+
+    Source: envoy/service/ratelimit/v3/rls.proto.
+    """
+    pairs = (("key", key), ("feature", FEATURE))
+    entries = (_told(1, _told(1, name.encode()) + _told(2, value.encode())) for name, value in pairs)
+    return _told(1, TENANT.encode()) + _told(2, b"".join(entries))
+
+
+def _told(number: int, data: bytes) -> bytes:
+    """A field of protobuf: its number, its length, which is below 128 here, its bytes."""
+    return bytes((number << 3 | 2, len(data))) + data
+
+
 def streams() -> tuple[str, ...]:
     """Where the entries go."""
     return (_LEAST_KEYS[1], *(str(act_of(name).keys[4]) for name in KEYS))
@@ -71,7 +93,7 @@ def write_calls(folder: Path, client: redis.Redis, *, port: int) -> None:
         reason_at=replies.index("reason"),
         balance_at=replies.index("balance_nanos"),
     )
-    sha = str(client.script_load(DEBIT))
+    sha = str(client.script_load(_LEAST))
     client.hset(_LEAST_KEYS[0], "r", _PLENTY)
     words = ["EVALSHA", sha, str(len(_LEAST_KEYS)), *_LEAST_KEYS, "@quantity", "@body"]
     callers = {key: CallerWords(words=words, body=_ends(act_of(name))) for name, key in KEYS.items()}

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from bench.apparatus.ground import middle, spread
-from bench.peers.roster import AIOHTTP, NGINX_LUA, PIPELINED_CALLS, TALLYGATE
+from bench.peers.roster import AIOHTTP, GRPC_AIO, NGINX_LUA, PIPELINED_CALLS, RATE_LIMITER, TALLYGATE
 from bench.peers.rounds import NOISY_TIMES, Findings, Sample
 
 _HALF: Final = 0.5
@@ -26,6 +26,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 RATES: Final = (
     Wanted(name="check / nginx+lua, same script", ours=TALLYGATE, theirs=NGINX_LUA, least=1.3),
     Wanted(name="check / aiohttp+redis-py, same script", ours=TALLYGATE, theirs=AIOHTTP, least=3.0),
+    Wanted(name="rate limit service / grpc.aio, same script", ours=RATE_LIMITER, theirs=GRPC_AIO, least=5.0),
     Wanted(
         name="check / pipelined redis-benchmark, same script", ours=TALLYGATE, theirs=PIPELINED_CALLS, least=0.4
     ),

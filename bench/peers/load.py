@@ -1,6 +1,7 @@
-"""Load, and what it saw: a closed loop by wrk, a constant arrival rate by the pacer, bare calls by redis-benchmark.
+"""Load, and what it saw: a closed loop by wrk, a constant arrival rate by the pacer, bare calls by redis-benchmark,
+remote procedure calls by h2load.
 
-All three are C programs that use one thread. Their own processor time is told beside what they measured.
+All four are C programs that use one thread. Their own processor time is told beside what they measured.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from gateway.state.resp import Word
 
 CONNECTIONS: Final = 32
 PIPELINED: Final = 32
+_STREAMS_OVER: Final = 4
+_CALLS: Final = re.compile(rb"(\d+) done, (\d+) succeeded")
 _RATE: Final = re.compile(rb"([\d.]+) requests per second, p50=([\d.]+) msec")
 
 
@@ -138,6 +141,33 @@ class Stream:
             lost=seen.lost,
             late_p99_us=seen.late_p99_us,
         )
+
+
+def rpc_loop(tools: Tools, message: bytes, *, method: str, port: int, seconds: int, folder: Path) -> Report:
+    """As many calls of a gRPC method as are answered, all over a few connections, as Envoy has them.
+
+    A call that fails is a 200 for h2load too: what it has done is to be looked for elsewhere.
+    """
+    body, log = folder / f"message-{port}", folder / f"calls-{port}"
+    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    log.unlink(missing_ok=True)
+    words = [str(tools.programs["h2load"]), "-t1", f"-c{_STREAMS_OVER}", f"-m{CONNECTIONS // _STREAMS_OVER}"]
+    words += [f"-D{seconds}", "-d", str(body), f"--log-file={log}", "-H", "te: trailers"]
+    words += ["-H", "content-type: application/grpc", f"http://127.0.0.1:{port}{method}"]
+    out, cpu_s = _run(words, tools)
+    found = _CALLS.search(out)
+    times = sorted(int(line.rsplit(b"\t", 1)[1]) for line in log.read_bytes().splitlines())
+    if found is None or not times:
+        raise SystemExit(f"h2load said {out[-300:]!r}")
+    done, succeeded = int(found[1]), int(found[2])
+    return Report(
+        requests=done,
+        per_second=done / seconds,
+        p50_us=times[len(times) // 2],
+        p99_us=times[len(times) * 99 // 100],
+        load_cpu_us=cpu_s * 1e6 / done,
+        not_allowed=done - succeeded,
+    )
 
 
 def bare_calls(tools: Tools, words: Sequence[Word], *, port: int, count: int, at_once: int) -> Report:

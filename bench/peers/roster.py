@@ -2,11 +2,10 @@
 
 Roles are compared within themselves only:
 
-    check    one POST with a body, one decision
-    proxy    a proxy asks before it answers a GET
-    script   bare script calls, no server in front: the limit of all others
-
-A role `ratelimit` (gRPC) belongs here as soon as there is a load program for it.
+    check      one POST with a body, one decision
+    proxy      a proxy asks before it answers a GET
+    ratelimit  Envoy's rate limit service, one descriptor, one decision
+    script     bare script calls, no server in front: the limit of all others
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ class Role(StrEnum):
 
     CHECK = "check"
     PROXY = "proxy"
+    RATELIMIT = "ratelimit"
     SCRIPT = "script"
 
 
@@ -48,10 +48,12 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 TALLYGATE: Final = "tallygate"
 NGINX_LUA: Final = "nginx+lua"
+RATE_LIMITER: Final = "tallygate, rate limit service"
+GRPC_AIO: Final = "grpc.aio+redis-py"
 AIOHTTP: Final = "aiohttp+redis-py"
 PIPELINED_CALLS: Final = f"redis-benchmark, {PIPELINED} at once"
 
-_CHECK, _PROXY, _SCRIPT = Role.CHECK, Role.PROXY, Role.SCRIPT
+_CHECK, _PROXY, _RPC, _SCRIPT = Role.CHECK, Role.PROXY, Role.RATELIMIT, Role.SCRIPT
 
 PEERS: Final = (
     Peer(name=TALLYGATE, role=_CHECK, servers=("tallygate",), port="tallygate", script="decision"),
@@ -112,19 +114,22 @@ PEERS: Final = (
         script="its own",
         is_recorded=False,
     ),
+    Peer(name=GRPC_AIO, role=_RPC, servers=("grpc",), port="grpc", script="decision"),
     Peer(name="redis-benchmark", role=_SCRIPT, servers=(), port="redis", script="decision"),
     Peer(name=PIPELINED_CALLS, role=_SCRIPT, servers=(), port="redis", script="decision", at_once=PIPELINED),
 )
 
 PORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tallygate": ("tallygate",),
+    "": ("tallygate_grpc",),
+    "grpc": ("grpc",),
     "nginx_lua": ("lua_full", "lua_least"),
     "fastify": ("fastify",),
     "fastify_limiter": ("fastify_limiter",),
     "aiohttp": ("aiohttp",),
     "starlette": ("starlette",),
     "front": ("front_tallygate", "front_lua", "static"),
-    "envoy": ("envoy_tallygate", "envoy_lua"),
+    "envoy": ("envoy_tallygate", "envoy_tallygate_grpc", "envoy_lua"),
     "caddy": ("caddy",),
     "traefik": ("traefik",),
 }

