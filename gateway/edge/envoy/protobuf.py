@@ -67,8 +67,10 @@ def fields_of(data: bytes) -> list[Field]:
                 size = _FIXED_BYTES[kind]
             found.append((name, data[at : at + size], 0))
             at += size
-    except (IndexError, KeyError):
-        raise InvalidInput("not well formed", field="message") from None
+    except IndexError:
+        raise InvalidInput("it ends within a field", field="message") from None
+    except KeyError:
+        raise InvalidInput("a group, or no wire type at all", field="message") from None
     if at != end:
         raise InvalidInput("a field longer than its message", field="message")
     return found

@@ -287,7 +287,7 @@ class Connection:
             if not stream_id:
                 raise Breach(Code.PROTOCOL_ERROR, "PRIORITY of no stream")
             if len(payload) != h2.PRIORITY_BYTES:
-                self._discard(stream_id, Code.FRAME_SIZE_ERROR)
+                raise Breach(Code.FRAME_SIZE_ERROR, "a priority has 5 bytes")
         elif kind == h2.PUSH_PROMISE:
             raise Breach(Code.PROTOCOL_ERROR, "a client pushes nothing")
 
