@@ -5,8 +5,10 @@ Run as a process of its own, so that the load does not share an interpreter with
     python -m bench.apparatus.load --port 8080 --body '{"...": 1}' --connections 32 --requests 20000
 
 It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
-measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed. With
-`--customers 100` every `#` in the body is a number from 0 to 99, in turn.
+measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
+
+With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies FILE` each line of the
+file is one body, and each is sent once.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -46,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     requests: int
     customers: int
+    bodies: str
 
 
 class Caller(asyncio.Protocol):
@@ -92,9 +96,16 @@ class Caller(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def message_of(plan: Plan, number: int) -> bytes:
-    """The request of that customer, word for word."""
-    body = plan.body.replace("#", str(number)).encode() if plan.customers else plan.body.encode()
+def messages_of(plan: Plan) -> Sequence[bytes]:
+    """All requests that differ, word for word."""
+    if plan.bodies:
+        return [message_of(plan, line) for line in Path(plan.bodies).read_bytes().splitlines()]
+    texts = [plan.body.replace("#", str(number)) for number in range(plan.customers)] or [plan.body]
+    return [message_of(plan, text.encode()) for text in texts]
+
+
+def message_of(plan: Plan, body: bytes) -> bytes:
+    """A request with that body."""
     lines = [
         f"POST {plan.path} HTTP/1.1",
         "Host: bench",
@@ -108,8 +119,9 @@ def message_of(plan: Plan, number: int) -> bytes:
 async def drive(plan: Plan) -> Report:
     """Send all requests and wait for all answers."""
     loop = asyncio.get_running_loop()
-    messages = cycle([message_of(plan, number) for number in range(max(1, plan.customers))])
-    left, seen, statuses = [plan.requests], list[int](), Counter[bytes]()
+    different = messages_of(plan)
+    messages, requests = cycle(different), len(different) if plan.bodies else plan.requests
+    left, seen, statuses = [requests], list[int](), Counter[bytes]()
     started = time.perf_counter()
     callers = [
         (await loop.create_connection(lambda: Caller(messages, left, seen, statuses), "127.0.0.1", plan.port))[1]
@@ -139,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/v1/check")
-    parser.add_argument("--body", required=True)
+    parser.add_argument("--body", default="")
     parser.add_argument("--token", default="")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--customers", type=int, default=0)
+    parser.add_argument("--bodies", default="")
     plan = msgspec.convert(vars(parser.parse_args()), Plan)
     report = uvloop.run(drive(plan))
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
