@@ -7,8 +7,8 @@ Run as a process of its own, so that the load does not share an interpreter with
 It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
 measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
 
-With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies FILE` each line of the
-file is one body, and each is sent once.
+With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies FILE` each line of
+the file is one body, and each is sent once.
 """
 
 from __future__ import annotations
