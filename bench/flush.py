@@ -14,30 +14,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import os
-import shutil
 import statistics
-import sys
-import tempfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, cast
-
-import asyncpg
-import msgspec
-import redis.asyncio
+from typing import Any
 
 from bench.apparatus.ground import cpu_seconds, middle, spread, tell
-from billing_core.contract.configuration import environment_of
+from bench.apparatus.servers import Ground, flusher, ground, until
 from billing_core.contract.keys import SHARD_COUNT, epoch_key, shard_of_customer, stream_key
 from billing_core.contract.usage_event import EventBody, encode_body
-from billing_core.settings import BillingSettings
-from billing_core.store.migration import migrate
 from billing_core.store.usage import MOVEMENT_COLUMNS, USAGE_COLUMNS
-from gateway.command.embedded.postgres import Postgres, start_postgres
-from gateway.command.embedded.valkey import Valkey, start_valkey
 
 CUSTOMERS = 1_000
 LOOK_S = 0.002
@@ -55,59 +41,6 @@ INSERT INTO credit_grant (tenant_id, grant_id, customer_id, currency, kind, amou
 """
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """Two servers and a client of each."""
-
-    postgres: Postgres
-    valkey: Valkey
-    url: str
-    raw: Any
-    client: Any
-
-
-@asynccontextmanager
-async def ground() -> AsyncGenerator[Ground]:
-    """Servers in a folder on the disk, and the setting in them."""
-    folder = Path(tempfile.mkdtemp(prefix="tallygate-bench-"))
-    postgres, valkey = start_postgres(folder), start_valkey(folder)
-    keeper: Any = cast("Any", await asyncpg.connect(postgres.url("postgres")))
-    await keeper.execute("CREATE DATABASE bench")
-    await keeper.close()
-    raw: Any = cast("Any", await asyncpg.connect(postgres.url("bench")))
-    client: Any = redis.asyncio.Redis.from_url(valkey.url)
-    try:
-        await migrate(raw)
-        await raw.execute(SETTING)
-        yield Ground(postgres=postgres, valkey=valkey, url=postgres.url("bench"), raw=raw, client=client)
-    finally:
-        await client.aclose()
-        await raw.close()
-        valkey.stop()
-        postgres.stop()
-        shutil.rmtree(folder)
-
-
-@asynccontextmanager
-async def flusher(on: Ground) -> AsyncGenerator[int]:
-    """A flusher process; its pid."""
-    settings = BillingSettings(postgres_url=on.url, redis_url=on.valkey.url, roles="flush")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "billing_core.worker"), env=os.environ | environment_of("billing", settings)
-    )
-    try:
-        await until(on, "SELECT count(*) > 0 FROM flusher")
-        yield process.pid
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def until(on: Ground, question: str) -> None:
-    """Ask Postgres until it says yes."""
-    while not await on.raw.fetchval(question):  # noqa: ASYNC110 - the answer changes in another process
-        await asyncio.sleep(LOOK_S)
-
-
 def entries(count: int, *, first: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Streams and fields, as consume.lua appends them."""
     at = int(datetime.now(UTC).timestamp() * 1_000)  # noqa: TID251 - a benchmark stands outside the house
@@ -122,7 +55,8 @@ def entries(count: int, *, first: int) -> Iterator[tuple[str, dict[str, Any]]]:
         )
         stream = stream_key(shard_of_customer("acme", f"customer-{customer}"))
         grant = f"gra_01kq00000000000000000{customer:05d}"
-        fields = {"k": "debit", "b": encode_body(body), "at": at + number // 80, "q": 374, "c": 935_000, "u": 0}
+        charge = {"q": 374, "c": 935_000, "u": 0, "s": 935_000}
+        fields = {"k": "debit", "b": encode_body(body), "at": at + number // 80, **charge}
         yield stream, fields | {"m": f"{grant}=935000", "w": "USD", "e": 1}
 
 
@@ -216,6 +150,7 @@ async def run(*, count: int, rounds: int, rate: int) -> None:
     flushes: list[float] = []
     cpus: list[float] = []
     async with ground() as on:
+        await on.raw.execute(SETTING)
         for shard in range(SHARD_COUNT):
             await on.client.set(epoch_key(shard), 1)
         for number in range(rounds):

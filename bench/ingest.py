@@ -25,8 +25,9 @@ import msgspec
 from bench.apparatus.customer import TENANT, furnish
 from bench.apparatus.ground import cpu_seconds, middle, spread, tell
 from bench.apparatus.load import Report
+from bench.apparatus.servers import Ground, flusher, ground
 from bench.check import a_free_port, start_side
-from bench.flush import Ground, copy, empty, flusher, ground
+from bench.flush import copy, empty
 from bench.lag import SETTING
 from billing_core.contract import keys
 from billing_core.values.clock import system_now, to_ms

@@ -25,8 +25,8 @@ import msgspec
 from bench.apparatus.customer import TENANT, furnish
 from bench.apparatus.ground import middle, spread, tell
 from bench.apparatus.load import Report
+from bench.apparatus.servers import Ground, flusher, ground
 from bench.check import a_free_port, start_side
-from bench.flush import Ground, flusher, ground
 from billing_core.contract.keys import shard_of_customer
 from billing_core.values.clock import system_now, to_ms
 

@@ -13,30 +13,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import shutil
 import statistics
-import sys
-import tempfile
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, cast
-
-import asyncpg
-import msgspec
-import redis.asyncio
+from typing import Any
 
 from bench.apparatus.ground import cpu_seconds, tell
+from bench.apparatus.servers import Ground, ground, worker
 from billing_core.catalog.catalog import canonical_json, catalog_of, document_of_toml
-from billing_core.contract.configuration import environment_of
 from billing_core.contract.keys import SHARD_COUNT, epoch_key, shard_of_customer
 from billing_core.contract.shipped import shipped
-from billing_core.settings import BillingSettings
-from billing_core.store.migration import migrate
-from gateway.command.embedded.postgres import Postgres, start_postgres
-from gateway.command.embedded.valkey import Valkey, start_valkey
 
 LOOK_S = 0.002
 BEGAN_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,38 +46,6 @@ INSERT INTO usage_event (shard, stream_ms, stream_seq, part, tenant_id, customer
 UPDATE shard SET watermark_ms = 1000;
 ANALYZE;
 """
-
-
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """Two servers and a client of each."""
-
-    postgres: Postgres
-    valkey: Valkey
-    url: str
-    raw: Any
-    client: Any
-
-
-@asynccontextmanager
-async def ground(*, customers: int) -> AsyncGenerator[Ground]:
-    """Servers in a folder on the disk, and everybody in Postgres."""
-    folder = Path(tempfile.mkdtemp(prefix="tallygate-bench-"))
-    postgres, valkey = start_postgres(folder), start_valkey(folder, appendfsync="everysec")
-    keeper: Any = cast("Any", await asyncpg.connect(postgres.url("postgres")))
-    await keeper.execute("CREATE DATABASE bench")
-    await keeper.close()
-    raw: Any = cast("Any", await asyncpg.connect(postgres.url("bench")))
-    client: Any = redis.asyncio.Redis.from_url(valkey.url)
-    try:
-        await migrate(raw)
-        await settle(raw, customers=customers)
-        yield Ground(postgres=postgres, valkey=valkey, url=postgres.url("bench"), raw=raw, client=client)
-    finally:
-        await client.aclose()
-        await raw.close()
-        valkey.stop()
-        postgres.stop()
-        shutil.rmtree(folder)
 
 
 async def settle(raw: Any, *, customers: int) -> None:
@@ -130,20 +84,6 @@ async def away(on: Ground, shards: Sequence[int], *, since_s: float) -> list[flo
     return [back[shard] for shard in shards]
 
 
-@asynccontextmanager
-async def builder(on: Ground) -> AsyncGenerator[int]:
-    """A worker process that builds, its pid."""
-    settings = BillingSettings(postgres_url=on.url, redis_url=on.valkey.url, roles="relay,flush")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "billing_core.worker"), env=os.environ | environment_of("billing", settings)
-    )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def load_again(on: Ground) -> float:
     """Seconds that Valkey takes to start with the same data, from its own log written small."""
     loop = asyncio.get_running_loop()
@@ -161,8 +101,9 @@ async def run(*, customers: int, single: int) -> None:
     """Lose everything, then single shards, then let Valkey load by itself; one line."""
     loop = asyncio.get_running_loop()
     everybody = list(range(SHARD_COUNT))
-    async with ground(customers=customers) as on:
-        async with builder(on) as pid:
+    async with ground(appendfsync="everysec") as on:
+        await settle(on.raw, customers=customers)
+        async with worker(on, roles="relay,flush") as pid:
             await away(on, everybody, since_s=0)
             before_s, began_s = cpu_seconds(pid), loop.time()
             await on.client.flushall()
