@@ -29,11 +29,15 @@ _CUT_OFF: Final = 4 * CONNECTIONS  # requests whose answer the load program did 
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One round of one peer. Processor microseconds are per request: of the peer's servers, and of Valkey."""
+    """One round of one peer. Processor microseconds are per request: of the peer's servers, and of Valkey.
+
+    `at_once`: how many requests Valkey got in one read.
+    """
 
     report: Report
     servers_cpu_us: float
     valkey_cpu_us: float
+    at_once: float
 
     @property
     def cpu_us(self) -> float:
@@ -158,6 +162,7 @@ def _sampled(stage: Scene, peer: Peer, *, load: Callable[[], Report]) -> Sample:
         report=report,
         servers_cpu_us=(after.servers_s - before.servers_s) * each,
         valkey_cpu_us=(after.valkey_s - before.valkey_s) * each,
+        at_once=report.requests / max(1, after.reads - before.reads),
     )
 
 

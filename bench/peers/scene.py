@@ -42,11 +42,12 @@ _CONFIGURED: Final = {
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """Processor seconds so far, and usage events so far."""
+    """Processor seconds so far, usage events so far, and how often Valkey has read from a socket."""
 
     servers_s: float
     valkey_s: float
     entries: int
+    reads: int
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return Spent(
             servers_s=sum(cpu_seconds(pid) for pid in pids),
             valkey_s=cpu_seconds(self.valkey.child.pid),
+            reads=int(self.client.info("stats")["total_reads_processed"]),
             entries=sum(int(self.client.xlen(name)) for name in call.streams()),
         )
 

@@ -12,7 +12,7 @@ from bench.peers.claims import Claim
 from bench.peers.roster import PEERS
 from bench.peers.rounds import Beside, Findings, Sample
 
-_RATE = "{:32} {:8} {:>10} {:>17} {:>8} {:>8} {:>8} {:>8} {:>7}"
+_RATE = "{:32} {:8} {:>10} {:>17} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7}"
 _LATE = "{:32} {:>10} {:>10} {:>10} {:>19} {:>10} {:>7}"
 _CLAIM = "{:58} {:>7} {:>16} {:>8} {:>6}"
 
@@ -22,7 +22,7 @@ def table_of(findings: Findings, claims: Sequence[Claim]) -> Iterator[str]:
     if findings.closed:
         yield "32 connections, each sends again when its answer is there; medians of the rounds"
         yield _RATE.format(
-            "", "script", "answers/s", "least to most", "p50 us", "p99 us", "cpu us", "valkey", "faults"
+            "", "script", "answers/s", "least to most", "p50 us", "p99 us", "cpu us", "valkey", "at once", "faults"
         )
     for peer in PEERS:
         if peer.name in findings.closed:
@@ -55,6 +55,7 @@ def _rate_line(name: str, script: str, *, samples: Sequence[Sample]) -> str:
         f"{middle([one.report.p99_us for one in samples]):.0f}",
         f"{middle([one.servers_cpu_us for one in samples]):.1f}",
         f"{middle([one.valkey_cpu_us for one in samples]):.1f}",
+        f"{middle([one.at_once for one in samples]):.1f}",
         _faults(samples),
     )
 
