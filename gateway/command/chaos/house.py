@@ -29,6 +29,7 @@ from gateway.command.machine.plan import PYTHON
 SUPERVISOR: Final = "supervisor"
 _STARTS: Final = 20
 _READY_MS: Final = 120_000  # a machine that is attacked may be slow
+_REFUSAL_MS: Final = 600_000  # longer than anybody has to wait for a second answer
 _START_S: Final = 180.0
 _STOP_MS: Final = 60_000
 _LOOK_S: Final = 0.02
@@ -143,6 +144,7 @@ class House:
             "UP_APPENDFSYNC": self.ground.fsync,
             "UP_VALKEY_BINARY": str(self.disk.program),
             "BILLING_LEASE_MS": str(self.ground.lease_ms),
+            "GATEWAY_IDEMPOTENCY_REFUSAL_MS": str(_REFUSAL_MS),
         }
         others = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         return others | {f"{_OWN}{name}": value for name, value in settings.items()}

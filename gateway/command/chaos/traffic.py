@@ -1,10 +1,10 @@
 """The traffic on a house that is attacked: callers who ask until they are answered, and note down every answer.
 
 Each lane takes one act after another and sees it to its end: a consume under a key of its own, now and then asked
-once more after it was answered; a hold that is settled, released or forgotten; a top-up. Some customers are rich,
-others run dry again and again. Whatever is asked is asked under an idempotency key until it is answered, so that in
-the end nothing is unknown. What no fault may ever cause (a known key that is unknown, a second answer that differs)
-is a contradiction.
+once more after it was allowed or refused; a hold that is settled, released or forgotten; a top-up. Some customers
+are rich, others run dry again and again. Whatever is asked is asked under an idempotency key until it is answered,
+so that in the end nothing is unknown. What no fault may ever cause (a known key that is unknown, a second answer
+that differs) is a contradiction.
 """
 
 from __future__ import annotations
@@ -105,10 +105,15 @@ class Traffic:
             "idempotency_key": self._new_key(),
         }
         decision = await self._decide(body)
-        if decision.allowed:
-            self._note(decision, decision.cost_nanos)
-            if self._chance.random() < 0.15:  # whoever asks again gets the first answer back
-                self._note(again := await self._decide(body), again.cost_nanos)
+        asked = [decision]
+        if self._chance.random() < 0.15:  # whoever asks again gets the first answer back
+            asked.append(await self._decide(body))
+        for one in asked:
+            if one.allowed:
+                self._note(one, one.cost_nanos)
+            if one.reason != decision.reason:
+                told = f"{body['idempotency_key']} is {decision.reason}, and then {one.reason}"
+                self.notes.contradictions.append(told)
         return decision
 
     async def _consume(self, caller: Caller) -> None:
