@@ -62,8 +62,8 @@ class MortalDatabase(Database):
 
     @asynccontextmanager
     async def transaction(self, *, isolation: str = "read_committed") -> AsyncGenerator[Transaction]:
-        async with super().transaction(isolation=isolation) as tx:
-            yield Mortal(tx._connection, step=self._step, killer=self._killer)
+        async with self._pool.acquire() as connection, connection.transaction(isolation=isolation):
+            yield Mortal(connection, step=self._step, killer=self._killer)
 
 
 @pytest.mark.parametrize("step", ["batch_open", "grants_move", "usage_event", "movement", "parked_entry"])
