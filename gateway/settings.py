@@ -39,6 +39,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     forward_request_id_header: str = ""
     envoy_request_id_header: str = ""
     max_body_bytes: Positive = 1_048_576
+    max_head_bytes: Positive = 32_768
+    request_read_ms: Positive = 10_000
+    keep_alive_ms: Positive = 75_000
     stop_grace_ms: Positive = 10_000
     run_dir: str = ""
     worker_index: Index = 0

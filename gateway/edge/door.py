@@ -8,6 +8,8 @@ and a counter says how often.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from opentelemetry.trace import SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -27,13 +29,21 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self.faults = 0
 
-    async def answer(self, route: Route, request: Request) -> Answer:
+    @property
+    def is_traced(self) -> bool:
+        """Whether answers are spans: then each must be waited for in a task, which keeps its context."""
+        return self._tracer is not None
+
+    def answer(self, route: Route, request: Request) -> Coroutine[Any, Any, Answer]:
         """The answer to a request; never raises, whatever the handler does."""
         if self._tracer is None:
-            return await self._plain(route, request)
+            return self._plain(route, request)
+        return self._traced(self._tracer, route, request=request)
+
+    async def _traced(self, tracer: Tracer, route: Route, *, request: Request) -> Answer:
         carrier = {"traceparent": request.headers.get("traceparent", "")}
         context = _PROPAGATOR.extract(carrier)
-        with self._tracer.start_as_current_span(route.path, context=context, kind=SpanKind.SERVER) as span:
+        with tracer.start_as_current_span(route.path, context=context, kind=SpanKind.SERVER) as span:
             answer = await self._plain(route, request)
             span.set_attribute("http.route", route.path)
             span.set_attribute("http.response.status_code", answer.status)
@@ -43,11 +53,15 @@ class Door:
         try:
             return await _handled(route, request)
         except InvariantBroken as broken:
-            self.faults += 1
-            self._loop.call_exception_handler({"message": f"{route.path} failed", "exception": broken})
-            return failed(InvariantBroken("an internal fault; it has been reported"))
+            return self.fault(route.path, broken)
         except Failure as failure:
             return failed(failure)
+
+    def fault(self, place: str, broken: InvariantBroken) -> Answer:
+        """Count and report a fault of ours; the answer says no more than that."""
+        self.faults += 1
+        self._loop.call_exception_handler({"message": f"{place} failed", "exception": broken})
+        return failed(InvariantBroken("an internal fault; it has been reported"))
 
 
 async def _handled(route: Route, request: Request) -> Answer:

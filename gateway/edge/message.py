@@ -7,7 +7,8 @@ beside it serve the same handlers, and a test may call them with bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 
@@ -38,15 +39,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a handler is found. `path` has at most one variable part, `{subject}`; method `*` is any."""
+    """Where a handler is found. `path` has at most one variable part, `{subject}`; method `*` is any.
+
+    `is_hot`: asked all the time, and therefore on the fast lane.
+    """
 
     method: str
     path: str
     handler: Handler
+    is_hot: bool = False
 
 
 def require_json(request: Request) -> None:

@@ -1,18 +1,21 @@
 """A worker behind sockets: one of several processes that share a port.
 
 Every worker listens on the port itself (SO_REUSEPORT) and the kernel spreads connections over them, so there is no
-process in front. On SIGTERM or SIGINT a worker stops listening, lets open requests finish for `stop_grace_ms`, and
-ends; a part that breaks ends the process too, because whoever supervises it can start a whole one.
+process in front. On SIGTERM or SIGINT a worker listens no more, which refuses nobody while another worker listens;
+what is asked already has `stop_grace_ms` to be answered. A part that breaks ends the process too, because whoever
+supervises it can start a whole one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -20,6 +23,10 @@ from aiohttp import web
 
 from billing_core.contract.configuration import load
 from billing_core.errors import ConfigurationError
+from gateway.edge.grpc.connection import Bounds
+from gateway.edge.grpc.listener import Listener
+from gateway.edge.lane.entrance import Entrance
+from gateway.edge.lane.lane import Lane
 from gateway.edge.message import Route
 from gateway.edge.scrape.siblings import socket_path
 from gateway.edge.shell import make_app
@@ -33,9 +40,15 @@ _GC_ALLOCATIONS = 50_000
 class Server:
     """A worker and its sockets: `start`, then `stop`; what is open may finish in between."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, *, has_lane: bool = True) -> None:
+        """Without a lane aiohttp answers everything, and says the same."""
         self._worker = worker
+        self._has_lane = has_lane
         self._runners: list[web.AppRunner] = []
+        self._lane: Lane | None = None
+        self._grpc: Listener | None = None
+        self._entrance: Entrance | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -43,10 +56,16 @@ class Server:
         Raises: ConfigurationError where the port is taken, or the run folder cannot hold a socket.
         """
         settings = self._worker.settings
-        listener = _listen(settings.host, settings.port)
+        listener, grpc = _listeners(settings)
         await self._worker.start()
-        runner = await self._runner(self._worker.routes())
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        routes = self._worker.routes()
+        runner = await self._runner(routes)
+        if self._has_lane and runner.server is not None:
+            await self._open_lane(listener, routes, guest=runner.server)
+        else:
+            await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        if grpc is not None:
+            await self._open_grpc(grpc)
         if settings.run_dir:
             path = socket_path(settings.run_dir, settings.port, index=settings.worker_index)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,9 +74,33 @@ class Server:
 
     async def stop(self) -> None:
         """Listen no more, finish what is open, close what is behind."""
-        for runner in self._runners:
-            await runner.cleanup()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._entrance is not None:
+            await self._entrance.close()
+        ends = [runner.cleanup() for runner in self._runners]
+        if self._lane is not None:
+            ends.append(self._lane.stop())
+        if self._grpc is not None:
+            ends.append(self._grpc.stop(self._worker.settings.stop_grace_ms / 1_000))
+        await asyncio.gather(*ends)
         await self._worker.stop()
+
+    async def _open_lane(
+        self, listener: socket.socket, routes: list[Route], *, guest: Callable[[], asyncio.Protocol]
+    ) -> None:
+        worker = self._worker
+        hot = [route for route in routes if route.is_hot]
+        lane = Lane(hot, worker.door, slumber=worker.slumber, settings=worker.settings, guest=guest)
+        self._lane, self._keeper = lane, asyncio.create_task(lane.keep())
+        self._entrance = Entrance(listener, lane.make_connection)
+        await self._entrance.open(backlog=_BACKLOG)
+
+    async def _open_grpc(self, listener: socket.socket) -> None:
+        worker = self._worker
+        bounds = Bounds(max_message_bytes=worker.settings.max_body_bytes)
+        self._grpc = Listener(worker.calls(), bounds=bounds, since_s=worker.slumber.since_s)
+        await self._grpc.start(listener, backlog=_BACKLOG)
 
     async def _runner(self, routes: list[Route]) -> web.AppRunner:
         worker, settings = self._worker, self._worker.settings
@@ -105,13 +148,27 @@ def main() -> int:
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listeners(settings: GatewaySettings) -> tuple[socket.socket, socket.socket | None]:
+    """The sockets of HTTP and, where there is such a port, of gRPC."""
+    listener = _listen(settings.host, settings.port)
+    if not settings.grpc_port:
+        return listener, None
+    try:
+        return listener, _listen(settings.host, settings.grpc_port, field="grpc_port")
+    except ConfigurationError:
+        listener.close()
+        raise
+
+
+def _listen(host: str, port: int, *, field: str = "port") -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            stack.pop_all()
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from None
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}", field=field) from None
     return listener

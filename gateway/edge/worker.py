@@ -16,6 +16,9 @@ from gateway.admission.gate import Gate
 from gateway.admission.hold import Holds
 from gateway.admission.order import Terms
 from gateway.edge.door import Door
+from gateway.edge.envoy.desk import Desk
+from gateway.edge.envoy.port import methods_of
+from gateway.edge.grpc.call import Methods
 from gateway.edge.message import Route
 from gateway.edge.route.account import AccountRoute
 from gateway.edge.route.authorize import AuthorizeRoute
@@ -152,14 +155,14 @@ class Worker:
         account = AccountRoute(reader, directory)
         probe = self.probe()
         return [
-            Route(method="POST", path="/v1/check", handler=check.check),
+            Route(method="POST", path="/v1/check", handler=check.check, is_hot=True),
             Route(method="POST", path="/v1/check/batch", handler=check.check_batch),
-            Route(method="POST", path="/v1/holds/{subject}/settle", handler=hold.settle),
-            Route(method="POST", path="/v1/holds/{subject}/extend", handler=hold.extend),
-            Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release),
+            Route(method="POST", path="/v1/holds/{subject}/settle", handler=hold.settle, is_hot=True),
+            Route(method="POST", path="/v1/holds/{subject}/extend", handler=hold.extend, is_hot=True),
+            Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release, is_hot=True),
             Route(method="POST", path="/v1/events", handler=event.take),
-            Route(method="*", path="/v1/authorize/forward", handler=authorize.forward),
-            Route(method="*", path="/v1/authorize/nginx", handler=authorize.nginx),
+            Route(method="*", path="/v1/authorize/forward", handler=authorize.forward, is_hot=True),
+            Route(method="*", path="/v1/authorize/nginx", handler=authorize.nginx, is_hot=True),
             Route(method="GET", path="/v1/customers/{subject}/usage", handler=account.usage),
             Route(method="GET", path="/v1/customers/{subject}/wallets", handler=account.wallets),
             Route(method="GET", path=JWKS_PATH, handler=probe.keys),
@@ -167,6 +170,13 @@ class Worker:
             Route(method="GET", path="/readyz", handler=probe.ready),
             Route(method="GET", path="/metrics", handler=probe.metrics),
         ]
+
+    def calls(self) -> Methods:
+        """What Envoy may call on the gRPC port."""
+        link, desk = self.links["decision"], Desk(self.door.fault, self.telemetry.tracer)
+        return methods_of(
+            self.gate, self.directory, settings=self.settings, desk=desk, is_serving=lambda: link.is_up
+        )
 
     def sibling_routes(self) -> list[Route]:
         """What a worker tells the other workers of its port."""

@@ -42,13 +42,14 @@ from tests.integration.gateway.conftest import (
     call,
     eventually,
     gateway,
+    has_lane,
     open_gateway,
     settings,
     unchanged,
 )
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
-__all__ = ["call", "eventually", "gateway", "open_gateway", "settings", "unchanged"]
+__all__ = ["call", "eventually", "gateway", "has_lane", "open_gateway", "settings", "unchanged"]
 
 BALANCE = 10**9
 

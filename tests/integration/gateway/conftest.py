@@ -229,13 +229,19 @@ Open = Callable[[GatewaySettings], Awaitable[tuple[Worker, Call]]]
 
 
 @pytest.fixture
-async def open_gateway() -> AsyncIterator[Open]:
+def has_lane() -> bool:
+    """Whether gateways have the fast lane; who is to be answered alike by both overrides it."""
+    return True
+
+
+@pytest.fixture
+async def open_gateway(has_lane: bool) -> AsyncIterator[Open]:
     """Opens gateways in this process and closes them after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_one(settings: GatewaySettings) -> tuple[Worker, Call]:
             worker = Worker(settings)
-            server = Server(worker)
+            server = Server(worker, has_lane=has_lane)
             await server.start()
             stack.push_async_callback(server.stop)
             session = await stack.enter_async_context(aiohttp.ClientSession())

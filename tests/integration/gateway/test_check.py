@@ -12,6 +12,12 @@ from billing_core.contract.snapshot import Status
 from billing_core.contract.usage_event import EntryKind
 
 
+@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
+def has_lane(request: pytest.FixtureRequest) -> bool:
+    """Both servers answer alike."""
+    return bool(request.param)
+
+
 async def test_an_allowed_check_debits_and_records_in_one_step(call: Any, world: Any) -> None:
     """Ten tokens at 100 nanos."""
     await world.grant(5_000)

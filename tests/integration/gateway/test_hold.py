@@ -13,6 +13,12 @@ from billing_core.contract.usage_event import EntryKind
 from billing_core.values.clock import system_now
 
 
+@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
+def has_lane(request: pytest.FixtureRequest) -> bool:
+    """Both servers answer alike."""
+    return bool(request.param)
+
+
 async def place(call: Any, world: Any, **more: object) -> dict[str, Any]:
     body = {"key": world.key, "feature": "tokens", "quantity": 10, "mode": "hold", "ttl_ms": 60_000}
     status, answer, _ = await call("/v1/check", body | more)

@@ -24,6 +24,13 @@ from gateway.command.chaos.wire import Wire
 from gateway.command.embedded.valkey import Valkey, start_valkey
 from gateway.settings import GatewaySettings
 
+
+@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
+def has_lane(request: pytest.FixtureRequest) -> bool:
+    """Both servers answer alike."""
+    return bool(request.param)
+
+
 ATTEMPTS, AFFORDABLE = 30, 10
 NANOS = 100
 DEADLINE_MS = 15
