@@ -99,6 +99,13 @@ PEERS: Final = (
         script="decision",
     ),
     Peer(
+        name="envoy to tallygate, gRPC",
+        role=_PROXY,
+        servers=("envoy", "tallygate"),
+        port="envoy_tallygate_grpc",
+        script="decision",
+    ),
+    Peer(
         name="envoy to nginx+lua",
         role=_PROXY,
         servers=("envoy", "nginx_lua"),
@@ -114,14 +121,14 @@ PEERS: Final = (
         script="its own",
         is_recorded=False,
     ),
+    Peer(name=RATE_LIMITER, role=_RPC, servers=("tallygate",), port="tallygate_grpc", script="decision"),
     Peer(name=GRPC_AIO, role=_RPC, servers=("grpc",), port="grpc", script="decision"),
     Peer(name="redis-benchmark", role=_SCRIPT, servers=(), port="redis", script="decision"),
     Peer(name=PIPELINED_CALLS, role=_SCRIPT, servers=(), port="redis", script="decision", at_once=PIPELINED),
 )
 
 PORTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tallygate": ("tallygate",),
-    "": ("tallygate_grpc",),
+    "tallygate": ("tallygate", "tallygate_grpc"),
     "grpc": ("grpc",),
     "nginx_lua": ("lua_full", "lua_least"),
     "fastify": ("fastify",),
