@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from billing_core.contract.keys import customer_keys, epoch_key, hold_key, shard_holds_key, shard_of_customer
+from billing_core.contract.keys import (
+    SHARD_COUNT,
+    customer_keys,
+    epoch_key,
+    hold_key,
+    shard_holds_key,
+    shard_of_customer,
+    stream_key,
+)
+from billing_core.contract.usage_event import StreamPosition
 from billing_core.flows import rebuild
+from billing_core.flows.money.grant import void
 from billing_core.flows.reconcile import reconcile
+from billing_core.values.clock import system_now, to_ms
 from tests.integration.stream.conftest import NANOS_PER_TOKEN, Works
 
 
@@ -38,3 +49,31 @@ async def test_a_shard_is_not_served_before_its_stream_is_written(
     await works.flush()
     assert (await works.build()).rebuilt_shards == 1
     assert (await works.wallet("c"))[f"r:{grant}"] == 10**9 - 3 * NANOS_PER_TOKEN
+
+
+async def test_a_grant_that_is_void_is_not_spendable_after_a_rebuild(works: Works) -> None:
+    """Nobody had taken it out of the wallet yet, and now there is a wallet that never knew it as good."""
+    (grant,) = await works.customer("c", nanos=[10**9])
+    async with works.db.transaction() as tx:
+        await void(tx, tenant_id="t", grant_id=grant, now=system_now())
+    await works.valkey.delete(epoch_key(shard_of_customer("t", "c")))
+    assert (await works.build()).rebuilt_shards == 1
+    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    await works.project()
+    await works.flush()
+    row = await works.raw.fetchrow("SELECT spent_nanos, lapsed_nanos FROM credit_grant WHERE grant_id = $1", grant)
+    assert tuple(row) == (0, 10**9)
+
+
+async def test_a_shard_of_events_alone_is_not_taken_for_a_new_one(works: Works) -> None:
+    """Nobody lives there, and its ids go on behind what is written all the same."""
+    ahead = StreamPosition(to_ms(system_now()) + 3_600_000, 7)
+    shard = next(n for n in range(SHARD_COUNT) if n not in works.shards)
+    await works.raw.execute(
+        "UPDATE shard SET watermark_ms = $2, watermark_seq = $3 WHERE shard = $1", shard, ahead.ms, ahead.seq
+    )
+    await works.valkey.delete(epoch_key(shard))
+    built = await works.build()
+    assert (built.opened_shards, built.rebuilt_shards) == (0, 1)
+    assert await works.stream.last_ids([shard]) == [ahead]
+    assert await works.valkey.xadd(stream_key(shard), {"k": "event"}) == f"{ahead.ms}-{ahead.seq + 1}".encode()

@@ -72,3 +72,15 @@ def test_a_lowered_overdraft_lends_up_to_its_limit(shop: Shop) -> None:
     assert shop.lapse("over", "lower", limit=20) == 30
     assert [shop.consume(("calls", quantity))[0] for quantity in (3, 2)] == ["insufficient_balance", "allowed"]
     assert shop.lapse("new", "lower", limit=0) == 0
+
+
+def test_a_grant_that_counts_from_later_on_repays_nothing(shop: Shop) -> None:
+    """Nor one that is over already: what cannot be spent now is not taken for a debt of now."""
+    shop.project(calls=metered(tariff(10)))
+    shop.grant("over", 100, paid=OVERDRAFT)
+    shop.consume(("calls", 4))
+    now_ms = shop.desk.now_ms()
+    shop.grant("later", 70, effective_ms=now_ms + 3_600_000)
+    shop.grant("past", 70, expires_ms=now_ms - 1)
+    assert [shop.wallet(f"r:{name}") for name in ("over", "later", "past")] == [60, 70, 70]
+    assert len(shop.entries()) == 1
