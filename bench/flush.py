@@ -47,7 +47,7 @@ def entries(count: int, *, first: int) -> Iterator[tuple[str, dict[str, Any]]]:
     for number in range(first, first + count):
         customer = number % CUSTOMERS
         body = EventBody(
-            event_id=f"dec_01kq{number:022d}",
+            event_id=f"dec_{number:032x}",
             tenant_id="acme",
             customer_id=f"customer-{customer}",
             features=("input_tokens",),
@@ -127,7 +127,7 @@ async def lags(on: Ground, *, rate: int, seconds: int, first: int) -> list[float
         for number, (stream, fields) in enumerate(entries(rate * seconds, first=first)):
             await asyncio.sleep(max(0.0, began_s + number / rate - loop.time()))
             await on.client.xadd(stream, fields)
-            decided[f"dec_01kq{first + number:022d}"] = loop.time()
+            decided[f"dec_{first + number:032x}"] = loop.time()
 
     async def look() -> None:
         last = datetime(2000, 1, 1, tzinfo=UTC)

@@ -113,12 +113,42 @@ NO_CURRENCY = "-"
 """What a column says for a charge that nothing is priced for."""
 
 _DECODER = msgspec.msgpack.Decoder(EventBody)
+_DECISION_ID, _NO_ID = b"\xa8event_id\xd9\x24", b"\xa8event_id\xa0"
+"""How msgpack begins the id of a decision, which has 36 characters; and an id that is empty."""
+_ID_START = 1 + len(_DECISION_ID)
+_ID_END = _ID_START + 36
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 def encode_body(body: EventBody) -> bytes:
     """The body as the scripts carry it."""
     return _ENCODER.encode(body)
+
+
+def parted_body(raw: bytes) -> tuple[bytes, bytes]:
+    """The event id of a body, and all the rest, which all requests of one key for the same features share.
+
+    Ids of decisions, and where they stand in a body, are known; what has another is decoded and written anew.
+
+    Raises: msgspec.MsgspecError where it is no body.
+    """
+    event_id = raw[_ID_START:_ID_END]
+    if raw[1:_ID_START] == _DECISION_ID and event_id.isascii():
+        return event_id, raw[:1] + raw[_ID_END:]
+    body = _DECODER.decode(raw)
+    written = encode_body(msgspec.structs.replace(body, event_id=""))
+    return body.event_id.encode(), written[:1] + written[1 + len(_NO_ID) :]
+
+
+def rest_of_body(rest: bytes) -> EventBody:
+    """What the rest of a parted body says.
+
+    Raises: msgspec.MsgspecError where it is no body; ValueError where it has an id of its own.
+    """
+    body = _DECODER.decode(rest[:1] + _NO_ID + rest[1:])
+    if body.event_id:
+        raise ValueError("a body has one event id")
+    return body
 
 
 def decode_entry(stream_id: bytes, fields: Mapping[bytes, bytes]) -> UsageEntry:

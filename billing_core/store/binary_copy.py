@@ -34,7 +34,11 @@ NULL = _LENGTH.pack(-1)
 
 def text(value: str) -> bytes:
     """A text field."""
-    raw = value.encode()
+    return sized(value.encode())
+
+
+def sized(raw: bytes) -> bytes:
+    """A field of these bytes."""
     return _LENGTH.pack(len(raw)) + raw
 
 
@@ -50,8 +54,7 @@ def instant(value: datetime) -> bytes:
 
 def jsonb(value: object) -> bytes:
     """A jsonb field: a version byte and the text."""
-    raw = b"\x01" + msgspec.json.encode(value)
-    return _LENGTH.pack(len(raw)) + raw
+    return sized(b"\x01" + msgspec.json.encode(value))
 
 
 @lru_cache(maxsize=65_536)
@@ -76,8 +79,7 @@ def numeric(value: str) -> bytes:
     while groups and groups[-1] == 0:
         groups.pop()
     head = (len(groups), weight if groups else 0, 0x4000 if sign else 0, scale)
-    raw = struct.pack(f">hhHh{len(groups)}h", *head, *groups)
-    return _LENGTH.pack(len(raw)) + raw
+    return sized(struct.pack(f">hhHh{len(groups)}h", *head, *groups))
 
 
 def copy_data(rows: Sequence[bytes], *, last: bytes) -> bytes:

@@ -7,7 +7,6 @@ passed on, so that a function's signature says whether it writes within one.
 
 from __future__ import annotations
 
-import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -41,6 +40,9 @@ _SESSION = {
     # A process that stands still within a transaction keeps its rows from the others no longer than this.
     "idle_in_transaction_session_timeout": "30s",
 }
+
+
+_PIECE_BYTES = 524_288
 
 
 class Transaction:
@@ -96,7 +98,15 @@ class Transaction:
 
     async def copy_binary(self, table: str, columns: Sequence[str], *, data: bytes) -> None:
         """Append rows that are in COPY's binary format already; see `binary_copy`."""
-        await self._connection.copy_to_table(table, columns=columns, source=io.BytesIO(data), format="binary")
+        pieces = _in_pieces(data)
+        await self._connection.copy_to_table(table, columns=columns, source=pieces, format="binary")
+
+
+async def _in_pieces(data: bytes) -> AsyncIterator[memoryview]:
+    """As an iterator, because the driver would read a file in another thread, piece by piece."""
+    view = memoryview(data)
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield view[start : start + _PIECE_BYTES]
 
 
 class Database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing_core.contract.usage_event import EntryKind, EventBody, decode_entry, encode_body
@@ -92,6 +93,55 @@ def test_the_rows_say_what_the_decoder_says(told: dict[bytes, bytes]) -> None:
         assert (row["grant_id"], row["nanos"]) == (movement.grant_id, movement.nanos)
         assert (row["kind"], row["currency"]) == (entry.kind, entry.currency)
         assert row["event_id"] == entry.body.event_id
+
+
+ONE = ENTRY | {
+    b"b": encode_body(
+        msgspec.structs.replace(BODY, event_id="dec_" + "0" * 32, features=("input",), path="team:ml")
+    ),
+    b"q": b"374",
+    b"c": b"935000",
+    b"u": b"7",
+    b"s": b"935007",
+    b"m": b"gra_1=935000",
+    b"w": b"USD",
+}
+
+
+@pytest.mark.parametrize("told", [{}, {b"k": b"settle", b"n": b"3"}])
+def test_one_charge_that_one_grant_paid_is_written_as_all_others_are(told: dict[bytes, bytes]) -> None:
+    """It has a way of its own, which the same entry does not take where some grant is a stranger."""
+    short, general = transcript_of(ONE | told), transcript_of(ONE | told, strangers={("acme", "gra_9")})
+    assert (len(short.usage), len(short.movements)) == (1, 1)
+    assert (short.usage, short.movements, short.moves()) == (general.usage, general.movements, general.moves())
+    entry = decode_entry(b"1772000000200-4", ONE | told)
+    row = read_row(short.usage[0], USAGE_COLUMNS)
+    assert (row["event_id"], row["path"], row["charged_nanos"]) == (entry.body.event_id, "team:ml", 935_000)
+    assert (row["uncollected_nanos"], row["rated_nanos"], row["name"]) == (7, 935_007, "input")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {b"m": b"gra_1=934999"},
+        {b"m": b"gra_1=0", b"c": b"0"},
+        {b"m": b"gra_1="},
+        {b"c": b"935000 1"},
+        {b"q": b"374 44"},
+        {b"q": b""},
+        {b"w": b"USD EUR"},
+        {b"w": b""},
+        {b"u": b""},
+        {b"s": b"x"},
+        {b"b": b"\xc1"},
+        {b"at": b"soon"},
+    ],
+)
+def test_one_charge_is_written_whole_or_parked_whole(broken: dict[bytes, bytes]) -> None:
+    """Whatever is wrong with it, no row of it is kept and no grant is moved."""
+    transcript = transcript_of(ONE | broken)
+    assert (transcript.usage, transcript.movements, transcript.moves()) == ([], [], [])
+    assert len(transcript.parked) == 1
 
 
 def test_what_is_taken_out_of_a_grant_is_added_up_spent_and_lapsed_apart() -> None:
