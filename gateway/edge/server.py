@@ -99,7 +99,8 @@ class Server:
     async def _open_grpc(self, listener: socket.socket) -> None:
         worker = self._worker
         bounds = Bounds(max_message_bytes=worker.settings.max_body_bytes)
-        self._grpc = Listener(worker.calls(), bounds=bounds, since_s=worker.slumber.since_s)
+        patience_s = worker.settings.request_read_ms / 1_000
+        self._grpc = Listener(worker.calls(), bounds=bounds, since_s=worker.slumber.since_s, patience_s=patience_s)
         await self._grpc.start(listener, backlog=_BACKLOG)
 
     async def _runner(self, routes: list[Route]) -> web.AppRunner:

@@ -104,13 +104,17 @@ class Connection:
             self.end(breach.code, breach.detail)
 
     def leave(self) -> None:
-        """Take what the peer opens until it hears of this, and no more; be over when all is answered."""
+        """Take what the peer opens until it hears of this, and no more; be over when all is answered.
+
+        A peer that has not greeted yet hears it when it does.
+        """
         if self.is_leaving or self.is_over:
             return
         self.is_leaving = True
-        if not self.is_greeted:
-            self.is_over = True
-            return
+        if self.is_greeted:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
         self._out.unsent.append(h2.goaway_frame(h2.MAX_WINDOW, Code.NO_ERROR))
         self._out.unsent.append(h2.frame(h2.PING, 0, stream_id=0, payload=_LEAVING))
 
@@ -292,7 +296,7 @@ class Connection:
             raise Breach(Code.PROTOCOL_ERROR, "a client pushes nothing")
 
     def _settings(self, flags: int, payload: bytes) -> None:
-        self.is_greeted = True
+        is_first, self.is_greeted = not self.is_greeted, True
         if flags & h2.ACK:
             if payload:
                 raise Breach(Code.FRAME_SIZE_ERROR, "an acknowledgement says nothing")
@@ -300,6 +304,8 @@ class Connection:
         told = h2.settings_of(payload)
         self._out.resize(told.get(h2.INITIAL_WINDOW, self._out.window), list(self._calls.values()))
         self._out.unsent.append(h2.SETTINGS_ACK)
+        if is_first and self.is_leaving:
+            self._say_goodbye()
         self._proceed()
 
     def _ping(self, flags: int, payload: bytes) -> None:

@@ -19,6 +19,7 @@ from typing import Final, cast
 from gateway.edge.grpc.call import Methods
 from gateway.edge.grpc.connection import Bounds, Connection
 from gateway.edge.grpc.frame import Code
+from gateway.edge.lane.entrance import Entrance
 
 SinceS = Callable[[asyncio.BaseTransport | None], float]
 """Since when what was just read from a socket waits."""
@@ -26,6 +27,7 @@ SinceS = Callable[[asyncio.BaseTransport | None], float]
 _MAX_UNREAD_BYTES: Final = 2**18
 _MAX_CARRIERS: Final = 4_096
 _LOOK_S: Final = 1.0
+_GOODBYE_S: Final = 0.5
 
 
 class Carrier(asyncio.Protocol):
@@ -111,37 +113,48 @@ class Carrier(asyncio.Protocol):
 class Listener:
     """Serves `methods` on a socket: `start` once, `stop` once."""
 
-    def __init__(self, methods: Methods, *, bounds: Bounds, since_s: SinceS, patience_s: float = 30.0) -> None:
+    def __init__(self, methods: Methods, *, bounds: Bounds, since_s: SinceS, patience_s: float) -> None:
         self.methods = methods
         self.bounds = bounds
         self.since_s = since_s
         self._patience_s = patience_s
         self._carriers: set[Carrier] = set()
-        self._server: asyncio.Server | None = None
+        self._entrance: Entrance | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
 
     async def start(self, listening: socket.socket, *, backlog: int) -> None:
         """Take connections from a bound socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Carrier(self), sock=listening, backlog=backlog)
+        self._entrance = Entrance(listening, lambda: Carrier(self))
+        await self._entrance.open(backlog=backlog)
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more; let what is under way end within the grace."""
-        if self._server is None or self._keeper is None:
+        """Take no more; let what is under way end within the grace. Who says nothing has a moment."""
+        if self._entrance is None or self._keeper is None:
             return
-        self._server.close()
         self._keeper.cancel()
+        await self._entrance.close()
+        self._empty.clear()
         for carrier in list(self._carriers):
             carrier.leave()
         self._tell_empty()
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._empty.wait()
-        except TimeoutError:
+        if await self._is_empty_within(min(_GOODBYE_S, grace_s)):
+            return
+        for carrier in list(self._carriers):
+            if not carrier.connection.is_greeted:
+                carrier.end(Code.NO_ERROR, "the process ends")
+        if not await self._is_empty_within(grace_s - _GOODBYE_S):
             for carrier in list(self._carriers):
                 carrier.end(Code.NO_ERROR, "the process ends")
+
+    async def _is_empty_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def admit(self, carrier: Carrier) -> bool:
         """Whether there is a place for one more."""

@@ -7,7 +7,7 @@ from typing import Any
 import h2.events
 import h2.settings
 import pytest
-from hyperframe.frame import Frame, GoAwayFrame, PingFrame
+from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame
 
 from gateway.edge.grpc.status import Status
 
@@ -296,7 +296,7 @@ def test_who_leaves_finishes_what_was_begun(house: Any) -> None:
 
 
 def test_who_leaves_without_calls_is_over_once_the_peer_has_heard(house: Any) -> None:
-    """Not before, because a call may be on its way; and at once where nobody has greeted."""
+    """Not before, because a call may be on its way; whoever greets later hears it then."""
     made = house()
     made.server.leave()
     made.server.leave()
@@ -306,9 +306,13 @@ def test_who_leaves_without_calls_is_over_once_the_peer_has_heard(house: Any) ->
     assert not made.server.is_over
     made.raw(PingFrame(0, ping.opaque_data, flags=["ACK"]).serialize())
     assert made.server.is_over
-    silent = house(is_greeted=False)
-    silent.server.leave()
-    assert silent.server.is_over
+    late = house(is_greeted=False)
+    late.server.take_unsent()
+    late.server.leave()
+    assert late.server.take_unsent() == b""
+    late.peer.initiate_connection()
+    kinds = [type(one) for one in frames_of(late.raw(late.peer.data_to_send()))]
+    assert kinds == [SettingsFrame, GoAwayFrame, PingFrame]
 
 
 def test_who_lost_its_socket_is_not_heard_and_breaks_nothing(house: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import hpack
 import pytest
 from hyperframe.frame import Frame
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge.grpc.connection import Bounds, Connection
@@ -268,6 +268,7 @@ def fresh() -> Connection:
     return Connection(methods, Bounds(), since_s=lambda: 0.0, wake=lambda: None)
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, len(conversation())), max_size=40))
 def test_it_does_not_matter_how_the_bytes_are_cut(cuts: list[int]) -> None:
     """The same answers, byte by byte."""
@@ -295,6 +296,7 @@ wild = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(sent=st.lists(wild | st.sampled_from([head(1), data(1), head(3), data(3, b"\0\0\0", 0)]), max_size=30))
 def test_frames_at_random_break_nothing(sent: list[bytes]) -> None:
     """Whatever comes, what is said is well formed, at most one GOAWAY at the end, and no call is left over then."""
@@ -310,6 +312,7 @@ def test_frames_at_random_break_nothing(sent: list[bytes]) -> None:
         assert server.call_count == 0
 
 
+@settings(deadline=None)
 @given(noise=st.binary(max_size=300), is_greeted=st.booleans())
 def test_noise_breaks_nothing(noise: bytes, is_greeted: bool) -> None:
     """Bytes at random, before and after the greeting."""
@@ -321,6 +324,7 @@ def test_noise_breaks_nothing(noise: bytes, is_greeted: bool) -> None:
     frames_of(server.take_unsent())
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_header_blocks_are_read_as_the_library_reads_them(data: st.DataObject) -> None:
     """What is remembered of a block is what decoding it anew would say, whatever the table went through between."""

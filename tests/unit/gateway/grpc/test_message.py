@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.errors import InvalidInput
@@ -54,6 +54,7 @@ def outcome(read: Callable[[bytes], Any], raw: bytes) -> tuple[Any, InvalidInput
         return None, refusal
 
 
+@settings(deadline=None)
 @given(told=headers, extensions=headers, path=texts)
 def test_a_check_says_what_envoy_wrote(told: dict[str, str], extensions: dict[str, str], path: str) -> None:
     """The wanted headers and all that stands beside the route; the rest is passed over, whatever its size."""
@@ -62,6 +63,7 @@ def test_a_check_says_what_envoy_wrote(told: dict[str, str], extensions: dict[st
     assert asked.extensions == extensions
 
 
+@settings(deadline=None)
 @given(told=st.lists(st.tuples(names, texts), max_size=6))
 def test_headers_may_come_as_a_list(told: list[tuple[str, str]]) -> None:
     """Envoy sends them so where it is told to keep each; of several the first is taken."""
@@ -80,6 +82,7 @@ def test_headers_may_come_as_a_list(told: list[tuple[str, str]]) -> None:
     assert authorization_of(check.SerializeToString(), WANTED).headers == expected
 
 
+@settings(deadline=None)
 @given(domain=texts, hits=uint32, descriptors=st.lists(st.tuples(pairs, st.none() | uint64), max_size=5))
 def test_a_rate_limit_request_says_what_envoy_wrote(domain: str, hits: int, descriptors: Any) -> None:
     """An explicit 0 of a descriptor is told from silence."""
@@ -105,6 +108,7 @@ def test_there_is_a_bound_on_descriptors() -> None:
         rate_limit_of(asked.SerializeToString())
 
 
+@settings(deadline=None)
 @given(name=texts)
 def test_a_health_check_names_a_service(name: str) -> None:
     """Or all of them."""
@@ -120,6 +124,7 @@ def test_what_comes_in_pieces_is_one_message() -> None:
     assert (asked.headers, asked.extensions) == ({"authorization": "b", "x-api-key": "k"}, {"feature": "f"})
 
 
+@settings(deadline=None)
 @given(base=st.sampled_from(["check", "limit", "health"]), data=st.data())
 def test_damaged_messages_are_refused_or_read_as_the_official_reader_does(base: str, data: st.DataObject) -> None:
     """Nothing else is raised, and whatever the official reader takes is taken here, with the same words."""
@@ -164,6 +169,7 @@ def test_damaged_messages_are_refused_or_read_as_the_official_reader_does(base: 
         assert ours == official.service
 
 
+@settings(deadline=None)
 @given(raw=st.binary(max_size=200))
 def test_noise_is_refused_or_read(raw: bytes) -> None:
     """Never anything else."""
@@ -194,6 +200,7 @@ def test_what_is_not_well_formed_is_refused(raw: bytes) -> None:
         health_of(raw)
 
 
+@settings(deadline=None)
 @given(upstream=pairs, client=pairs, metadata=pairs)
 def test_a_passing_answer_is_read_as_it_was_meant(upstream: Any, client: Any, metadata: Any) -> None:
     """Each header replaces what the client sent under its name; status is OK; metadata is text by name."""
@@ -206,6 +213,7 @@ def test_a_passing_answer_is_read_as_it_was_meant(upstream: Any, client: Any, me
     assert dict(read.dynamic_metadata) == dict(metadata)
 
 
+@settings(deadline=None)
 @given(status=st.sampled_from([401, 402, 403, 429]), told=pairs, body=st.text(max_size=300))
 def test_a_refusing_answer_is_read_as_it_was_meant(status: int, told: Any, body: str) -> None:
     """Status, headers and body are those of HTTP; the code is not OK."""
@@ -220,6 +228,7 @@ def test_a_refusing_answer_is_read_as_it_was_meant(status: int, told: Any, body:
 counts = st.none() | st.integers(0, 2**40)
 
 
+@settings(deadline=None)
 @given(
     counted=st.lists(
         st.builds(
