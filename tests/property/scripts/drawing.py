@@ -145,12 +145,14 @@ paths = st.sampled_from(["", "", "", "team:ml", "team:ml/key:k1", "key:k1", "tea
 
 
 @st.composite
-def tariffs(draw: st.DrawFn, window: Window, feature: str) -> Tariff:
+def tariffs(draw: st.DrawFn, windows_by_price: dict[str, Window]) -> Tariff:
     """Small tariffs, so that tiers and remainders are met often, and now and then a price beyond 2^53."""
+    own, shared = windows_by_price
+    price_id = draw(st.sampled_from([own, own, shared]))
     bounds = sorted(draw(st.sets(st.integers(1, 25), max_size=2)))
     rate = st.just(LARGEST) if draw(one_in(25)) else st.integers(0, 40)
     return Tariff(
-        price_id=draw(st.sampled_from([f"{feature}_price", f"{feature}_price", "shared_price"])),
+        price_id=price_id,
         currency="EUR" if draw(one_in(12)) else "USD",
         package_units=draw(st.sampled_from([1, 1, 3])),
         batch=draw(st.sampled_from([1, 3, 7])),
@@ -158,7 +160,7 @@ def tariffs(draw: st.DrawFn, window: Window, feature: str) -> Tariff:
             Tier(upto=upto, nanos_per_batch=draw(rate), flat_nanos=draw(st.sampled_from([0, 0, 5])))
             for upto in (*bounds, 0)
         ),
-        window=window,
+        window=windows_by_price[price_id],
         prepaid=not draw(one_in(6)),
     )
 
@@ -172,11 +174,13 @@ def entitlements(draw: st.DrawFn, start_ms: int, feature: str) -> Entitlement:
     if feature == "seats":
         return Entitlement(kind=FeatureKind.GAUGE, enabled=True, guard=guard, shadow=draw(one_in(15)))
     count = draw(st.sampled_from([0, 1, 1, 1, 1, 2]))
+    daily = Window(kind=WindowKind.STEPS, anchor_ms=start_ms + HOUR // 2, every_ms=DAY)
+    of_price = {f"{feature}_price": draw(windows(start_ms)), "shared_price": daily}  # a price has one window
     return Entitlement(
         kind=draw(st.sampled_from([FeatureKind.SWITCH, FeatureKind.METERED])),
         enabled=not draw(one_in(15)),
         guard=guard,
-        tariffs=tuple(draw(tariffs(draw(windows(start_ms)), feature)) for _ in range(count)),
+        tariffs=tuple(draw(tariffs(of_price)) for _ in range(count)),
         outage_units=draw(st.sampled_from([0, 0, 7])),
         shadow=draw(one_in(15)),
     )
