@@ -79,3 +79,16 @@ async def test_a_lease_is_written_down_before_it_is_asked_for(tmp_path: Path) ->
     assert len(left_in(tmp_path).hold_ids) == 1
     assert list(left_in(tmp_path).hold_ids) == lessee.hold_ids()
     await journal.close(is_empty=False)
+
+
+async def test_a_lease_that_owes_is_not_given_back(tmp_path: Path) -> None:
+    """What was allowed on it is still to be charged on it."""
+    journal, pool = Journal(tmp_path, max_bytes=MIB), LeasePool(1, idle_s=1.0)
+    settings = GatewaySettings(journal_dir=str(tmp_path))
+    lessee = Lessee(nobody(), pool, journal=journal, settings=settings, clock=system_now)
+    name, held = name_of(ACME, ORDER), lease()
+    pool.add(name, held)
+    held.take(ORDER.charges)
+    await lessee.give_back([name])
+    assert pool.get(name) is held
+    await journal.close(is_empty=False)
