@@ -26,13 +26,12 @@ from bench.peers import rounds
 from bench.peers.claims import claims_of
 from bench.peers.picture import Bar, bars, lines
 from bench.peers.roster import PEERS, TALLYGATE, Peer, Role, chosen
-from bench.peers.rounds import Findings
+from bench.peers.rounds import PROCESSORS, Findings
 from bench.peers.scene import Scene, scene
 from bench.peers.table import table_of, write_lines
 from bench.peers.tools import ROOT, find_tools, install
 
 ACTS: Final = ("closed", "paced", "neighbour")
-PROCESSORS: Final = 2
 _TITLES: Final = {
     Role.CHECK: "One check, one decision in Redis",
     Role.PROXY: "A proxy asks before it answers",

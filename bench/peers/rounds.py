@@ -20,6 +20,7 @@ from bench.peers.load import CONNECTIONS, Pace, Report, Stream, bare_calls, clos
 from bench.peers.roster import NGINX_LUA, TALLYGATE, Peer, Role, request_of
 from bench.peers.scene import Scene, Spent
 
+PROCESSORS: Final = 2
 PACED: Final = (TALLYGATE, NGINX_LUA)
 PARTS: Final = (0.25, 0.5, 0.75)
 NOISY_TIMES: Final = 100
@@ -43,6 +44,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     def cpu_us(self) -> float:
         """Of both."""
         return self.servers_cpu_us + self.valkey_cpu_us
+
+    @property
+    def bound(self) -> float:
+        """Requests a second that the processors could carry at this cost, the load's included, if nobody waited."""
+        return PROCESSORS * 1e6 / (self.cpu_us + self.report.load_cpu_us)
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):

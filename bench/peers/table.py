@@ -12,7 +12,16 @@ from bench.peers.claims import Claim
 from bench.peers.roster import PEERS
 from bench.peers.rounds import Beside, Findings, Sample
 
-_RATE = "{:32} {:8} {:>10} {:>17} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7}"
+_RATE = "{:32} {:8} {:>10} {:>17} {:>8} {:>8} {:>7} {:>7} {:>7} {:>8} {:>7}"
+_RATE_HEADS = (
+    *("script", "answers/s", "least to most", "p50 us", "p99 us"),
+    *("cpu us", "valkey", "at once", "bound", "faults"),
+)
+_RATE_NOTE = (
+    "32 connections, each sends again when its answer is there; medians of the rounds. Processor time is of a",
+    "request: in the peer, and in Valkey. At once: how many requests Valkey got in one read. Bound: what two",
+    "processors could carry at this cost, that of the load too, if nobody ever waited for anybody.",
+)
 _LATE = "{:32} {:>10} {:>10} {:>10} {:>19} {:>10} {:>7}"
 _CLAIM = "{:58} {:>7} {:>16} {:>8} {:>6}"
 
@@ -20,10 +29,8 @@ _CLAIM = "{:58} {:>7} {:>16} {:>8} {:>6}"
 def table_of(findings: Findings, claims: Sequence[Claim]) -> Iterator[str]:
     """Lines of text."""
     if findings.closed:
-        yield "32 connections, each sends again when its answer is there; medians of the rounds"
-        yield _RATE.format(
-            "", "script", "answers/s", "least to most", "p50 us", "p99 us", "cpu us", "valkey", "at once", "faults"
-        )
+        yield from _RATE_NOTE
+        yield _RATE.format("", *_RATE_HEADS)
     for peer in PEERS:
         if peer.name in findings.closed:
             yield _rate_line(peer.name, peer.script, samples=findings.closed[peer.name])
@@ -56,6 +63,7 @@ def _rate_line(name: str, script: str, *, samples: Sequence[Sample]) -> str:
         f"{middle([one.servers_cpu_us for one in samples]):.1f}",
         f"{middle([one.valkey_cpu_us for one in samples]):.1f}",
         f"{middle([one.at_once for one in samples]):.1f}",
+        f"{middle([one.bound for one in samples]):.0f}",
         _faults(samples),
     )
 
