@@ -75,7 +75,7 @@ def draw(folder: Path, findings: Findings) -> None:
                 rates = [one.report.per_second for one in findings.closed[peer.name]]
                 rows.append(
                     Bar(
-                        label=peer.name,
+                        label=peer.name if peer.is_recorded else f"{peer.name}, no event",
                         value=middle(rates),
                         least=min(rates),
                         most=max(rates),

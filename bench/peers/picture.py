@@ -36,7 +36,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 def bars(title: str, unit: str, *, rows: Sequence[Bar]) -> str:
     """Bars, the longest first."""
     ordered = sorted(rows, key=lambda row: -row.value)
-    left, step, top = 240, 30, 52
+    left, step, top = 290, 30, 52
     height = top + step * len(ordered) + 12
     scale = (_WIDTH - left - 90) / max((row.most for row in ordered), default=1.0)
     parts = [_text(16, 24, title, style=_BOLD), _text(16, 42, unit, style=_SMALL)]
