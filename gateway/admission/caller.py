@@ -48,17 +48,26 @@ async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -
 
     Raises: Unavailable.
     """
+    known = directory.at_hand(key)
+    if known is not None:
+        return _caller_of(known)
     known, is_remembered = await _named(directory, key, deadline=deadline)
-    if known is None or known.keys is None or known.record.role is not Role.CALLER:
-        return None
+    caller = _caller_of(known) if known is not None else None
+    return msgspec.structs.replace(caller, is_remembered=True) if caller is not None and is_remembered else caller
+
+
+@lru_cache(maxsize=65_536)
+def _caller_of(known: Credential) -> Caller | None:
+    """Whom a credential names, if it opens a customer's account."""
     record = known.record
+    if known.keys is None or record.role is not Role.CALLER:
+        return None
     return Caller(
         tenant_id=record.tenant_id,
         customer_id=record.customer_id,
         keys=known.keys,
         key_hint=record.hint,
         path="/".join(record.path),
-        is_remembered=is_remembered,
     )
 
 

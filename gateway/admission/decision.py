@@ -6,15 +6,18 @@ another shape is a broken law of the house, never a guess.
 
 from __future__ import annotations
 
+from typing import Final, cast
+
 import msgspec
 
 from billing_core.errors import InvariantBroken
 from gateway.admission.order import Order
 from gateway.admission.reason import Reason
-from gateway.state.resp import Flat, Reply, flat, text_of
+from gateway.state.resp import Flat, Reply, text_of
 
 _HEAD_COUNT = 13
 _CHARGE_COUNT = 7
+_REASONS: Final[dict[int | bytes, Reason]] = {reason.value.encode(): reason for reason in Reason}
 
 
 class ChargeOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,47 +76,58 @@ def decision_of(reply: Reply, order: Order, *, decision_id: str) -> Decision:
     Raises: InvariantBroken where the reply is not one that these scripts give.
     """
     try:
-        return _read(flat(reply), order, decision_id=decision_id)
-    except (ValueError, IndexError, TypeError) as error:
+        return _read(reply, order, decision_id=decision_id)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvariantBroken(f"a decision's reply cannot be read: {error}") from error
 
 
-def _read(words: Flat, order: Order, *, decision_id: str) -> Decision:
-    count = len(order.charges)
-    end = _HEAD_COUNT + count * _CHARGE_COUNT
-    if len(words) != end:
-        raise ValueError(f"{len(words)} words for {count} charges")
-    refused, deadline_ms = int(words[2]), int(words[9])
+def _read(reply: Reply, order: Order, *, decision_id: str) -> Decision:
+    charges = order.charges
+    if not isinstance(reply, list) or len(reply) != _HEAD_COUNT + len(charges) * _CHARGE_COUNT:
+        raise ValueError(f"no reply of {len(charges)} charges")
+    words = cast("Flat", reply)
+    (reason, replayed, refused, level, limit, at_ms, currency, cost, balance, deadline_ms, hold_id, retry_ms, would,
+     *rest) = words  # fmt: skip
+    refused, deadline_ms = int(refused), int(deadline_ms)
     return Decision(
-        reason=Reason(text_of(words[0])),
+        reason=_REASONS[reason],
         decision_id=decision_id,
-        replayed=int(words[1]) == 1,
-        refused_feature=order.charges[refused - 1].feature if refused else "",
-        level=text_of(words[3]),
-        limit=text_of(words[4]),
-        retry_after_ms=int(words[11]),
-        would=text_of(words[12]),
-        decided_at_ms=int(words[5]),
-        currency=text_of(words[6]),
-        cost_nanos=int(words[7]),
-        balance_nanos=int(words[8]),
-        charges=tuple(
-            _charge(words[at : at + _CHARGE_COUNT], charge.feature)
-            for at, charge in zip(range(_HEAD_COUNT, end, _CHARGE_COUNT), order.charges, strict=True)
-        ),
-        hold=HoldOutcome(hold_id=text_of(words[10]), deadline_ms=deadline_ms) if deadline_ms else None,
+        replayed=int(replayed) == 1,
+        refused_feature=charges[refused - 1].feature if refused else "",
+        level=_text(level),
+        limit=_text(limit),
+        retry_after_ms=int(retry_ms),
+        would=_text(would),
+        decided_at_ms=int(at_ms),
+        currency=_text(currency),
+        cost_nanos=int(cost),
+        balance_nanos=int(balance),
+        charges=(_charge(rest, charges[0].feature),)
+        if len(charges) == 1
+        else tuple([_charge(rest[at * _CHARGE_COUNT :], one.feature) for at, one in enumerate(charges)]),
+        hold=HoldOutcome(hold_id=_text(hold_id), deadline_ms=deadline_ms) if deadline_ms else None,
     )
 
 
 def _charge(words: Flat, feature: str) -> ChargeOutcome:
-    limit_units, remaining_units, reset_at_ms = int(words[0]), int(words[1]), int(words[2])
+    """The first seven words."""
+    limit_units, reset_at_ms = int(words[0]), int(words[2])
     return ChargeOutcome(
         feature=feature,
         limit_units=None if limit_units < 0 else limit_units,
-        remaining_units=None if limit_units < 0 else remaining_units,
+        remaining_units=None if limit_units < 0 else int(words[1]),
         reset_at_ms=reset_at_ms or None,
         cost_nanos=int(words[3]),
-        static_value=text_of(words[4]),
-        currency=text_of(words[5]),
+        static_value=_text(words[4]),
+        currency=_text(words[5]),
         outage_units=int(words[6]),
     )
+
+
+def _text(word: object) -> str:
+    """A word as text; most say nothing."""
+    if word == b"":
+        return ""
+    if not isinstance(word, int | bytes):
+        raise TypeError("a nested or empty word")
+    return text_of(word)

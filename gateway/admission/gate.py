@@ -62,7 +62,11 @@ class Gate:
             self._latency.record(_UNKNOWN_KEY.reason.value, 0.0)
             return _UNKNOWN_KEY
         try:
-            decision = await self._decided(self._link, caller, order=order, deadline=deadline)
+            if self._outage is None and self._recall is None:
+                act = self._planned(caller, order, deadline=deadline)
+                decision = await self._asked(self._link, act, order=order, deadline=deadline)
+            else:
+                decision = await self._decided(self._link, caller, order=order, deadline=deadline)
         except Failure as failure:
             self._latency.record(failure.code, deadline.spent_s())
             raise

@@ -14,8 +14,11 @@ answer too, but for a shorter time.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from enum import StrEnum
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -25,6 +28,7 @@ from gateway.admission.caller import Caller
 from gateway.state.resp import Word
 
 _ID_BYTES = 16
+_SOME_ID: Final = f"dec_{'?' * 2 * _ID_BYTES}"
 
 
 class Mode(StrEnum):
@@ -101,42 +105,33 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
     """The act that decides this order for this caller."""
-    names = caller.keys
+    names, mode = caller.keys, order.mode
     decision_id = _decision_id(caller, order.idempotency_key)
     key = order.idempotency_key or (decision_id if terms.keyed else "")
-    pairs = pairs_of(order.charges)
     answer_key = names.idempotency_prefix + key
-    keys: tuple[Word, ...] = (
-        names.epoch,
-        names.snapshot,
-        names.counters,
-        names.wallet,
-        names.stream,
-        names.holds,
-        names.shard_holds,
-        answer_key,
-    )
     digest = _digest(order, caller.path) if key else ""
     body = _body(order, caller, decision_id=decision_id, mark=terms.mark)
+    keys: tuple[Word, ...] = (
+        names.epoch, names.snapshot, names.counters, names.wallet, names.stream, names.holds, names.shard_holds,
+        answer_key,
+    )  # fmt: skip
     window_ms = terms.window_ms if key else 0
     refusal_ms = terms.refusal_ms if order.idempotency_key else 0
-    head: tuple[Word, ...] = (digest, window_ms, refusal_ms, body, caller.path)
-    late: tuple[Word, ...] = (terms.not_after_ms, int(order.shadow))
     hold_id = ""
-    if order.mode is Mode.PEEK:
-        args = (caller.path, *pairs)
-    elif order.mode is Mode.RECORD:
-        args = (digest, window_ms, body, caller.path, *pairs)
-    elif order.mode is Mode.CONSUME:
-        args = (*head, *late, *pairs)
+    if mode is Mode.PEEK:
+        head: tuple[Word, ...] = (caller.path,)
+    elif mode is Mode.RECORD:
+        head = (digest, window_ms, body, caller.path)
     else:
+        head = (digest, window_ms, refusal_ms, body, caller.path, terms.not_after_ms, 1 if order.shadow else 0)
+    if mode is Mode.HOLD:
         hold_id = new_hold_id(names.shard)
         keys = (*keys, hold_key(hold_id, names.shard))
-        args = (*head, *late, hold_id, order.ttl_ms, order.on_expiry.value, *pairs)
+        head = (*head, hold_id, order.ttl_ms, order.on_expiry.value)
     return Act(
-        script=order.mode.value,
+        script=mode.value,
         keys=keys,
-        args=args,
+        args=(*head, *pairs_of(order.charges)),
         decision_id=decision_id,
         answer_key=answer_key,
         digest=digest,
@@ -168,20 +163,59 @@ def _digest(order: Order, path: str) -> str:
 
 def _decision_id(caller: Caller, key: str) -> str:
     if not key:
-        return f"dec_{secrets.token_hex(_ID_BYTES)}"
+        return f"dec_{_CHANCE.take()}"
     name = f"{caller.tenant_id}:{caller.customer_id}:{key}"
     return f"dec_{hashlib.blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()}"
 
 
 def _body(order: Order, caller: Caller, *, decision_id: str, mark: str) -> bytes:
-    return encode_body(
+    charges = order.charges
+    features = (charges[0].feature,) if len(charges) == 1 else tuple([charge.feature for charge in charges])
+    before, after = _around_id(caller.tenant_id, caller.customer_id, (caller.key_hint, caller.path, mark), features)
+    return b"%b%b%b" % (before, decision_id.encode(), after)
+
+
+@lru_cache(maxsize=16_384)
+def _around_id(
+    tenant_id: str, customer_id: str, others: tuple[str, str, str], features: tuple[str, ...]
+) -> tuple[bytes, bytes]:
+    """What stands before and behind the decision id in a body; all ids are of one length."""
+    key_hint, path, mark = others
+    body = encode_body(
         EventBody(
-            event_id=decision_id,
-            tenant_id=caller.tenant_id,
-            customer_id=caller.customer_id,
-            features=tuple(charge.feature for charge in order.charges),
-            key_hint=caller.key_hint,
-            path=caller.path,
+            event_id=_SOME_ID,
+            tenant_id=tenant_id,
+            customer_id=customer_id,
+            features=features,
+            key_hint=key_hint,
+            path=path,
             reason=mark,
         )
     )
+    before, _, after = body.partition(_SOME_ID.encode())
+    return before, after
+
+
+class _Chance:
+    """Random bytes, fetched for many ids at once: one system call for each would cost more than the id.
+
+    Invariant: a process that is forked has chances of its own.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._digits, self._at = "", 0
+
+    def take(self) -> str:
+        """Hexadecimal digits of so many bytes that nobody else has."""
+        if self._at == len(self._digits):
+            self._digits, self._at = secrets.token_hex(_ID_BYTES * 256), 0
+        self._at += 2 * _ID_BYTES
+        return self._digits[self._at - 2 * _ID_BYTES : self._at]
+
+
+_CHANCE: Final = _Chance()

@@ -60,6 +60,8 @@ def require_json(request: Request) -> None:
     Raises: InvalidInput.
     """
     declared = request.headers.get("Content-Type", JSON)
+    if declared == JSON:
+        return
     media_type = declared.partition(";")[0].strip().lower()
     if media_type != JSON and not (media_type.startswith("application/") and media_type.endswith("+json")):
         raise InvalidInput(f"must be {JSON}, not {media_type or 'empty'}", field="content-type")

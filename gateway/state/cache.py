@@ -41,6 +41,15 @@ class Cache(Generic[K, V]):
         self.hits += 1
         return entry[0]
 
+    def at_hand(self, key: K, *, now_s: float) -> V | None:
+        """The value where there is one; not missed where there is none, for whoever asks further."""
+        entry = self._entries.get(key)
+        if entry is None or entry[1] <= now_s:
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        return entry[0]
+
     def keep(self, key: K, value: V, *, until_s: float, generation: int) -> None:
         """Remember the value, unless something was forgotten since `generation` was read."""
         if generation != self.generation:

@@ -43,8 +43,8 @@ _RECORD = msgspec.msgpack.Decoder(KeyRecord)
 _METERS = msgspec.msgpack.Decoder(dict[str, dict[str, int]])
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A known credential; `keys` names its customer's state (None for an operator)."""
+class Credential(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A known credential; `keys` names its customer's state (None for an operator). Each look-up makes its own."""
 
     record: KeyRecord
     keys: CustomerKeys | None
@@ -74,6 +74,10 @@ class Directory:
         self.strangers: Cache[str, bool] = Cache(settings.credential_cache_count)
         self.customers: Cache[tuple[str, str], CustomerNote] = Cache(settings.customer_cache_count)
         self.meters: Cache[str, Meters] = Cache(settings.customer_cache_count)
+
+    def at_hand(self, secret: str) -> Credential | None:
+        """What stands behind a credential, where it is remembered; None may mean anything."""
+        return self.credentials.at_hand(digest_of(secret), now_s=self._loop.time()) if secret.isascii() else None
 
     async def credential(self, secret: str, *, deadline_ms: int = 0) -> Credential | None:
         """What stands behind a credential; None for one that nobody knows. 0: the deadline of the settings.
