@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.admission.caller import caller_of_customer
 from gateway.admission.degraded.outage import _entry
 from gateway.admission.degraded.replay import Fate
@@ -61,7 +63,7 @@ async def test_a_key_that_was_used_for_something_else_does_not_let_its_order_go_
     order = Order(charges=(Charge(feature="tokens", quantity=1),), idempotency_key="k")
     act = plan(order, caller_of_customer("t1", "acme"), terms=Terms(window_ms=60_000))
     entry = _entry(lease, act, order=order, at_ms=1_772_000_000_000)
-    fates = [await worker.outage._replay.charge(entry) for _ in range(2)]
+    fates = [await worker.outage._replay.charge(one) for one in (entry, msgspec.structs.replace(entry))]
     assert fates == [Fate.RECORDED, Fate.KNOWN]
     told = {one.body.event_id: one.charges[0].quantity for one in await house.world.entries() if one.charges}
     assert told[f"{act.decision_id}.{entry.at_ms}"] == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
+from billing_core.contract.keys import new_hold_id
 from billing_core.errors import Unavailable
 from billing_core.values.clock import system_now
 from gateway.admission.caller import caller_of_customer
@@ -91,4 +93,20 @@ async def test_a_lease_that_owes_is_not_given_back(tmp_path: Path) -> None:
     held.take(ORDER.charges)
     await lessee.give_back([name])
     assert pool.get(name) is held
+    await journal.close(is_empty=False)
+
+
+async def test_a_lease_that_owes_is_not_filled_up(tmp_path: Path) -> None:
+    """Only once it is known what was charged on it is it known what is missing."""
+    journal, pool = Journal(tmp_path, max_bytes=MIB), LeasePool(1, idle_s=1.0)
+    settings = GatewaySettings(journal_dir=str(tmp_path))
+    lessee = Lessee(nobody(), pool, journal=journal, settings=settings, clock=system_now)
+    hold_id = new_hold_id(ACME.keys.shard)
+    held = Lease(ACME, hold_id, units={"calls": 4}, now_s=time.perf_counter(), until_s=float("inf"))
+    pool.add(name_of(ACME, ORDER), held)
+    held.take(ORDER.charges)
+    await lessee.renew()
+    held.owed_count = 0
+    with pytest.raises(Unavailable):
+        await lessee.renew()
     await journal.close(is_empty=False)
