@@ -44,3 +44,13 @@ def test_charges_of_one_price_end_behind_one_another(shop: Shop) -> None:
     (entry,) = shop.entries()
     assert [charge.rated_nanos for charge in entry.charges] == [3, 4]
     assert shop.wallet("r:grant_a") == 93
+
+
+def test_an_extension_ends_what_else_is_due_before_it_is_decided(shop: Shop) -> None:
+    """What another hold of the customer gave back is there for it."""
+    shop.project(calls=metered(tariff(10)))
+    shop.grant("grant_a", 100)
+    hold_id = shop.hold(("calls", 5))[10]
+    shop.due_hold(("calls", 5), on_expiry="release")
+    assert shop.extend(hold_id, ("calls", 4))[0] == "allowed"
+    assert (shop.wallet("r:grant_a"), shop.wallet("h:grant_a")) == (10, 90)
