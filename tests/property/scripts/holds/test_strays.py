@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shop import KEYS, LARGEST, Shop, metered, tariff
+from shop import KEYS, LARGEST, Shop, limit, metered, tariff
+
+from billing_core.contract.snapshot import Guard
 
 
 def test_a_deadline_of_a_hold_that_has_ended_ends_nothing(shop: Shop) -> None:
@@ -54,3 +56,15 @@ def test_an_extension_ends_what_else_is_due_before_it_is_decided(shop: Shop) -> 
     shop.due_hold(("calls", 5), on_expiry="release")
     assert shop.extend(hold_id, ("calls", 4))[0] == "allowed"
     assert (shop.wallet("r:grant_a"), shop.wallet("h:grant_a")) == (10, 90)
+
+
+def test_a_limit_that_is_named_twice_behind_many_others_is_one_limit(shop: Shop) -> None:
+    """Whether a few counters are looked through or many are found by name, the second charge sees the first."""
+    features = {
+        f"f{number}": metered(guard=Guard(limits=(limit(1, counter=f"f{number}@ever"),))) for number in range(20)
+    }
+    shop.project(**features)
+    for count in range(1, 20):
+        charges = [(f"f{number}", 1) for number in range(count)]
+        assert shop.peek(*charges)[0] == "allowed"
+        assert shop.consume(*charges, charges[-1])[:3] == ("limit_reached", 0, count + 1)
