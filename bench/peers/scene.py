@@ -117,7 +117,7 @@ def _start(stage: Scene, name: str) -> Child:
     )
     child = start(program)
     ports = [stage.ports[port] for port in PORTS[name]]
-    child.wait_ready(lambda: all(_listens(port) for port in ports), timeout_ms=_READY_MS)
+    child.wait_ready(lambda: all(listens(port) for port in ports), timeout_ms=_READY_MS)
     return child
 
 
@@ -163,6 +163,7 @@ def _command(stage: Scene, name: str, *, home: Path) -> tuple[tuple[str, ...], d
     return argv, dict(environment)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody listens on that loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -12,6 +12,7 @@ and envoy/extensions/common/ratelimit/v3/ratelimit.proto; grpc/health/v1/health.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -38,7 +39,7 @@ _ENTRY: Final = tag(1, BYTES)
 _HITS: Final = tag(3, BYTES)
 _WRAPPED: Final = tag(1, NUMBER)
 _NAME: Final = tag(1, BYTES)
-_ONE_BYTE: Final = 127
+_KEY_FIRST: Final = bytes((_KEY,))
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +73,12 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
     extensions = dict(pair_of(entry) for name, entry, _ in told if name == _EXTENSION)
     fields = fields_of(inner(fields_of(inner(told, _REQUEST)), _HTTP))
     headers: dict[str, str] = {}
+    encoded = _encoded(wanted)
     for name, entry, _ in fields:
-        if name == _HEADER and _is_wanted(entry, wanted):
+        if name == _HEADER:
+            # As a rule an entry begins with its key, and most keys are not wanted: those are not read any further.
+            if entry[:1] == _KEY_FIRST and len(entry) > 1 and entry[2 : 2 + entry[1]] not in encoded:
+                continue
             key, value = pair_of(entry)
             if key in wanted:
                 headers[key] = value
@@ -84,11 +89,9 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
     return Authorization(headers=headers, extensions=extensions)
 
 
-def _is_wanted(entry: bytes, wanted: frozenset[str]) -> bool:
-    """Whether an entry may be worth reading: where it begins with its key, as it does, the key tells."""
-    if len(entry) < 2 or entry[0] != _KEY or entry[1] > _ONE_BYTE:  # tag and length
-        return True
-    return entry[2 : 2 + entry[1]].decode("latin-1") in wanted
+@lru_cache(maxsize=16)
+def _encoded(wanted: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(name.encode() for name in wanted)
 
 
 def _mapped(headers: bytes) -> Iterator[tuple[str, str]]:

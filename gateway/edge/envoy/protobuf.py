@@ -14,18 +14,20 @@ Source: Protocol Buffers documentation, "Encoding".
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from billing_core.errors import InvalidInput
 
 Field = tuple[int, bytes, int]
-"""Tag, and the value: bytes, or, of a number, itself."""
+"""Tag, and the value: bytes, or, of a number, itself. Of what has a fixed length only that it is there."""
 
 NUMBER, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 _MAX_SHIFT: Final = 63
 _WORD: Final = 2**64
 _SMALL: Final = 128
+_SMALL_FIELDS: Final = 16
 _FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
 
 
@@ -51,22 +53,22 @@ def fields_of(data: bytes) -> list[Field]:
             at += 1
             if name >= _SMALL:
                 name, at = _number(data, at - 1)
-            if not _LEAST_TAG <= name < _TAGS:
-                raise InvalidInput("a field without a number", field="message")
             kind = name & 7
-            if kind == NUMBER:
-                value, at = _number(data, at)
-                found.append((name, b"", value))
-                continue
             if kind == BYTES:
                 size = data[at]
                 at += 1
                 if size >= _SMALL:
                     size, at = _number(data, at - 1)
+                found.append((name, data[at : at + size], 0))
+                at += size
+            elif kind == NUMBER:
+                value, at = _number(data, at)
+                found.append((name, b"", value))
             else:
-                size = _FIXED_BYTES[kind]
-            found.append((name, data[at : at + size], 0))
-            at += size
+                at += _FIXED_BYTES[kind]
+                found.append((name, b"", 0))
+            if not _LEAST_TAG <= name < _TAGS:
+                raise InvalidInput("a field without a number", field="message")
     except IndexError:
         raise InvalidInput("it ends within a field", field="message") from None
     except KeyError:
@@ -136,12 +138,15 @@ def encoded_number(value: int) -> bytes:
 
 def number_field(number: int, value: int) -> bytes:
     """A number; 0 is not written, because it is what a field that is not there means."""
-    return encoded_number(tag(number, NUMBER)) + encoded_number(value) if value else b""
+    return encoded_number(number << 3) + encoded_number(value) if value else b""
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """Text, bytes or a message; an empty one is written, because of a message it means that it is there."""
-    return encoded_number(tag(number, BYTES)) + encoded_number(len(value)) + value
+    size = len(value)
+    if size < _SMALL and number < _SMALL_FIELDS:
+        return bytes((number << 3 | BYTES, size)) + value
+    return encoded_number(number << 3 | BYTES) + encoded_number(size) + value
 
 
 def text_field(number: int, value: str) -> bytes:
@@ -149,6 +154,11 @@ def text_field(number: int, value: str) -> bytes:
     return bytes_field(number, value.encode(errors="replace")) if value else b""
 
 
-def pair(key: str, value: str) -> bytes:
-    """An entry of a map, or a header."""
-    return text_field(1, key) + text_field(2, value)
+@lru_cache(maxsize=256)
+def _name_field(name: str) -> bytes:
+    return text_field(1, name)
+
+
+def header(name: str, value: str) -> bytes:
+    """A header, or whatever else is text 1 and text 2; there are few names, which are remembered."""
+    return _name_field(name) + text_field(2, value)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.edge.envoy.protobuf import bytes_field, number_field, pair, text_field
+from gateway.edge.envoy.protobuf import bytes_field, header, number_field, text_field
 from gateway.edge.grpc.status import Status
 
 Headers = Iterable[tuple[str, str]]
@@ -66,7 +66,7 @@ def limited(counted: Sequence[Counted], headers: Headers) -> bytes:
         (
             number_field(1, OVER_LIMIT if is_over else OK),
             *(bytes_field(2, _status(one)) for one in counted),
-            *(bytes_field(3, pair(name, value)) for name, value in headers),
+            *(bytes_field(3, header(name, value)) for name, value in headers),
         )
     )
 
@@ -77,7 +77,7 @@ def health(*, is_serving: bool) -> bytes:
 
 
 def _option(name: str, value: str) -> bytes:
-    return bytes_field(1, pair(name, value)) + _OVERWRITE
+    return bytes_field(1, header(name, value)) + _OVERWRITE
 
 
 def _entry(name: str, value: str) -> bytes:
