@@ -135,3 +135,12 @@ def test_a_settlement_is_recognized_whatever_the_order_of_its_charges() -> None:
     """Its answer does not list them."""
     assert digest_of_charges(CHARGES) == digest_of_charges(CHARGES[::-1])
     assert digest_of_charges(CHARGES) != digest_of_charges(CHARGES[:1])
+
+
+def test_one_key_of_two_customers_names_two_decisions() -> None:
+    """A key is the customer's own; so is it the tenant's."""
+    order = Order(charges=(Charge(feature="calls", quantity=1),), idempotency_key="k")
+    callers = [caller_of_customer(*names) for names in (("t1", "acme"), ("t1", "other"), ("t2", "acme"))]
+    acts = [plan(order, caller, terms=Terms(window_ms=1)) for caller in callers]
+    assert len({act.decision_id for act in acts}) == 3
+    assert len({act.answer_key for act in acts}) == 3

@@ -53,8 +53,9 @@ async def test_what_is_just_being_allowed_is_not_forgotten_with_what_is_done(tmp
     ours = outage(tmp_path)
     ours._done_count = 1  # something was charged, and nothing is waiting to be
     allowing = asyncio.create_task(ours.allow(lease(), ACT, order=ORDER))
-    while not left_in(tmp_path).entries:  # noqa: ASYNC110 - the turns of the loop are what is told apart
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not left_in(tmp_path).entries:  # noqa: ASYNC110 - the turns of the loop are what is told apart
+            await asyncio.sleep(0)
     assert not allowing.done()
     await ours._charge_pending()
     assert await allowing is not None
