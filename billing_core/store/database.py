@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from billing_core.errors import NotFound, Unavailable
-from billing_core.store.query import Query
+from billing_core.store.query import Q, Query
 from billing_core.values.invariant import invariant
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -91,6 +91,15 @@ class Transaction:
         """Rows one after another through a cursor: memory stays flat."""
         async for row in self._connection.cursor(query.sql, *values, prefetch=prefetch):
             yield msgspec.convert(dict(row), kind)
+
+    async def plan_once(self) -> None:
+        """Forget the connection's plans, and plan what this transaction runs once, by index; for writing much.
+
+        Foreign keys are checked by queries, one for each row. A plan that was made while a table was nearly empty
+        reads the whole table every time, and planning each check anew takes longer than all the rest of a close.
+        """
+        await self._connection.execute("DISCARD PLANS")
+        await self.run(Q["plans_kept"])
 
     async def copy(self, table: str, columns: Sequence[str], *, records: Iterable[Sequence[object]]) -> None:
         """Append records with the COPY protocol."""

@@ -34,7 +34,6 @@ from billing_core.store.billing import subscription as subscriptions
 from billing_core.store.billing.invoice import BilledPeriod
 from billing_core.store.billing.subscription import ClosingPeriod, DueTenant, LatePeriod, NextPeriod, PeriodKey
 from billing_core.store.database import Database, Transaction
-from billing_core.store.meter import plan_afresh
 from billing_core.store.setup.catalog import plan_version
 from billing_core.subscriptions.subscription import Act, Phase, phase_after
 from billing_core.subscriptions.term import Calendar
@@ -141,7 +140,7 @@ async def _corrections(
 async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKey], finalize: bool) -> int:
     """Close those of the periods that are still open, in the caller's transaction; how many."""
     tenant_id = prepared.tenant.tenant_id
-    await plan_afresh(tx)
+    await tx.plan_once()
     ends = {(key.subscription_id, key.start_at): key.end_at for key in keys}
     found = await subscriptions.lock_for_close(tx, tenant_id=tenant_id, keys=keys)
     locked = [one for one in found if one.end_at == ends[one.subscription_id, one.start_at]]

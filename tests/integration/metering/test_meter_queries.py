@@ -80,7 +80,10 @@ async def read(
         return await tx.many(Q["meter_unique"], MeterReading, *head, field, list(groups))
     if aggregation == "latest":
         return await tx.many(Q["meter_latest"], MeterReading, *head, field, scale, list(groups))
-    return await tx.many(Q["meter_tally"], MeterReading, *head, aggregation, field, scale, list(groups), [])
+    tally = (*head, aggregation, field, scale, list(groups), [], START, END)
+    together = await tx.many(Q["meter_tally"], MeterReading, *tally, True)
+    assert together == await tx.many(Q["meter_tally"], MeterReading, *tally, False)  # both ways of the query
+    return together
 
 
 @pytest.mark.parametrize("aggregation", list(Aggregation))
@@ -157,7 +160,7 @@ async def test_many_customers_are_read_in_one_pass_each_in_its_own_period(tx: Tr
     await tx.copy("usage_event", COLUMNS, records=rows)
     spans = (["ada", "bob", "cyd"], [START, half, START], [END, END, END])
     head = ("acme", "call", *spans, CLOSE)
-    readings = await tx.many(Q["meter_tally"], MeterReading, *head, "count", "", 0, [], [])
+    readings = await tx.many(Q["meter_tally"], MeterReading, *head, "count", "", 0, [], [], START, END, False)
     assert {(one.customer_id, one.start_at): one.quantity for one in readings} == {
         ("ada", START): 15,
         ("bob", half): 7,
