@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from billing_core.contract.telemetry import Distribution
 from billing_core.errors import Failure, Unavailable
+from gateway.admission.act.form import Forms
 from gateway.admission.caller import Caller
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of
@@ -51,6 +52,7 @@ class Gate:
         self._recall = recall
         self._terms = terms
         self._latency = latency
+        self._forms = Forms(self._link.pack, terms=terms)
 
     async def decide(self, caller: Caller | None, order: Order, *, deadline: Deadline) -> Decision:
         """The decision on one order; nobody behind the key is a decision too, made here: no shard could be asked.
@@ -63,8 +65,7 @@ class Gate:
             return _UNKNOWN_KEY
         try:
             if self._outage is None and self._recall is None:
-                act = self._planned(caller, order, deadline=deadline)
-                decision = await self._asked(self._link, act, order=order, deadline=deadline)
+                decision = await self._alone(self._link, caller, order=order, deadline=deadline)
             else:
                 decision = await self._decided(self._link, caller, order=order, deadline=deadline)
         except Failure as failure:
@@ -91,11 +92,24 @@ class Gate:
             self._latency.record(answer.reason.value if isinstance(answer, Decision) else answer.code, spent_s)
         return answers
 
+    async def _alone(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
+        """By Redis, where nobody else has a say. Raises: as `decide`."""
+        keys = caller.keys
+        not_after_ms = self._clock.at_ms(deadline.at_s, shard=keys.shard)
+        command = None if caller.is_remembered else self._forms.command(caller, order, not_after_ms=not_after_ms)
+        if command is None:
+            act = self._planned(caller, order, deadline=deadline)
+            return await self._asked(link, act, order=order, deadline=deadline, is_barred=caller.is_remembered)
+        try:
+            reply = await link.run_packed(command.packed, place=keys.epoch, deadline_ms=deadline.left_ms())
+        except ErrorReply as error:
+            raise failure_of(error) from None
+        return decision_of(reply, order, decision_id=command.decision_id)
+
     async def _decided(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
         """One decision, by Redis or on a lease. Raises: as `decide`."""
         if self._outage is None:
-            act = self._planned(caller, order, deadline=deadline)
-            decision = await self._asked(link, act, order=order, deadline=deadline)
+            decision = await self._alone(link, caller, order=order, deadline=deadline)
         else:
             decision = await self._covered(link, caller, outage=self._outage, order=order, deadline=deadline)
         if self._recall is not None:
@@ -107,6 +121,12 @@ class Gate:
     ) -> Decision:
         """By Redis; or on a lease, where one covers the order and Redis fails. Raises: as `decide`."""
         lease = outage.lease_for(caller, order)
+        if lease is None and not outage.has_a_say(caller):
+            decision = await self._alone(link, caller, order=order, deadline=deadline)
+            if decision.allowed or decision.replayed or not outage.has_leases(caller):
+                if decision.reason is not Reason.UNAVAILABLE:
+                    outage.learn(caller, order, decision=decision)
+                return decision
         act = self._planned(caller, order, deadline=deadline, keyed=lease is not None)
         known = outage.recall(act)
         if known is not None:

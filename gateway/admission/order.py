@@ -106,10 +106,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
     """The act that decides this order for this caller."""
     names, mode = caller.keys, order.mode
-    decision_id = _decision_id(caller, order.idempotency_key)
+    decision_id = decision_id_of(caller, order.idempotency_key)
     key = order.idempotency_key or (decision_id if terms.keyed else "")
     answer_key = names.idempotency_prefix + key
-    digest = _digest(order, caller.path) if key else ""
+    digest = digest_of_order(order, caller.path) if key else ""
     body = _body(order, caller, decision_id=decision_id, mark=terms.mark)
     keys: tuple[Word, ...] = (
         names.epoch, names.snapshot, names.counters, names.wallet, names.stream, names.holds, names.shard_holds,
@@ -154,14 +154,15 @@ def digest_of_charges(charges: tuple[Charge, ...]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
-def _digest(order: Order, path: str) -> str:
+def digest_of_order(order: Order, path: str) -> str:
     """A digest of what is asked, in its order, because the kept answer tells the charges in that order."""
     charges = " ".join(f"{charge.feature}={charge.word}" for charge in order.charges)
     text = f"{order.mode.value} {order.ttl_ms} {order.on_expiry.value} {int(order.shadow)} {path} {charges}"
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
-def _decision_id(caller: Caller, key: str) -> str:
+def decision_id_of(caller: Caller, key: str) -> str:
+    """Made of chance, or of the idempotency key."""
     if not key:
         return f"dec_{_CHANCE.take()}"
     name = f"{caller.tenant_id}:{caller.customer_id}:{key}"
@@ -171,16 +172,15 @@ def _decision_id(caller: Caller, key: str) -> str:
 def _body(order: Order, caller: Caller, *, decision_id: str, mark: str) -> bytes:
     charges = order.charges
     features = (charges[0].feature,) if len(charges) == 1 else tuple([charge.feature for charge in charges])
-    before, after = _around_id(caller.tenant_id, caller.customer_id, (caller.key_hint, caller.path, mark), features)
+    owner = (caller.tenant_id, caller.customer_id, caller.key_hint, caller.path, mark)
+    before, after = _around_id(owner, features)
     return b"%b%b%b" % (before, decision_id.encode(), after)
 
 
 @lru_cache(maxsize=16_384)
-def _around_id(
-    tenant_id: str, customer_id: str, others: tuple[str, str, str], features: tuple[str, ...]
-) -> tuple[bytes, bytes]:
+def _around_id(owner: tuple[str, str, str, str, str], features: tuple[str, ...]) -> tuple[bytes, bytes]:
     """What stands before and behind the decision id in a body; all ids are of one length."""
-    key_hint, path, mark = others
+    tenant_id, customer_id, key_hint, path, mark = owner
     body = encode_body(
         EventBody(
             event_id=_SOME_ID,

@@ -87,6 +87,13 @@ class ClusterLink(Link):
         """
         return self._node_of(keys[0]).run(name, keys, args=args, deadline_ms=deadline_ms)
 
+    def run_packed(self, packed: bytes, *, place: str, deadline_ms: int) -> asyncio.Future[Reply]:
+        """Run what `pack` has made where that key is.
+
+        Raises: as `send`.
+        """
+        return self._node_of(place).run_packed(packed, place=place, deadline_ms=deadline_ms)
+
     async def count(self, keys: Sequence[str], *, deadline_ms: int) -> int:
         """How many of these keys exist; each is asked for where it is. Raises: Unavailable, ErrorReply."""
         found = await asyncio.gather(*(self.send(("EXISTS", key), deadline_ms=deadline_ms) for key in keys))

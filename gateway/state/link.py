@@ -24,7 +24,7 @@ from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
 from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot
-from gateway.state.resp import ErrorReply, Reply, Word
+from gateway.state.resp import ErrorReply, Reply, Word, encode
 from lua.library import LISTING, Library, is_there_already, listed_names
 
 _CHANCE = random.SystemRandom()
@@ -121,6 +121,20 @@ class Link:
             raise Unavailable("Redis is not connected")
         words = self._library.scripts[name].call(keys, args)
         return self._pipe.send(words, deadline_ms=deadline_ms, source=self._library.text)
+
+    def pack(self, name: str, keys: Sequence[Word], *, args: Sequence[Word]) -> bytes:
+        """The command that `run` would send."""
+        return encode(self._library.scripts[name].call(keys, args))
+
+    def run_packed(self, packed: bytes, *, place: str, deadline_ms: int) -> asyncio.Future[Reply]:
+        """Run what `pack` has made; `place` is one of its keys.
+
+        Raises: as `send`.
+        """
+        del place  # one server has them all
+        if self._pipe is None:
+            raise Unavailable("Redis is not connected")
+        return self._pipe.send_packed(packed, deadline_ms=deadline_ms, source=self._library.text)
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over a command that another node of the cluster sent here; whether it may wait here."""

@@ -71,14 +71,12 @@ class _Watch:
 class Slot:
     """One command on its way. `source` is the library that has its function; `is_repeated`: it was brought here."""
 
-    __slots__ = ("future", "is_repeated", "source", "watch", "words")
+    __slots__ = ("future", "is_repeated", "packed", "source", "watch")
 
-    def __init__(
-        self, future: asyncio.Future[Reply], watch: _Watch, *, words: tuple[Word, ...], source: str | None
-    ) -> None:
+    def __init__(self, future: asyncio.Future[Reply], watch: _Watch, *, packed: bytes, source: str | None) -> None:
         self.future = future
         self.watch = watch
-        self.words = words
+        self.packed = packed
         self.source = source
         self.is_repeated = False
 
@@ -125,6 +123,10 @@ class Pipe(asyncio.Protocol):
 
         Raises: Unavailable at once where nothing more may wait here.
         """
+        return self.send_packed(encode(words), deadline_ms=deadline_ms, source=source)
+
+    def send_packed(self, packed: bytes, *, deadline_ms: int, source: str | None = None) -> asyncio.Future[Reply]:
+        """The same with a command that is encoded already. Raises: as `send`."""
         fault = self._fault()
         if fault:
             self._tally.refused += 1
@@ -133,7 +135,7 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
         watch.unanswered += 1
-        self._enqueue(Slot(future, watch, words=words, source=source))
+        self._enqueue(Slot(future, watch, packed=packed, source=source))
         return future
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
@@ -180,12 +182,12 @@ class Pipe(asyncio.Protocol):
         """A command whose reply nobody waits for."""
         nobody: asyncio.Future[Reply] = self._loop.create_future()
         nobody.cancel()
-        return Slot(nobody, _Watch(), words=words, source=None)
+        return Slot(nobody, _Watch(), packed=encode(words), source=None)
 
     def _enqueue(self, slot: Slot) -> None:
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(encode(slot.words))
+        self._unsent.append(slot.packed)
         self._slots.append(slot)
 
     def _flush(self) -> None:

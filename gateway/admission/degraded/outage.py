@@ -147,6 +147,10 @@ class Outage:
         """Whether `yield_to` would give something back."""
         return bool(self.leases.of_customer(caller))
 
+    def has_a_say(self, caller: Caller) -> bool:
+        """Whether anything that was allowed or leased here could matter to this customer's next order."""
+        return bool(self._answers) or self.has_leases(caller)
+
     async def yield_to(self, caller: Caller) -> bool:
         """Give this customer's leases back, so that an ordinary decision can have them; whether there were any."""
         names = self.leases.of_customer(caller)

@@ -1,0 +1,1 @@
+"""What is sent to Redis for a decision, put together for speed."""
