@@ -85,8 +85,9 @@ class Connection:
         return len(self._calls)
 
     def oldest_s(self) -> float | None:
-        """Since when the call waits for its peer that waits longest; None where none does."""
-        return min((call.since_s for call in self._calls.values() if not call.is_running), default=None)
+        """Since when the call waits that waits longest for its peer: to send all, or to make room."""
+        waiting = (call.since_s for call in self._calls.values() if not call.is_running or self._out.keeps(call))
+        return min(waiting, default=None)
 
     def take_unsent(self) -> bytes:
         """What is to be sent; it is not told again."""
@@ -137,6 +138,8 @@ class Connection:
         """Send an answer; of a call that nobody waits for, nothing."""
         if call.is_dropped or self._out.answer(call, message):
             self._free(call)
+        else:
+            call.since_s = self._since_s()  # from here on it waits for room
         self._wake()
 
     def fail(self, call: Call, status: Status, *, text: str) -> None:

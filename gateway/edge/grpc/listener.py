@@ -1,8 +1,8 @@
 """The port: sockets, each with a connection behind it, and their end.
 
 What a read brings is answered in one write, and so is whatever is answered later within one turn of the loop. Who
-does not read its answers is not read from. Who connects and says nothing, or begins a call and never ends it, is
-closed after `patience_s`.
+does not read its answers is not read from. Who connects and says nothing, begins a call and never ends it, or never
+reads, is closed after `patience_s`.
 
 To stop is to say GOAWAY: a peer opens its next streams elsewhere, and what it had opened is answered. So a process
 can be replaced without a call that fails.
@@ -39,6 +39,7 @@ class Carrier(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_due = False
         self._since_s = time.perf_counter()
+        self._choked_s: float | None = None
         self.connection = Connection(listener.methods, listener.bounds, since_s=self._came_s, wake=self._send_soon)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,11 +59,13 @@ class Carrier(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Called by the loop: the peer does not read."""
+        self._choked_s = time.perf_counter()
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Called by the loop."""
+        self._choked_s = None
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -82,14 +85,22 @@ class Carrier(asyncio.Protocol):
         if not self.connection.is_over:
             self.connection.end(code, detail)
             self._send()
-        elif self._transport is not None:
-            self._transport.abort()
+        else:
+            self._abort()
 
     def look(self, now_s: float, patience_s: float) -> None:
-        """Close where nothing has come for too long."""
+        """Close where the peer is waited for too long: to greet, to go on, or to read."""
         since_s = self.connection.oldest_s() if self.connection.is_greeted else self._since_s
-        if self.connection.is_over or (since_s is not None and now_s - since_s > patience_s):
+        if self.connection.is_over and self._choked_s is None:
+            self._choked_s = now_s  # the last words are on their way
+        if _is_past(self._choked_s, now_s - patience_s):
+            self._abort()
+        elif _is_past(since_s, now_s - patience_s):
             self.end(Code.ENHANCE_YOUR_CALM, "nothing more has come")
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def _came_s(self) -> float:
         return self._listener.since_s(self._transport)
@@ -108,6 +119,10 @@ class Carrier(asyncio.Protocol):
             self._transport.write(unsent)
         if self.connection.is_over:
             self._transport.close()
+
+
+def _is_past(since_s: float | None, limit_s: float) -> bool:
+    return since_s is not None and since_s < limit_s
 
 
 class Listener:

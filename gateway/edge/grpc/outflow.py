@@ -103,6 +103,10 @@ class Outflow:
                 done.append(stream_id)
         return done
 
+    def keeps(self, call: Call) -> bool:
+        """Whether an answer to it waits for room."""
+        return call.stream_id in self._waiting
+
     def forget(self, stream_id: int) -> bool:
         """The peer wants no more of it; whether something waited."""
         return self._waiting.pop(stream_id, None) is not None
