@@ -41,6 +41,12 @@ def caller_of_customer(tenant_id: str, customer_id: str, *, path: str = "") -> C
     return Caller(tenant_id=tenant_id, customer_id=customer_id, keys=keys, path=path)
 
 
+def caller_at_hand(directory: Directory, key: str) -> Caller | None:
+    """The caller behind a key, where that is remembered; None says nothing, and `caller_of_key` has to be asked."""
+    known = directory.at_hand(key)
+    return _caller_of(known) if known is not None else None
+
+
 async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -> Caller | None:
     """The caller behind a key; None where nobody knows it or it opens no customer's account.
 
@@ -48,9 +54,6 @@ async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -
 
     Raises: Unavailable.
     """
-    known = directory.at_hand(key)
-    if known is not None:
-        return _caller_of(known)
     known, is_remembered = await _named(directory, key, deadline=deadline)
     caller = _caller_of(known) if known is not None else None
     return msgspec.structs.replace(caller, is_remembered=True) if caller is not None and is_remembered else caller

@@ -6,18 +6,18 @@ another shape is a broken law of the house, never a guess.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from billing_core.errors import InvariantBroken
 from gateway.admission.order import Order
 from gateway.admission.reason import Reason
-from gateway.state.resp import Flat, Reply, text_of
+from gateway.state.resp import Reply
 
 _HEAD_COUNT = 13
 _CHARGE_COUNT = 7
-_REASONS: Final[dict[int | bytes, Reason]] = {reason.value.encode(): reason for reason in Reason}
+_REASONS: Final = {reason.value.encode(): reason for reason in Reason}
 
 
 class ChargeOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,51 +83,45 @@ def decision_of(reply: Reply, order: Order, *, decision_id: str) -> Decision:
 
 def _read(reply: Reply, order: Order, *, decision_id: str) -> Decision:
     charges = order.charges
-    if not isinstance(reply, list) or len(reply) != _HEAD_COUNT + len(charges) * _CHARGE_COUNT:
-        raise ValueError(f"no reply of {len(charges)} charges")
-    words = cast("Flat", reply)
+    count = len(charges)
+    if not isinstance(reply, list) or len(reply) != _HEAD_COUNT + count * _CHARGE_COUNT:
+        raise ValueError(f"no reply of {count} charges")
+    words = cast("list[Any]", reply)
     (reason, replayed, refused, level, limit, at_ms, currency, cost, balance, deadline_ms, hold_id, retry_ms, would,
      *rest) = words  # fmt: skip
     refused, deadline_ms = int(refused), int(deadline_ms)
+    if count == 1:
+        told: tuple[ChargeOutcome, ...] = (_charge(rest, charges[0].feature),)
+    else:
+        told = tuple([_charge(rest[at * _CHARGE_COUNT :], one.feature) for at, one in enumerate(charges)])
     return Decision(
         reason=_REASONS[reason],
         decision_id=decision_id,
         replayed=int(replayed) == 1,
         refused_feature=charges[refused - 1].feature if refused else "",
-        level=_text(level),
-        limit=_text(limit),
+        level=level.decode() if level else "",
+        limit=limit.decode() if limit else "",
         retry_after_ms=int(retry_ms),
-        would=_text(would),
+        would=would.decode() if would else "",
         decided_at_ms=int(at_ms),
-        currency=_text(currency),
+        currency=currency.decode() if currency else "",
         cost_nanos=int(cost),
         balance_nanos=int(balance),
-        charges=(_charge(rest, charges[0].feature),)
-        if len(charges) == 1
-        else tuple([_charge(rest[at * _CHARGE_COUNT :], one.feature) for at, one in enumerate(charges)]),
-        hold=HoldOutcome(hold_id=_text(hold_id), deadline_ms=deadline_ms) if deadline_ms else None,
+        charges=told,
+        hold=HoldOutcome(hold_id=hold_id.decode(), deadline_ms=deadline_ms) if deadline_ms else None,
     )
 
 
-def _charge(words: Flat, feature: str) -> ChargeOutcome:
+def _charge(words: list[Any], feature: str) -> ChargeOutcome:
     """The first seven words."""
-    limit_units, reset_at_ms = int(words[0]), int(words[2])
+    limit_units, reset_at_ms, value, currency = int(words[0]), int(words[2]), words[4], words[5]
     return ChargeOutcome(
         feature=feature,
         limit_units=None if limit_units < 0 else limit_units,
         remaining_units=None if limit_units < 0 else int(words[1]),
         reset_at_ms=reset_at_ms or None,
         cost_nanos=int(words[3]),
-        static_value=_text(words[4]),
-        currency=_text(words[5]),
+        static_value=value.decode() if value else "",
+        currency=currency.decode() if currency else "",
         outage_units=int(words[6]),
     )
-
-
-def _text(word: object) -> str:
-    """A word as text; most say nothing."""
-    if word == b"":
-        return ""
-    if not isinstance(word, int | bytes):
-        raise TypeError("a nested or empty word")
-    return text_of(word)

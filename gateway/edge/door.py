@@ -51,7 +51,12 @@ class Door:
 
     async def _plain(self, route: Route, request: Request) -> Answer:
         try:
-            return await _handled(route, request)
+            try:
+                return await route.handler(request)
+            except Failure:
+                raise
+            except Exception as error:  # handlers raise failures and nothing else: a law that does not hold
+                raise InvariantBroken(f"{type(error).__name__}: {error}") from error
         except InvariantBroken as broken:
             return self.fault(route.path, broken)
         except Failure as failure:
@@ -62,16 +67,3 @@ class Door:
         self.faults += 1
         self._loop.call_exception_handler({"message": f"{place} failed", "exception": broken})
         return failed(InvariantBroken("an internal fault; it has been reported"))
-
-
-async def _handled(route: Route, request: Request) -> Answer:
-    """The handler's answer.
-
-    Raises: Failure, and nothing else: what was not foreseen breaks the law that handlers raise failures.
-    """
-    try:
-        return await route.handler(request)
-    except Failure:
-        raise
-    except Exception as error:
-        raise InvariantBroken(f"{type(error).__name__}: {error}") from error

@@ -26,8 +26,8 @@ def rate_limit_headers(decision: Decision) -> Headers:
     headers: list[tuple[str, str]] = []
     limited = [charge for charge in decision.charges if charge.limit_units is not None]
     if limited:
-        policies = ", ".join(f'"{charge.feature}";q={charge.limit_units}' for charge in limited)
-        states = ", ".join(_state(charge, decision.decided_at_ms) for charge in limited)
+        policies = ", ".join([f'"{charge.feature}";q={charge.limit_units}' for charge in limited])
+        states = ", ".join([_state(charge, decision.decided_at_ms) for charge in limited])
         headers += [("RateLimit-Policy", policies), ("RateLimit", states)]
     if decision.currency:
         headers.append(("X-Tallygate-Balance", f"{decision.balance_nanos} {decision.currency}"))

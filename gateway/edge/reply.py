@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from functools import lru_cache
+
 import msgspec
 
 from billing_core.contract.problem import MEDIA_TYPE, problem_of
@@ -84,17 +87,19 @@ def refused(decision: Decision) -> Answer:
 
 def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:
     """A decision as a check tells it."""
+    reason, currency, charges = decision.reason, decision.currency or None, decision.charges
+    is_allowed = reason is Reason.ALLOWED
     wait_ms = retry_after_ms(decision)
     return CheckAnswer(
-        allowed=decision.allowed,
-        reason=decision.reason,
+        allowed=is_allowed,
+        reason=reason,
         decision_id=decision.decision_id or None,
         replayed=decision.replayed,
         customer=customer_id,
-        currency=decision.currency or None,
+        currency=currency,
         cost_nanos=decision.cost_nanos,
-        balance_nanos=decision.balance_nanos if decision.currency else None,
-        charges=tuple(_charge(charge) for charge in decision.charges),
+        balance_nanos=None if currency is None else decision.balance_nanos,
+        charges=(_charge(charges[0]),) if len(charges) == 1 else tuple([_charge(one) for one in charges]),
         hold=HoldAnswer(id=decision.hold.hold_id, expires_at=from_ms(decision.hold.deadline_ms))
         if decision.hold
         else msgspec.UNSET,
@@ -142,12 +147,18 @@ def event_answer(taken: Taken) -> EventAnswer:
     return EventAnswer(id=taken.event_id, status=taken.receipt, problem=problem)
 
 
+@lru_cache(maxsize=4_096)
+def _instant(ms: int) -> datetime:
+    """An instant that many answers tell: the end of a window."""
+    return from_ms(ms)
+
+
 def _charge(charge: ChargeOutcome) -> ChargeAnswer:
     return ChargeAnswer(
         feature=charge.feature,
         limit_units=charge.limit_units,
         remaining_units=charge.remaining_units,
-        reset_at=None if charge.reset_at_ms is None else from_ms(charge.reset_at_ms),
+        reset_at=None if charge.reset_at_ms is None else _instant(charge.reset_at_ms),
         currency=charge.currency or None,
         cost_nanos=charge.cost_nanos,
         value=charge.static_value or msgspec.UNSET,

@@ -135,7 +135,10 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
         watch.unanswered += 1
-        self._enqueue(Slot(future, watch, packed=packed, source=source))
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
+        self._slots.append(Slot(future, watch, packed=packed, source=source))
         return future
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json, problem_of
 from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
-from gateway.admission.caller import Caller, caller_of_key, caller_of_operator
+from gateway.admission.caller import Caller, caller_at_hand, caller_of_key, caller_of_operator
 from gateway.admission.deadline import Deadline, deadline_since
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
@@ -52,7 +52,9 @@ class CheckRoute:
         asked = decode_strictly(request.body, _CHECK)
         order = self._order(asked)
         deadline = deadline_since(request.since_s, asked.deadline_ms or self._settings.decision_deadline_ms)
-        caller = await self._caller(asked, request.headers, deadline=deadline)
+        caller = caller_at_hand(self._directory, asked.key) if asked.key is not None else None
+        if caller is None:
+            caller = await self._caller(asked, request.headers, deadline=deadline)
         try:
             decision = await self._gate.decide(caller, order, deadline=deadline)
         except NotFound as failure:
