@@ -175,7 +175,12 @@ class Worker:
         """What Envoy may call on the gRPC port."""
         link, desk = self.links["decision"], Desk(self.door.fault, self.telemetry.tracer)
         return methods_of(
-            self.gate, self.directory, settings=self.settings, desk=desk, is_serving=lambda: link.is_up
+            self.gate,
+            self.holds,
+            directory=self.directory,
+            settings=self.settings,
+            desk=desk,
+            is_serving=lambda: link.is_up,
         )
 
     def sibling_routes(self) -> list[Route]:

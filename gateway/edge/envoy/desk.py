@@ -58,7 +58,7 @@ class Desk:
     def method(self, path: str, handler: Handler) -> Method:
         """What answers the calls of that path."""
         if self._tracer is None:
-            return lambda call: _Errand(call, self._worked(path, handler, call=call)).run()
+            return lambda call: _Turn(self._worked(path, handler, call=call)).run()
         return lambda call: self._trace(path, handler, call=call)
 
     def _trace(self, path: str, handler: Handler, *, call: Call) -> None:
@@ -80,7 +80,12 @@ class Desk:
     async def _worked(self, path: str, handler: Handler, *, call: Call) -> Status:
         """Answer the call, one way or the other; never raises."""
         try:
-            message = await _handled(handler, call)
+            try:
+                message = await handler(call)
+            except Failure:
+                raise
+            except Exception as error:  # handlers raise failures and nothing else: a law that does not hold
+                raise InvariantBroken(f"{type(error).__name__}: {error}") from error
         except InvariantBroken as broken:
             self._fault(path, broken)
             call.fail(Status.INTERNAL, "an internal fault; it has been reported")
@@ -97,23 +102,12 @@ _kept: set[asyncio.Task[None]] = set()
 """Tasks that run; the loop alone would forget them."""
 
 
-async def _handled(handler: Handler, call: Call) -> bytes:
-    """Raises: Failure, and nothing else: what was not foreseen breaks the law that handlers raise failures."""
-    try:
-        return await handler(call)
-    except Failure:
-        raise
-    except Exception as error:
-        raise InvariantBroken(f"{type(error).__name__}: {error}") from error
-
-
-class _Errand:
+class _Turn:
     """A coroutine that is run by hand."""
 
-    __slots__ = ("_call", "_coroutine")
+    __slots__ = ("_coroutine",)
 
-    def __init__(self, call: Call, coroutine: Coroutine[Any, Any, object]) -> None:
-        self._call = call
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
         self._coroutine = coroutine
 
     def run(self, _: object = None) -> None:

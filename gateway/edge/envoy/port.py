@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.admission.gate import Gate
+from gateway.admission.hold import Holds
 from gateway.edge.envoy.authorization import AuthorizationDesk
 from gateway.edge.envoy.desk import Desk, Handler
 from gateway.edge.envoy.health import HealthDesk
@@ -20,11 +21,17 @@ HEALTH: Final = "grpc.health.v1.Health"
 
 
 def methods_of(
-    gate: Gate, directory: Directory, *, settings: GatewaySettings, desk: Desk, is_serving: Callable[[], bool]
+    gate: Gate,
+    holds: Holds,
+    *,
+    directory: Directory,
+    settings: GatewaySettings,
+    desk: Desk,
+    is_serving: Callable[[], bool],
 ) -> Methods:
     """All that can be called."""
     authorization = AuthorizationDesk(gate, directory, settings=settings)
-    rate_limit = RateLimitDesk(gate, directory, settings=settings)
+    rate_limit = RateLimitDesk(gate, holds, directory=directory, settings=settings)
     health = HealthDesk(frozenset({AUTHORIZATION, RATE_LIMIT, HEALTH}), is_serving)
     handlers: dict[str, Handler] = {
         f"/{AUTHORIZATION}/Check": authorization.check,

@@ -51,6 +51,8 @@ def configured(*, listen: int, ask: int, upstream: int) -> str:
         ("port_value: 8000", f"port_value: {upstream}"),
         ("feature: api.calls", "feature: calls"),
         ("descriptor_value: api.calls", "descriptor_value: calls"),
+        ("feature: api.bytes", "feature: tokens"),
+        ("descriptor_value: api.bytes", "descriptor_value: tokens"),
         ("timeout: 0.2s", "timeout: 20s"),
     ):
         assert old in text
@@ -71,7 +73,7 @@ async def upstream(free_port: Callable[[], int]) -> AsyncIterator[tuple[int, lis
 
     async def serve(request: web.Request) -> web.Response:
         seen.append(request.headers)
-        return web.Response(text="served")
+        return web.Response(text="served" * int(request.query.get("times", "1")))
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", serve)
@@ -155,6 +157,25 @@ async def test_the_rate_limit_service_counts_units_and_says_when(envoy: Envoy, w
     assert (await envoy.get("/limited/x", {"X-Api-Key": "tgk_nobody", "X-Units": "1"}))[0] == 429
     charged = [charge.quantity for entry in await world.entries() for charge in entry.charges]
     assert charged == [4, 6]
+
+
+async def test_a_response_is_settled_by_what_was_sent(envoy: Envoy, world: Any, call: Any) -> None:
+    """The hold is placed before and ends with the response; what was set aside above that is given back."""
+    await world.grant(10**9)
+    for times in (1, 5_000):
+        status, _, body = await envoy.get(f"/metered/x?times={times}")
+        assert (status, len(body)) == (200, 6 * times)
+
+    async def charged() -> list[int]:
+        return [charge.quantity for entry in await world.entries() for charge in entry.charges]
+
+    async with asyncio.timeout(30):
+        while len(await charged()) < 2:  # noqa: ASYNC110 - Envoy settles when it has answered
+            await asyncio.sleep(0.01)
+    assert sorted(await charged()) == [6, 30_000]
+    _, told, _ = await call.get("/v1/customers/acme/wallets", token=world.token)
+    (wallet,) = told["wallets"]
+    assert (wallet["held_nanos"], wallet["balance_nanos"]) == (0, 10**9 - 30_006 * 100)
 
 
 @pytest.mark.parametrize("path", ["/v1/x", "/limited/x"])

@@ -151,7 +151,10 @@ async def test_what_is_none_of_ours_is_not_limited(port: Any, unchanged: Any) ->
         ({"feature": "calls"}, "key"),
         (CALLS | {"feature": "no code"}, "feature"),
         (CALLS | {"customer": "acme"}, "key"),
-        ({"customer": "a:b", "feature": "calls"}, "key"),
+        ({"customer": "a:b", "feature": "calls"}, "customer"),
+        ({"hold": "", "feature": "calls"}, "hold"),
+        ({"hold": "hold_1", "feature": "calls", "mode": "record"}, "mode"),
+        (CALLS | {"hold": "hold_1"}, "key"),
         (CALLS | {"path": "team:ml"}, "path"),
         ({"customer": "acme", "feature": "calls", "path": "nowhere"}, "path"),
         (CALLS | {"mode": "hold"}, "mode"),
@@ -188,6 +191,23 @@ async def test_what_was_done_already_is_recorded_and_never_refused(port: Any, wo
     assert (told.overall_code, codes(told)) == (OK, [OK])
     assert (await port.limit(CALLS)).overall_code == OVER
     assert [charge.quantity for entry in await world.entries() for charge in entry.charges] == [25]
+
+
+async def test_a_descriptor_that_names_a_hold_ends_it(port: Any, world: Any, failure: Any) -> None:
+    """By what was used, once; also by nothing. A hold that nobody knows, or that ended otherwise, is a failure."""
+    await world.grant(100_000)
+    ended: list[str] = []
+    for used in ("70", "0"):
+        asked = {"feature": "tokens", "quantity": "100", "mode": "hold", "ttl_ms": "60000"}
+        hold = (await port.check(asked, {"x-api-key": "tgk_caller"})).dynamic_metadata["hold"]
+        for _ in range(2):
+            told = await port.limit({"hold": hold, "feature": "tokens", "hits": used})
+            assert (told.overall_code, codes(told)) == (OK, [OK])
+        ended.append(hold)
+    assert [charge.quantity for entry in await world.entries() for charge in entry.charges] == [70]
+    nobody = {"hold": "hold_" + "0" * 32, "feature": "tokens"}
+    assert (await failure(port.limit(nobody)))[0] == "NOT_FOUND"
+    assert (await failure(port.limit({"hold": ended[0], "feature": "tokens"}, hits=9)))[0] == "ABORTED"
 
 
 async def test_ten_units_are_ten_units_however_many_ask_at_once(port: Any) -> None:
