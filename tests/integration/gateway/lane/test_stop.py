@@ -50,25 +50,3 @@ async def test_a_grace_has_an_end(served: Any, wire: Any, check: Any) -> None:
     await server.stop()
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await line.reply()
-
-
-async def test_a_restart_refuses_nobody(served: Any, wire: Any, check: Any, eventually: Any) -> None:
-    """Workers come and go on one port, while callers connect anew for every request."""
-    ended, statuses = asyncio.Event(), list[int]()
-
-    async def calls() -> None:
-        while not ended.is_set():
-            line = await wire()
-            await line.send(check("Connection: close"))
-            statuses.append((await line.reply()).status)
-
-    servers = [await served() for _ in range(2)]
-    callers = [asyncio.create_task(calls()) for _ in range(4)]
-    for _ in range(3):
-        enough = len(statuses) + 20
-        servers.append(await served())
-        await servers.pop(0).stop()
-        await eventually(lambda enough=enough: len(statuses) > enough)
-    ended.set()
-    await asyncio.gather(*callers)
-    assert set(statuses) == {200}
