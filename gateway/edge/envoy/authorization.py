@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import Final
 
 from billing_core.errors import InvalidInput, NotFound, Unavailable
-from gateway.admission.caller import bearer_of, caller_of_key
+from gateway.admission.caller import bearer_of, caller_at_hand, caller_of_key
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Mode, OnExpiry, Order
@@ -64,7 +64,9 @@ class AuthorizationDesk:
         headers = asked.headers
         order = order_of(asked.extensions, request_id=headers.get(self._id_header, ""), shadow=self._shadow)
         secret = bearer_of(headers.get("authorization", "")) or headers.get("x-api-key", "")
-        caller = await caller_of_key(self._directory, secret, deadline=deadline) if secret else None
+        caller = caller_at_hand(self._directory, secret) if secret else None
+        if caller is None and secret:
+            caller = await caller_of_key(self._directory, secret, deadline=deadline)
         try:
             decision = await self._gate.decide(caller, order, deadline=deadline)
         except NotFound:

@@ -125,15 +125,15 @@ def pair_of(data: bytes) -> tuple[str, str]:
 
 
 def encoded_number(value: int) -> bytes:
-    """A number as the wire has it."""
-    if value < _SMALL:
+    """A number as the wire has it; most are short, and those are written in one step."""
+    if value < 1 << 7:
         return bytes((value,))
-    out = bytearray()
-    while value >= _SMALL:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    if value < 1 << 14:
+        return bytes((value & 127 | 128, value >> 7))
+    if value < 1 << 21:
+        return bytes((value & 127 | 128, value >> 7 & 127 | 128, value >> 14))
+    low = bytes((value & 127 | 128, value >> 7 & 127 | 128, value >> 14 & 127 | 128))
+    return low + encoded_number(value >> 21)
 
 
 def number_field(number: int, value: int) -> bytes:

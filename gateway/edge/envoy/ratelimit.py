@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from billing_core.errors import Forbidden, NotFound, Unavailable
-from gateway.admission.caller import Caller, bearer_of, caller_of_key, caller_of_operator
+from gateway.admission.caller import Caller, bearer_of, caller_at_hand, caller_of_key, caller_of_operator
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
@@ -81,7 +81,11 @@ class RateLimitDesk:
         if who.hold:
             await self._holds.settle(who.hold, charges, deadline=errand.deadline)
             return _SETTLED
-        caller = await self._caller(who, errand)
+        caller = caller_at_hand(self._directory, _secret(who)) if who.key else None
+        if caller is None:
+            caller = await self._caller(who, errand)
+        if caller is not None and errand.domain not in (ANY_DOMAIN, caller.tenant_id):
+            raise Forbidden("the credential belongs to another tenant than the domain", field="domain")
         try:
             order = order_of(who, charges, shadow=self._shadow)
             decision = await self._gate.decide(caller, order, deadline=errand.deadline)
@@ -94,20 +98,16 @@ class RateLimitDesk:
         return decision
 
     async def _caller(self, who: Who, errand: Errand) -> Caller | None:
-        if who.customer:
-            caller = await caller_of_operator(
-                self._directory,
-                errand.token,
-                customer_id=who.customer,
-                path=who.path,
-                deadline=errand.deadline,
-            )
-        else:
-            secret = bearer_of(who.key) or who.key
-            caller = await caller_of_key(self._directory, secret, deadline=errand.deadline)
-        if caller is not None and errand.domain not in (ANY_DOMAIN, caller.tenant_id):
-            raise Forbidden("the credential belongs to another tenant than the domain", field="domain")
-        return caller
+        if not who.customer:
+            return await caller_of_key(self._directory, _secret(who), deadline=errand.deadline) if who.key else None
+        return await caller_of_operator(
+            self._directory, errand.token, customer_id=who.customer, path=who.path, deadline=errand.deadline
+        )
+
+
+def _secret(who: Who) -> str:
+    """The key, bare or as the Authorization header has it."""
+    return bearer_of(who.key) or who.key
 
 
 def _counted(ask: Ask | None, decisions: dict[Who, Decision]) -> Counted:

@@ -9,6 +9,7 @@ Source: as `ask`; google/rpc/code.proto; google/protobuf/duration.proto and stru
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -26,6 +27,8 @@ MOST: Final = 2**32 - 1
 """What remains is told in 32 bits; more is told as that."""
 
 _OVERWRITE: Final = number_field(3, 2)
+_CODE_OK: Final = number_field(1, OK)
+_CODE_OVER: Final = number_field(1, OVER_LIMIT)
 _GOOD: Final = bytes_field(1, b"")
 
 
@@ -61,14 +64,14 @@ def denied(http_status: int, headers: Headers, *, body: bytes, status: Status) -
 
 def limited(counted: Sequence[Counted], headers: Headers) -> bytes:
     """A RateLimitResponse: an answer for each descriptor, in their order."""
-    is_over = any(one.is_over for one in counted)
-    return b"".join(
-        (
-            number_field(1, OVER_LIMIT if is_over else OK),
-            *(bytes_field(2, _status(one)) for one in counted),
-            *(bytes_field(3, header(name, value)) for name, value in headers),
-        )
-    )
+    pieces = [_CODE_OK]
+    for one in counted:
+        if one.is_over:
+            pieces[0] = _CODE_OVER
+        pieces.append(bytes_field(2, _status(one)))
+    for name, value in headers:
+        pieces.append(bytes_field(3, header(name, value)))
+    return b"".join(pieces)
 
 
 def health(*, is_serving: bool) -> bytes:
@@ -86,11 +89,17 @@ def _entry(name: str, value: str) -> bytes:
 
 
 def _status(one: Counted) -> bytes:
-    told = number_field(1, OVER_LIMIT if one.is_over else OK)
+    told = _CODE_OVER if one.is_over else _CODE_OK
     if one.limit_units is not None:
-        told += bytes_field(2, number_field(1, min(one.limit_units, MOST)) + text_field(3, one.name))
+        told += _limit(one.limit_units, one.name)
     told += number_field(3, min(max(0, one.remaining_units or 0), MOST))
     if one.reset_ms is not None:
         seconds, ms = divmod(max(0, one.reset_ms), 1_000)
         told += bytes_field(4, number_field(1, seconds) + number_field(2, ms * 1_000_000))
     return told
+
+
+@lru_cache(maxsize=1_024)
+def _limit(units: int, name: str) -> bytes:
+    """The limit of a feature, which is told again and again."""
+    return bytes_field(2, number_field(1, min(units, MOST)) + text_field(3, name))
