@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -88,10 +89,8 @@ def refused(decision: Decision) -> Answer:
 def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:
     """A decision as a check tells it."""
     reason, currency, charges = decision.reason, decision.currency or None, decision.charges
-    is_allowed = reason is Reason.ALLOWED
-    wait_ms = retry_after_ms(decision)
     return CheckAnswer(
-        allowed=is_allowed,
+        allowed=reason is Reason.ALLOWED,
         reason=reason,
         decision_id=decision.decision_id or None,
         replayed=decision.replayed,
@@ -100,16 +99,29 @@ def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:
         cost_nanos=decision.cost_nanos,
         balance_nanos=None if currency is None else decision.balance_nanos,
         charges=(_charge(charges[0]),) if len(charges) == 1 else tuple([_charge(one) for one in charges]),
-        hold=HoldAnswer(id=decision.hold.hold_id, expires_at=from_ms(decision.hold.deadline_ms))
-        if decision.hold
-        else msgspec.UNSET,
-        refused_feature=decision.refused_feature or msgspec.UNSET,
-        level=decision.level or msgspec.UNSET,
-        limit=decision.limit or msgspec.UNSET,
-        would=decision.would or msgspec.UNSET,
-        degraded=decision.degraded or msgspec.UNSET,
-        retry_after_ms=msgspec.UNSET if wait_ms is None else wait_ms,
+        **_besides(decision),
     )
+
+
+def _besides(decision: Decision) -> dict[str, Any]:
+    """What stands in an answer only where it means something; in most nothing does."""
+    told: dict[str, Any] = {}
+    wait_ms, hold = retry_after_ms(decision), decision.hold
+    if hold is not None:
+        told["hold"] = HoldAnswer(id=hold.hold_id, expires_at=from_ms(hold.deadline_ms))
+    if wait_ms is not None:
+        told["retry_after_ms"] = wait_ms
+    if decision.refused_feature:
+        told["refused_feature"] = decision.refused_feature
+    if decision.level:
+        told["level"] = decision.level
+    if decision.limit:
+        told["limit"] = decision.limit
+    if decision.would:
+        told["would"] = decision.would
+    if decision.degraded:
+        told["degraded"] = True
+    return told
 
 
 def settle_answer(hold_id: str, outcome: Outcome) -> SettleAnswer:

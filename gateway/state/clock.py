@@ -53,11 +53,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 class _Estimate:
     """What is known of one clock."""
 
-    __slots__ = ("best", "samples")
+    __slots__ = ("best", "latest_ms", "samples")
 
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=_KEPT_COUNT)
         self.best: Sample | None = None
+        self.latest_ms = 0.0
+        """Redis' clock less ours, at most."""
 
     def learn(self, sample: Sample) -> None:
         best = self.best
@@ -65,6 +67,7 @@ class _Estimate:
             self.samples.clear()
         self.samples.append(sample)
         self.best = min(self.samples, key=lambda one: one.doubt_ms)
+        self.latest_ms = self.best.ahead_ms + self.best.doubt_ms
 
 
 class ServerClock:
@@ -87,9 +90,7 @@ class ServerClock:
         known = self._estimates.get(place)
         if known is None:
             known = self._estimates[place] = _Estimate()
-        if known.best is None:
-            return 0
-        return int(moment_s * 1_000 + known.best.ahead_ms + known.best.doubt_ms) + 1
+        return int(moment_s * 1_000 + known.latest_ms) + 1 if known.best is not None else 0
 
     def learn(self, sample: Sample, *, place: int = 0) -> None:
         """Take one look into account."""

@@ -99,6 +99,7 @@ class Pipe(asyncio.Protocol):
     def __init__(self, limits: PipeLimits, tally: PipeTally, *, ring: Ring | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
+        self._most = limits.max_in_flight
         self._tally = tally
         self._ring = ring
         self._parser = ReplyParser()
@@ -127,10 +128,12 @@ class Pipe(asyncio.Protocol):
 
     def send_packed(self, packed: bytes, *, deadline_ms: int, source: str | None = None) -> asyncio.Future[Reply]:
         """The same with a command that is encoded already. Raises: as `send`."""
-        fault = self._fault()
-        if fault:
-            self._tally.refused += 1
-            raise Unavailable(fault)
+        is_doubtful = self._choked or self._silent_since is not None or self.lost.done()
+        if is_doubtful or len(self._slots) >= self._most:
+            fault = self._fault()
+            if fault:
+                self._tally.refused += 1
+                raise Unavailable(fault)
         future: asyncio.Future[Reply] = self._loop.create_future()
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
