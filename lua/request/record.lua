@@ -80,6 +80,7 @@
 --!include lib/money/entry.lua
 --!include lib/decision/lateness.lua as late_acts
 --!include lib/hold/hold.lua as hold_acts
+--!include lib/decision/straight.lua as straight_debit
 --!include lib/decision/debit.lua
 --!include lib/decision/answer.lua
 
@@ -104,12 +105,12 @@ if idem_window_ms > 0 then
   end
 end
 
-local nodes = read_path(path, counters_key)
+local nodes = path == '' and NONE or read_path(path, counters_key)
 if not nodes then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local place = {
-  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key,
-  shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body,
+  snapshot = snapshot_key, counters = counters_key, wallet = wallet_key, stream = stream_key,
+  customer_holds = customer_holds_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body,
 }
 
 local reply, wrong = debit(charges, nodes, place, 'record', false)
