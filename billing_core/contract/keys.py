@@ -145,9 +145,10 @@ def hold_key(hold_id: str, shard: int) -> str:
     return f"{tag(shard)}:hold:{hold_id}"
 
 
-def event_id_key(tenant_id: str, event_id: str) -> str:
-    """The mark that a client-sent event id is taken."""
-    return f"{tag(shard_of_event(tenant_id, event_id))}:evt:{tenant_id}:{event_id}"
+def event_id_key(tenant_id: str, event_id: str, *, shard: int | None = None) -> str:
+    """The mark that a client-sent event id is taken; `shard` is the event's, where the caller knows it."""
+    shard = shard_of_event(tenant_id, event_id) if shard is None else shard
+    return f"{tag(shard)}:evt:{tenant_id}:{event_id}"
 
 
 class CustomerKeys(msgspec.Struct, frozen=True, kw_only=True):

@@ -211,7 +211,7 @@ class Transcript:
         """Add an entry that has no charges."""
         kind, at_ms = values.get(b"k", b""), int(values[b"at"])
         body = _BODY.decode(values[b"b"])
-        _, owner, _, tail = _subject_of(body)
+        _, owner, _, tail = _subject_of(body.tenant_id, body.customer_id, key_hint=body.key_hint, path=body.path)
         number = f".{int(values[b'n'])}" if b"n" in values else ""
         entry = where, owner, binary_copy.text(body.event_id + number), self._instants[b"%d" % at_ms], tail
         if kind == b"event":
@@ -331,15 +331,20 @@ class Transcript:
 @lru_cache(maxsize=_SUBJECTS_KEPT)
 def _subject(rest: bytes) -> _Subject:
     """Of a body without its event id."""
-    return _subject_of(rest_of_body(rest))
+    body = rest_of_body(rest)
+    shared = {"key_hint": body.key_hint, "path": body.path}
+    return _subject_of(body.tenant_id, body.customer_id, features=body.features, **shared)
 
 
-def _subject_of(body: EventBody) -> _Subject:
+@lru_cache(maxsize=_SUBJECTS_KEPT)
+def _subject_of(
+    tenant_id: str, customer_id: str, *, features: tuple[str, ...] = (), key_hint: str, path: str
+) -> _Subject:
     return _Subject(
-        tenant_id=body.tenant_id,
-        owner=binary_copy.text(body.tenant_id) + binary_copy.text(body.customer_id),
-        features=tuple(binary_copy.text(feature) + _GATE for feature in body.features),
-        tail=binary_copy.text(body.key_hint) + binary_copy.text(body.path),
+        tenant_id=tenant_id,
+        owner=binary_copy.text(tenant_id) + binary_copy.text(customer_id),
+        features=tuple(binary_copy.text(feature) + _GATE for feature in features),
+        tail=binary_copy.text(key_hint) + binary_copy.text(path),
     )
 
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -31,6 +32,7 @@ FRACTION_DIGITS: Final = 12
 ANY_SCALE: Final = -1
 _FIELD_COUNT: Final = 64
 _TEXT_LENGTH: Final = 1_024
+_FIELD_NAMES_KNOWN: Final = 4_096
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 _DIGITS: Final = 64
 _DIGEST_BYTES: Final = 16
@@ -87,17 +89,21 @@ def read_event(raw: bytes) -> Event:
     sent = decode_strictly(raw, _DECODER)
     if len(sent.fields) > _FIELD_COUNT:
         raise InvalidInput(f"must have at most {_FIELD_COUNT} entries", field="fields")
-    properties = {name: _property(value, f"fields.{name}") for name, value in sent.fields.items()}
-    for name in properties:
-        if not is_code(name):
-            raise InvalidInput("a field's name is 1 to 64 of letters, digits, `_`, `.`, `-`", field="fields")
+    properties: dict[str, str] = {}
+    numbers: list[str] = []
+    for name, value in sent.fields.items():
+        properties[name] = _property(value, name)
+        if not isinstance(value, str):
+            numbers.append(name)
+    if not all(map(_is_field_name, properties)):
+        raise InvalidInput("a field's name is 1 to 64 of letters, digits, `_`, `.`, `-`", field="fields")
     return Event(
         event_id=sent.id,
         name=sent.event,
         event_at_ms=sent.time if isinstance(sent.time, int) else to_ms(sent.time),
         customer_id=sent.customer,
         properties=properties,
-        numbers=frozenset(name for name, value in sent.fields.items() if not isinstance(value, str)),
+        numbers=frozenset(numbers),
     )
 
 
@@ -167,7 +173,15 @@ def digest_of_event(event: Event) -> str:
     return hashlib.blake2b(_ENCODER.encode(said), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _property(value: object, field: str) -> str:
+@lru_cache(maxsize=_FIELD_NAMES_KNOWN)
+def _is_field_name(name: str) -> bool:
+    return is_code(name)
+
+
+def _property(value: object, name: str) -> str:
+    if type(value) is int and 0 <= value <= MAX_EXACT:
+        return str(value)
+    field = f"fields.{name}"
     if isinstance(value, str):
         return _text(value, field)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):

@@ -102,8 +102,15 @@ class Intake:
         """
         events = [_read(raw) for raw in raws]
         checked = await self._check(tenant_id, events)
+        shards = [
+            shard_of_event(tenant_id, one.event.event_id) if isinstance(one, _Sound) else 0 for one in checked
+        ]
         replies = await asyncio.gather(
-            *(self._send(tenant_id, sound) for sound in checked if isinstance(sound, _Sound)),
+            *(
+                self._send(tenant_id, one, shard=shard)
+                for one, shard in zip(checked, shards, strict=True)
+                if isinstance(one, _Sound)
+            ),
             return_exceptions=True,
         )
         coming = iter(replies)
@@ -111,10 +118,9 @@ class Intake:
             _taken(one.event, next(coming)) if isinstance(one, _Sound) else _rejected(id_in(raw), one)
             for one, raw in zip(checked, raws, strict=True)
         ]
-        for answer in answers:
+        for answer, shard in zip(answers, shards, strict=True):
             self.receipts[answer.receipt.value] += 1
-            if self._recall is not None and answer.receipt is Receipt.ACCEPTED and answer.event_id is not None:
-                shard = shard_of_event(tenant_id, answer.event_id)
+            if self._recall is not None and answer.receipt is Receipt.ACCEPTED:
                 self._recall.note(shard, f"{tenant_id}:{answer.event_id}")
         return answers
 
@@ -153,12 +159,17 @@ class Intake:
             return await self._check_time(event, roll)
         return note
 
-    async def _send(self, tenant_id: str, sound: _Sound) -> Reply:
+    def _send(self, tenant_id: str, sound: _Sound, *, shard: int) -> asyncio.Future[Reply]:
+        """Send one event with this turn's others; what cannot be sent has failed already."""
         event = sound.event
-        shard = shard_of_event(tenant_id, event.event_id)
-        keys = (epoch_key(shard), stream_key(shard), event_id_key(tenant_id, event.event_id))
+        keys = (epoch_key(shard), stream_key(shard), event_id_key(tenant_id, event.event_id, shard=shard))
         args = (digest_of_event(event), self._window_ms, body_of(event, tenant_id), sound.clock_offset_ms)
-        return await self._bulk.run("ingest", keys, args=args, deadline_ms=self._deadline_ms)
+        try:
+            return self._bulk.run("ingest", keys, args=args, deadline_ms=self._deadline_ms)
+        except Failure as failure:
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            future.set_exception(failure)
+            return future
 
 
 def _read(raw: bytes) -> Event | Failure:
