@@ -107,7 +107,10 @@ class Server:
         worker, settings = self._worker, self._worker.settings
         app = make_app(routes, worker.door, slumber=worker.slumber, max_body_bytes=settings.max_body_bytes)
         grace_s = settings.stop_grace_ms / 1_000
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace_s, handle_signals=False)
+        idle_s = settings.keep_alive_ms / 1_000
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=grace_s, keepalive_timeout=idle_s, handle_signals=False
+        )
         await runner.setup()
         self._runners.append(runner)
         return runner

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.edge.door import Door
 from gateway.edge.lane.connection import MOST_OPEN, Connection
@@ -11,7 +15,7 @@ from gateway.edge.lane.lane import Lane
 from gateway.edge.message import Answer, Request, Route
 from gateway.edge.slumber import Slumber
 from gateway.settings import GatewaySettings
-from tests.unit.gateway.lane.requests import request
+from tests.unit.gateway.lane.requests import PIECES, head, request
 
 
 class Carrier(asyncio.Transport):
@@ -22,6 +26,12 @@ class Carrier(asyncio.Transport):
         self.written = b""
         self.is_reading = True
         self.is_ended = self.is_aborted = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -145,3 +155,55 @@ async def test_a_field_that_would_be_two_is_a_fault_of_ours() -> None:
     assert written.startswith(b"HTTP/1.1 500 ")
     assert b"C: d" not in written
     assert len(told) == 1
+
+
+class Guest(asyncio.Protocol):
+    """Whoever gets what is not the lane's: it tells what it was given."""
+
+    def __init__(self) -> None:
+        self.carrier: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.carrier = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.carrier.write(b"<" + data)
+
+
+async def told(pieces: list[bytes]) -> tuple[bytes, bool, bool]:
+    """What a client reads that sends these pieces, and whether it is the end."""
+
+    async def answer(asked: Request) -> Answer:
+        if len(asked.body) % 2:
+            await asyncio.sleep(0)
+        return Answer(status=200, body=asked.body)
+
+    carrier = Carrier()
+    route = Route(method="POST", path="/v1/check", handler=answer, is_hot=True)
+    lane = Lane(
+        [route],
+        Door(None),
+        slumber=Slumber(waited_s=lambda _: 0.0),
+        settings=GatewaySettings(max_head_bytes=1_000, max_body_bytes=100),
+        guest=Guest,
+        clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    carrier.set_protocol(lane.make_connection())
+    carrier.get_protocol().connection_made(carrier)
+    for piece in pieces:
+        while not carrier.is_reading:
+            await some_turns()
+        carrier.get_protocol().data_received(piece)  # type: ignore[attr-defined]
+    await some_turns()
+    return carrier.written.replace(b"<", b""), carrier.is_ended, carrier.is_aborted
+
+
+@given(parts=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), data=st.data())
+def test_the_cuts_between_the_bytes_do_not_matter(parts: list[bytes], data: st.DataObject) -> None:
+    """The same bytes are the same answers, and the same end, however they come."""
+    raw = b"".join(parts) + data.draw(st.sampled_from([b"", head(target="/v1/events"), request(b"last")]))
+    places = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=12)))
+    cut = [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True) if a != b]
+    whole = asyncio.run(told([raw]))
+    assert asyncio.run(told(cut)) == whole
+    assert asyncio.run(told([raw[at : at + 1] for at in range(len(raw))])) == whole

@@ -11,35 +11,7 @@ from hypothesis import strategies as st
 from billing_core.errors import TooLarge
 from gateway.edge.lane.head import Malformed
 from gateway.edge.lane.reader import Reader
-from tests.unit.gateway.lane.requests import BOUNDS, TABLE, head, request
-
-CHUNKS = head("Transfer-Encoding: chunked")
-PIECES = (
-    request(b"{}"),
-    request(b"x" * 100),
-    request(b"", "Connection: close"),
-    CHUNKS + b"2\r\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"00000001\r\na\r\nA\r\n0123456789\r\n0\r\n\r\n",
-    b"\r\n" + request(b"{}"),
-    b"\r\n\r\n",
-    b"\n",
-    head("A: b\nC: d"),
-    head(target="/v1/check?" + "a" * 1_000),
-    head("Content-Length: 101"),
-    head("Content-Length: 1", "Content-Length: 1"),
-    head("Transfer-Encoding: gzip"),
-    head("Content-Length: 3", target="/v1/events"),
-    CHUNKS + b"2;a=b\r\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"2\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"2\r\n{}0\r\n\r\n",
-    CHUNKS + b"2\r\n{}x\r\n0\r\n\r\n",
-    CHUNKS + b"000000002\r\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"-1\r\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"\r\n{}\r\n0\r\n\r\n",
-    CHUNKS + b"0\r\nA: b\r\n\r\n",
-    CHUNKS + b"64\r\n" + b"x" * 100 + b"\r\n1\r\nx\r\n0\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a",
-)
+from tests.unit.gateway.lane.requests import BOUNDS, CHUNKS, PIECES, TABLE, head, request
 
 
 def read(pieces: list[bytes]) -> list[Any]:
