@@ -13,6 +13,9 @@ Entries with these keys are read, in any order; what others say is not:
 How much: `hits_addend` of the descriptor, else of the request, where 0 means 1. A 0 of the descriptor itself only
 looks whether there is one unit more; where a hold is named it is a quantity like any other.
 
+A proxy asks the same again and again, word for word, as long as nobody's request id stands in it. So what was read
+of a request is remembered, by its bytes.
+
 A descriptor without `key`, `customer`, `hold` and `feature` is none of ours. One that has only half of what is
 needed is a mistake of the configuration.
 """
@@ -29,11 +32,13 @@ from billing_core.errors import InvalidInput
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.order import Charge, Mode, Order
-from gateway.edge.envoy.ask import Descriptor, RateLimit
+from gateway.edge.envoy.ask import Descriptor, RateLimit, rate_limit_of
 from gateway.edge.route.authorize import request_key
 
 _OURS: Final = frozenset({"key", "customer", "path", "hold", "feature", "request_id", "mode"})
 _NAMING: Final = frozenset({"key", "customer", "hold", "feature"})
+_SHORT_BYTES: Final = 512
+_CAPACITY: Final = 4_096
 _OF_AN_ORDER: Final = ("path", "request_id", "mode")
 
 
@@ -53,6 +58,44 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     who: Who
     charge: Charge
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole request: what each descriptor asks for (None: it is none of ours), and the order of each who.
+
+    Of the order of a who that names a hold only the charges matter.
+    """
+
+    domain: str
+    asks: tuple[Ask | None, ...]
+    orders: dict[Who, Order]
+
+
+class Readings:
+    """Reads requests; remembers short ones that may come again, at most so many, then it begins anew."""
+
+    def __init__(self, *, shadow: bool) -> None:
+        """`shadow`: refusals are recorded and not made."""
+        self._shadow = shadow
+        self._known: dict[bytes, Reading] = {}
+
+    def read(self, message: bytes) -> Reading:
+        """What a RateLimitRequest asks for.
+
+        Raises: InvalidInput.
+        """
+        known = self._known.get(message)
+        if known is not None:
+            return known
+        asked = rate_limit_of(message)
+        asks = asks_of(asked)
+        orders = {who: order_of(who, charges, shadow=self._shadow) for who, charges in together(asks).items()}
+        reading = Reading(domain=asked.domain, asks=tuple(asks), orders=orders)
+        if len(message) <= _SHORT_BYTES and not any(who.request_id or who.hold for who in orders):
+            if len(self._known) >= _CAPACITY:
+                self._known.clear()
+            self._known[message] = reading
+        return reading
 
 
 def asks_of(asked: RateLimit) -> list[Ask | None]:

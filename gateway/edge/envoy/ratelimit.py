@@ -29,10 +29,9 @@ from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.hold import Holds
-from gateway.admission.order import Charge
+from gateway.admission.order import Order
 from gateway.admission.reason import RULES, Reason
-from gateway.edge.envoy.ask import rate_limit_of
-from gateway.edge.envoy.descriptor import Ask, Who, asks_of, order_of, together
+from gateway.edge.envoy.descriptor import Ask, Readings, Who
 from gateway.edge.envoy.desk import deadline_of
 from gateway.edge.envoy.reply import NOT_COUNTED, Counted, limited
 from gateway.edge.grpc.call import Call
@@ -60,26 +59,26 @@ class RateLimitDesk:
         self._holds = holds
         self._directory = directory
         self._deadline_ms = settings.decision_deadline_ms
-        self._shadow = settings.authorize_shadow
+        self._readings = Readings(shadow=settings.authorize_shadow)
 
     async def should_rate_limit(self, call: Call) -> bytes:
         """A RateLimitRequest, and its RateLimitResponse."""
         deadline = deadline_of(call, self._deadline_ms)
-        asked = rate_limit_of(call.message)
-        asks = asks_of(asked)
-        batches = together(asks)
-        errand = Errand(domain=asked.domain, token=call.head.metadata.get("authorization", ""), deadline=deadline)
-        if len(batches) == 1:
-            ((who, charges),) = batches.items()
-            decisions = {who: await self._decide(who, charges, errand=errand)}
+        reading = self._readings.read(call.message)
+        orders, token = reading.orders, call.head.metadata.get("authorization", "")
+        errand = Errand(domain=reading.domain, token=token, deadline=deadline)
+        if len(orders) == 1:
+            ((who, order),) = orders.items()
+            decisions = {who: await self._decide(who, order, errand=errand)}
         else:
-            coming = (self._decide(who, charges, errand=errand) for who, charges in batches.items())
-            decisions = dict(zip(batches, await asyncio.gather(*coming), strict=True))
-        return limited([_counted(ask, decisions) for ask in asks], _headers(list(decisions.values())))
+            coming = (self._decide(who, order, errand=errand) for who, order in orders.items())
+            decisions = dict(zip(orders, await asyncio.gather(*coming), strict=True))
+        counted = [_counted(ask, decisions) for ask in reading.asks]
+        return limited(counted, _headers(list(decisions.values())))
 
-    async def _decide(self, who: Who, charges: tuple[Charge, ...], *, errand: Errand) -> Decision:
+    async def _decide(self, who: Who, order: Order, *, errand: Errand) -> Decision:
         if who.hold:
-            await self._holds.settle(who.hold, charges, deadline=errand.deadline)
+            await self._holds.settle(who.hold, order.charges, deadline=errand.deadline)
             return _SETTLED
         caller = caller_at_hand(self._directory, _secret(who)) if who.key else None
         if caller is None:
@@ -87,7 +86,6 @@ class RateLimitDesk:
         if caller is not None and errand.domain not in (ANY_DOMAIN, caller.tenant_id):
             raise Forbidden("the credential belongs to another tenant than the domain", field="domain")
         try:
-            order = order_of(who, charges, shadow=self._shadow)
             decision = await self._gate.decide(caller, order, deadline=errand.deadline)
         except NotFound:
             if who.customer:
