@@ -96,13 +96,11 @@ class Reader:
             self._has_skipped = True
         if known is not None and buffer.startswith(known.raw):
             return self._taken(known)
-        end = buffer.find(_END, max(0, self._seen - len(_END)))
+        end = buffer.find(_END, max(0, self._seen - len(_END)), self._bounds.max_head_bytes)
         if end < 0:
             self._check_begun()
             return None
         raw = bytes(buffer[: end + len(_END)])
-        if len(raw) > self._bounds.max_head_bytes:
-            raise self._too_long()
         head = read_head(raw, self._table)
         if head.route is not None and len(raw) <= _LONGEST_KEPT:
             self._known = head
@@ -114,16 +112,13 @@ class Reader:
         return head
 
     def _check_begun(self) -> None:
-        """Raises: Malformed where no more bytes could make a head of what is there."""
-        buffer = self._buffer
-        if len(buffer) > self._bounds.max_head_bytes:
-            raise self._too_long()
-        if buffer.count(b"\n", self._seen) != buffer.count(b"\r\n", max(0, self._seen - 1)):
+        """Raises: Malformed where no more bytes could make a head of what is there; the first fault counts."""
+        buffer, most = self._buffer, self._bounds.max_head_bytes
+        if buffer.count(b"\n", self._seen, most) != buffer.count(b"\r\n", max(0, self._seen - 1), most):
             raise Malformed("this is no HTTP/1.1 request")
+        if len(buffer) >= most:
+            raise Malformed(f"the head is larger than {most} bytes", status=431)
         self._seen = len(buffer)
-
-    def _too_long(self) -> Malformed:
-        return Malformed(f"the head is larger than {self._bounds.max_head_bytes} bytes", status=431)
 
     def _next_body(self, head: Head) -> bytes | None:
         most = self._bounds.max_body_bytes

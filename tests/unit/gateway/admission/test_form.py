@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.contract.keys import customer_keys
@@ -56,6 +56,7 @@ def planned(order: Order, caller: Caller, decision_id: str, *, not_after_ms: int
     return pack(act.script, act.keys, args=act.args).replace(act.decision_id.encode(), decision_id.encode())
 
 
+@settings(deadline=None)
 @given(caller=CALLERS, orders=st.lists(ORDERS, min_size=1, max_size=4), late_ms=st.integers(0, 10_000))
 def test_a_form_makes_what_the_plan_makes(caller: Caller, orders: list[Order], late_ms: int) -> None:
     """Whatever the names are, and however often it is used."""

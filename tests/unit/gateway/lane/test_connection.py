@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.edge.door import Door
@@ -198,6 +198,7 @@ async def told(pieces: list[bytes]) -> tuple[bytes, bool, bool]:
     return carrier.written.replace(b"<", b""), carrier.is_ended, carrier.is_aborted
 
 
+@settings(deadline=None)
 @given(parts=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), data=st.data())
 def test_the_cuts_between_the_bytes_do_not_matter(parts: list[bytes], data: st.DataObject) -> None:
     """The same bytes are the same answers, and the same end, however they come."""

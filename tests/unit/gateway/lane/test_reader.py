@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.errors import TooLarge
@@ -35,6 +35,7 @@ def read(pieces: list[bytes]) -> list[Any]:
     return [*found, "clean" if reader.is_clean else "begun"]
 
 
+@settings(deadline=None)
 @given(parts=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), data=st.data())
 def test_the_cuts_between_the_bytes_do_not_matter(parts: list[bytes], data: st.DataObject) -> None:
     """Whole, byte by byte, or cut anywhere."""
@@ -46,12 +47,14 @@ def test_the_cuts_between_the_bytes_do_not_matter(parts: list[bytes], data: st.D
     assert read([raw[at : at + 1] for at in range(len(raw))]) == whole
 
 
+@settings(deadline=None)
 @given(raw=st.binary(min_size=1, max_size=300), cut=st.integers(1, 299))
 def test_no_bytes_break_the_reader(raw: bytes, cut: int) -> None:
     """They are a request, the beginning of one, or refused."""
     assert read([raw[:cut], raw[cut:]]) == read([raw])
 
 
+@settings(deadline=None)
 @given(data=st.data(), piece=st.sampled_from(PIECES))
 def test_no_changed_byte_breaks_the_reader(data: st.DataObject, piece: bytes) -> None:
     """One byte of a request is another."""
