@@ -11,8 +11,9 @@ and envoy/extensions/common/ratelimit/v3/ratelimit.proto; grpc/health/v1/health.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -46,7 +47,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """A request at Envoy's door: the headers that were asked for, and what stands beside the route."""
 
     headers: dict[str, str]
-    extensions: dict[str, str]
+    extensions: Mapping[str, str]
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
     Raises: InvalidInput.
     """
     told = fields_of(inner(fields_of(data), _ATTRIBUTES))
-    extensions = dict(pair_of(entry) for name, entry, _ in told if name == _EXTENSION)
+    extensions = _extensions(tuple([entry for name, entry, _ in told if name == _EXTENSION]))
     fields = fields_of(inner(fields_of(inner(told, _REQUEST)), _HTTP))
     headers: dict[str, str] = {}
     encoded = _encoded(wanted)
@@ -87,6 +88,12 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
                 if key in wanted:
                     headers.setdefault(key, value)
     return Authorization(headers=headers, extensions=extensions)
+
+
+@lru_cache(maxsize=1_024)
+def _extensions(entries: tuple[bytes, ...]) -> Mapping[str, str]:
+    """What stands beside a route: the same for all its requests."""
+    return MappingProxyType(dict(pair_of(entry) for entry in entries))
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,7 @@ could be decided the call fails, and Envoy does what `failure_mode_allow` says.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from billing_core.errors import InvalidInput, NotFound, Unavailable
@@ -74,7 +75,7 @@ class AuthorizationDesk:
         return _told(decision, caller.customer_id if caller else "")
 
 
-def order_of(extensions: dict[str, str], *, request_id: str, shadow: bool) -> Order:
+def order_of(extensions: Mapping[str, str], *, request_id: str, shadow: bool) -> Order:
     """What stands beside the route.
 
     Raises: InvalidInput.
