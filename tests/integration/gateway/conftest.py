@@ -252,9 +252,9 @@ async def open_gateway(has_lane: bool) -> AsyncIterator[Open]:
 
 @pytest.fixture
 async def gateway(world: World, settings: GatewaySettings, open_gateway: Open) -> tuple[Worker, Call]:
-    """Its push stands: what it remembers is not forgotten in the middle of a test because the push came late."""
+    """Its links stand, and its push: what it remembers is not forgotten in a test because the push came late."""
     worker, call = await open_gateway(settings)
-    await until(lambda: worker.listener.is_up)
+    await until(lambda: worker.listener.is_up and all(link.is_up for link in worker.links.values()))
     return worker, call
 
 
