@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-_HANDSHAKE_S: Final = 0.1
+_HANDSHAKE_S: Final = 0.05
 _SO_ATTACH_FILTER: Final = 26
 _FLAGS_AT, _SYN, _SYN_OR_ACK = 13, 0x02, 0x12
 _NO_SYN: Final = (

@@ -18,6 +18,7 @@ import pytest
 from gateway.edge.server import Server
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
+from tests.integration.gateway.conftest import until
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -88,9 +89,11 @@ async def served(world: Any, settings: GatewaySettings) -> AsyncIterator[Callabl
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**told: Any) -> Server:
-            server = Server(Worker(msgspec.structs.replace(settings, **told)))
+            worker = Worker(msgspec.structs.replace(settings, **told))
+            server = Server(worker)
             await server.start()
             stack.push_async_callback(server.stop)
+            await until(lambda: all(link.is_up for link in worker.links.values()))
             return server
 
         yield start
