@@ -52,6 +52,8 @@ def _show(console: Console, plan: Plan, *, demo: Demo | None) -> None:
     table.add_row(
         "gateway", f"{plan.gateway.url}  ({plan.up.gateway_workers} processes; /v1/check, /v1/events, /metrics)"
     )
+    if plan.grpc is not None:
+        table.add_row("grpc", f"{plan.grpc.reach}:{plan.grpc.port}  (for Envoy: ext_authz, rate limit service)")
     table.add_row("billing", f"{plan.billing.url}  (control plane; /healthz, /metrics)")
     if plan.stripe is not None:
         table.add_row("stripe", f"{plan.stripe.url}  (a double: no real money moves)")

@@ -27,13 +27,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     up: UpSettings
     folder: Path
     gateway: Endpoint
+    grpc: Endpoint | None
     billing: Endpoint
     stripe: Endpoint | None
     environment: dict[str, str]
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Everything that a child will listen on."""
+        """Whoever says over HTTP that it is ready."""
         return (self.gateway, self.billing) if self.stripe is None else (self.gateway, self.billing, self.stripe)
+
+    def places(self) -> tuple[Endpoint, ...]:
+        """Everything that a child will listen on."""
+        return self.endpoints() if self.grpc is None else (*self.endpoints(), self.grpc)
 
 
 def make_plan(file: Path | None, environ: Mapping[str, str]) -> Plan:
@@ -49,10 +54,12 @@ def make_plan(file: Path | None, environ: Mapping[str, str]) -> Plan:
     if own_stripe:
         environment["TALLYGATE_BILLING_STRIPE_API_KEY"] = _DOUBLE_KEY
         environment["TALLYGATE_BILLING_STRIPE_API_BASE"] = stripe.url
+    grpc = Endpoint(name="gateway", host=gateway.host, port=gateway.grpc_port, key="gateway.grpc_port")
     return Plan(
         up=up,
         folder=data_folder(up, environ),
         gateway=Endpoint(name="gateway", host=gateway.host, port=gateway.port, key="gateway.port"),
+        grpc=grpc if gateway.grpc_port else None,
         billing=Endpoint(
             name="billing",
             host=environment["TALLYGATE_BILLING_HOST"],

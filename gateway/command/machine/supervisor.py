@@ -57,7 +57,7 @@ class Supervisor:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _lock_folder(self.plan)
         try:
-            for endpoint in self.plan.endpoints():
+            for endpoint in self.plan.places():
                 endpoint.refuse_busy()
             with _signals_interrupt(), self._stopping():
                 configured = self.environment["TALLYGATE_BILLING_ROOT_TOKEN"]
