@@ -43,6 +43,8 @@ def part_records(charge: Charge) -> tuple[PartRecord, ...]:
 
 def exact_text(value: Fraction) -> str:
     """The number's one spelling: a plain decimal where that ends, else `numerator/denominator`."""
+    if value.denominator == 1:
+        return str(value.numerator)
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
@@ -53,7 +55,7 @@ def exact_text(value: Fraction) -> str:
     places = max(twos, fives)
     digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
     sign = "-" if value < 0 else ""
-    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
+    return f"{sign}{digits[:-places]}.{digits[-places:]}"
 
 
 def exact_of(text: str) -> Fraction:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 from babel.core import get_global
 from babel.numbers import get_currency_precision
@@ -29,6 +29,7 @@ NANOS_PER_UNIT = 1_000_000_000
 MAX_EXACT = 2**53 - 1
 """The largest integer that Lua's doubles carry exactly; no amount or quantity near Redis is larger."""
 
+_AMOUNTS_KEPT = 4_096
 _UNIT = re.compile(r"[A-Z][A-Z0-9]{1,15}\Z")
 
 
@@ -55,13 +56,18 @@ def minor_exponent(currency: str) -> int:
 
 def round_half_away(value: Fraction) -> int:
     """The nearest integer; exactly half goes away from zero. 2.5 -> 3, -2.5 -> -3."""
-    magnitude = (2 * abs(value.numerator) + value.denominator) // (2 * value.denominator)
-    return magnitude if value >= 0 else -magnitude
+    return _rounded(value.numerator, value.denominator)
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """A quotient by a number above zero, rounded half away from zero; it need not be in lowest terms."""
+    magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
+    return magnitude if numerator >= 0 else -magnitude
 
 
 def to_minor(nanos: Fraction | int, currency: str) -> int:
     """Nanos (exact, perhaps fractional) to minor units: the one rounding of a line."""
-    return round_half_away(Fraction(nanos) * 10 ** minor_exponent(currency) / NANOS_PER_UNIT)
+    return _rounded(nanos.numerator * 10 ** minor_exponent(currency), nanos.denominator * NANOS_PER_UNIT)
 
 
 def to_nanos(minor: int, currency: str) -> int:
@@ -69,6 +75,7 @@ def to_nanos(minor: int, currency: str) -> int:
     return minor * NANOS_PER_UNIT // 10 ** minor_exponent(currency)
 
 
+@lru_cache(maxsize=_AMOUNTS_KEPT)
 def nanos_of(text: str, *, field: str) -> Fraction:
     """A decimal amount of major units ("0.0083") as exact nanos.
 

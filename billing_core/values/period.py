@@ -14,6 +14,7 @@ import calendar
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -35,6 +36,7 @@ class Interval(StrEnum):
 
 _EXACT = {Interval.MINUTE: timedelta(minutes=1), Interval.HOUR: timedelta(hours=1)}
 _DAYS = {Interval.DAY: 1, Interval.WEEK: 7}
+_PERIODS_KEPT = 4_096
 _MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}
 
 
@@ -109,7 +111,12 @@ def _estimate(anchor_at: datetime, interval: Interval, *, instant: datetime) -> 
 
 
 def period_at(anchor_at: datetime, interval: Interval, *, instant: datetime, zone: ZoneInfo) -> Period:
-    """The period of this calendar that holds the instant."""
+    """The period of this calendar that holds the instant; remembered, because many customers share a calendar."""
+    return _period_at(anchor_at.astimezone(UTC), interval, instant=instant.astimezone(UTC), zone=zone)
+
+
+@lru_cache(maxsize=_PERIODS_KEPT)
+def _period_at(anchor_at: datetime, interval: Interval, *, instant: datetime, zone: ZoneInfo) -> Period:
     n = index_of(anchor_at, interval, instant=instant, zone=zone)
     return Period(
         start_at=edge(anchor_at, interval, n=n, zone=zone), end_at=edge(anchor_at, interval, n=n + 1, zone=zone)
