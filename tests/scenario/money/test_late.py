@@ -61,7 +61,7 @@ async def test_lc_01_and_lc_03_late_units_are_billed_to_their_own_period(world: 
     booked = await world.fetch(
         "SELECT kind, booked_at::date::text, nanos"
         " FROM ledger_transfer JOIN ledger_entry USING (tenant_id, transfer_id)"
-        " WHERE account = 'revenue_usage' ORDER BY booked_at"
+        " WHERE account = 'revenue_usage' ORDER BY booked_at, kind"
     )
     assert booked == [
         ("usage_billed", "2026-02-28", -50 * NANO),
