@@ -156,7 +156,7 @@ def digest_of_charges(charges: tuple[Charge, ...]) -> str:
 
 def digest_of_order(order: Order, path: str) -> str:
     """A digest of what is asked, in its order, because the kept answer tells the charges in that order."""
-    charges = " ".join(f"{charge.feature}={charge.word}" for charge in order.charges)
+    charges = " ".join([f"{charge.feature}={charge.word}" for charge in order.charges])
     text = f"{order.mode.value} {order.ttl_ms} {order.on_expiry.value} {int(order.shadow)} {path} {charges}"
     return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
