@@ -58,7 +58,7 @@ class Desk:
     def method(self, path: str, handler: Handler) -> Method:
         """What answers the calls of that path."""
         if self._tracer is None:
-            return lambda call: _Turn(self._worked(path, handler, call=call)).run()
+            return lambda call: _Turn(call, self._worked(path, handler, call=call)).run()
         return lambda call: self._trace(path, handler, call=call)
 
     def _trace(self, path: str, handler: Handler, *, call: Call) -> None:
@@ -105,9 +105,10 @@ _kept: set[asyncio.Task[None]] = set()
 class _Turn:
     """A coroutine that is run by hand."""
 
-    __slots__ = ("_coroutine",)
+    __slots__ = ("_call", "_coroutine")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+    def __init__(self, call: Call, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._call = call
         self._coroutine = coroutine
 
     def run(self, _: object = None) -> None:
@@ -116,6 +117,9 @@ class _Turn:
             waited = self._coroutine.send(None)
         except StopIteration:
             return
+        except BaseException:  # what it waited for was cancelled: nobody will go on with it
+            self._call.fail(Status.UNAVAILABLE, "it was given up")
+            raise
         if waited is None:  # `asyncio.sleep(0)`: the others first
             asyncio.get_running_loop().call_soon(self.run)
             return

@@ -122,6 +122,20 @@ async def test_a_handler_runs_where_its_call_is_read_and_on_when_it_has_what_it_
     assert ear.told == [(1, b"hi"), (1, b"hi there")]
 
 
+async def test_a_call_whose_work_is_given_up_is_told_so() -> None:
+    """It does not keep its place for ever; whoever gave it up hears of it too."""
+    ear, reply, heard = Ear(), asyncio.get_running_loop().create_future(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+
+    async def handler(call: Call) -> bytes:
+        return await reply
+
+    Desk(lambda *_: None).method("/a/B", handler)(a_call(ear))
+    reply.cancel()
+    await asyncio.sleep(0)
+    assert (ear.told, len(heard)) == ([(1, Status.UNAVAILABLE, "it was given up")], 1)
+
+
 async def test_a_span_tells_the_method_and_how_it_ended() -> None:
     """In the trace that the proxy began."""
     exporter, provider, ear = InMemorySpanExporter(), TracerProvider(), Ear()
