@@ -54,7 +54,8 @@ def failed(failure: Failure, *, status: int = 0) -> Answer:
     elif isinstance(failure, Unavailable):
         headers = (_SOON,)
     status = status or failure.status
-    body = _ENCODER.encode(msgspec.structs.replace(problem_of(failure), status=status))
+    detail = failure.detail.encode(errors="replace").decode()  # a header's bytes need be no text
+    body = _ENCODER.encode(msgspec.structs.replace(problem_of(failure), status=status, detail=detail))
     return Answer(status=status, body=body, media_type=MEDIA_TYPE, headers=headers)
 
 

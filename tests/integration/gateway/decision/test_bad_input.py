@@ -127,7 +127,7 @@ async def test_a_body_above_the_bound_is_refused(call: Any, world: Any, unchange
 
 
 @pytest.mark.parametrize(
-    "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json"]
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "text/\udcff"]
 )
 async def test_a_body_of_another_kind_is_refused(call: Any, unchanged: Any, media_type: str) -> None:
     """JSON, or a type that is built on it."""
