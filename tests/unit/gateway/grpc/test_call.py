@@ -116,12 +116,22 @@ def test_a_call_without_a_body_is_refused(house: Any) -> None:
     assert made.told[1].status == Status.INVALID_ARGUMENT
 
 
+def test_what_stands_behind_the_message_is_refused_as_it_comes(house: Any) -> None:
+    """Not only at the end, which may never come."""
+    made = house()
+    stream_id = made.begin()
+    made.peer.send_data(stream_id, made.prefixed(b"x") + b"more")
+    made.exchange()
+    assert (made.told[stream_id].status, made.server.call_count) == (Status.INVALID_ARGUMENT, 0)
+
+
 def test_a_message_may_come_in_pieces_with_padding_and_trailers(house: Any) -> None:
     """Padding counts as room that is given back, and a client may end its side by a second block."""
-    made = house()
+    made = house(max_message_bytes=100)
     stream_id = made.begin()
     for byte in made.prefixed(b"piece by piece"):
         made.peer.send_data(stream_id, bytes((byte,)), pad_length=200)
+        made.exchange()
     made.peer.send_headers(stream_id, [("late", "1")], end_stream=True)
     made.exchange()
     assert made.told[stream_id].message == b"piece by piece"
@@ -183,6 +193,33 @@ def test_an_answer_waits_for_the_room_that_the_peer_gives(house: Any) -> None:
     made.exchange()
     assert (made.told[stream_id].message, made.told[stream_id].status) == (b"x" * 60_000, 0)
     assert made.server.call_count == 0
+
+
+def test_small_answers_keep_to_the_windows_too(house: Any) -> None:
+    """Of their stream, and of the connection; they go out whole as a rule, and in pieces where they must."""
+    made = house()
+    made.call(b"")
+    made.peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    made.exchange()
+    made.gives_back = False
+    assert made.call(b"a" * 100).data == b"\0\0\0\0\x64" + b"a" * 5
+    made.peer.increment_flow_control_window(95, 3)
+    made.peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 20_000})
+    made.exchange()
+    assert made.told[3].message == b"a" * 100
+    told = [made.call(b"b" * 9_995) for _ in range(10)]
+    assert sum(len(one.data) for one in told) == 65_535 - 5 - 105
+    made.peer.increment_flow_control_window(100_000)
+    made.exchange()
+    assert [one.message for one in told] == [b"b" * 9_995] * 10
+
+
+def test_a_peer_without_a_table_understands_us(house: Any) -> None:
+    """Our blocks need none, and say so where its size is lowered."""
+    made = house()
+    made.peer.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0})
+    made.exchange()
+    assert [made.call(b"x").message for _ in range(2)] == [b"x", b"x"]
 
 
 def test_the_room_of_the_whole_connection_is_shared(house: Any) -> None:

@@ -99,6 +99,12 @@ def test_a_rate_limit_request_says_what_envoy_wrote(domain: str, hits: int, desc
     assert [(list(one.entries), one.hits) for one in read.descriptors] == descriptors
 
 
+def test_a_number_above_its_type_is_cut_as_the_official_reader_cuts_it() -> None:
+    """To 32 bits."""
+    raw = b"\x0a\x01d\x18\x85\x80\x80\x80\x10"
+    assert rate_limit_of(raw).hits == LIMIT.FromString(raw).hits_addend == 5
+
+
 def test_there_is_a_bound_on_descriptors() -> None:
     """One request is one step in Redis, and that has a size."""
     asked = LIMIT(domain="t1")
@@ -185,6 +191,7 @@ def test_noise_is_refused_or_read(raw: bytes) -> None:
         b"\x0a\x05abc",
         b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         b"\x08" + b"\xff" * 10,
+        b"\x08" + b"\xff" * 10 + b"\x01",
         b"\x08\x80",
         b"\x00\x01",
         b"\x02\x00",
