@@ -37,13 +37,18 @@ class Turn:
         try:
             waited = self._coroutine.send(None)
         except StopIteration as end:
-            self.answer, self.is_done = end.value, True
-            self._tell()
-            return
+            self.answer = end.value
         except BaseException:
             self.is_done = True
             self._tell()
             raise
+        else:
+            self._wait_for(waited)
+            return
+        self.is_done = True
+        self._tell()
+
+    def _wait_for(self, waited: Any) -> None:
         if waited is None:  # `asyncio.sleep(0)`: the others first
             asyncio.get_running_loop().call_soon(self.run)
             return
