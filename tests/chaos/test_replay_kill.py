@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import suppress
 from itertools import cycle
 from typing import Any
 
 TURNS = cycle(("flush", "gateway.edge", "api,relay,cycle", "gateway.edge"))
 KILLS = 12
-BETWEEN_S = 0.7
+BETWEEN_S = 0.5
+ASLEEP_S = 0.2
 
 
 def test_a_replay_survives_twelve_kills(running_up: Any) -> None:
@@ -22,7 +24,11 @@ def test_a_replay_survives_twelve_kills(running_up: Any) -> None:
         except subprocess.TimeoutExpired:
             victims = running_up.workers(next(TURNS))
             if victims:
-                victims[killed % len(victims)].kill()
+                victim = victims[killed % len(victims)]
+                victim.suspend()  # so that something lies in it when it dies
+                with suppress(subprocess.TimeoutExpired):
+                    replay.wait(timeout=ASLEEP_S)
+                victim.kill()
                 killed += 1
         else:
             break

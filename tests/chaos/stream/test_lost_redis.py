@@ -28,7 +28,7 @@ from tests.chaos.stream.conftest import LONG_S, ROOT, Hands, found, in_time
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
 NAMES = [f"c{number}" for number in range(8)]
-TOKENS = 4_000
+TOKENS = 4_000_000
 TOKEN = "tgo_operator"
 
 
@@ -85,7 +85,7 @@ class Place:
 async def place(
     postgres_url: str, tmp_path: Path, started: Callable[[Any], Any], free_port: Callable[[], int]
 ) -> AsyncIterator[Place]:
-    """A tenant, eight customers with money for four thousand tokens, all processes up, and two callers."""
+    """A tenant, eight customers with money for four million tokens, all processes up, and two callers."""
     options = ("--enable-debug-command", "yes", "--save", "")
     server = started(start_valkey(tmp_path, appendfsync="everysec", options=options))
     hands, port = Hands(postgres_url, server.url), free_port()
