@@ -35,7 +35,11 @@ _FIRST_MS: Final = 10**12
 _LAST_MS: Final = 10**13 - 1
 """Instants of the length of the mark: from 2001 to 2286."""
 
-_CAPACITY: Final = 16_384
+_CAPACITY: Final = 32_768
+_NEVER: Final = b"never seen"
+
+Kind = tuple[str, str, str, str, bool, bool]
+"""Customer, hint of the key, path, feature; whether in shadow mode, and whether under an idempotency key."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +50,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forms:
-    """The forms of the orders that were seen; at most so many, then it begins anew."""
+    """The forms of the orders that came twice: to make one costs more than to plan, and is repaid by the next."""
 
     def __init__(self, pack: Pack, *, terms: Terms) -> None:
         self._pack = pack
         self._terms = terms
-        self._forms: dict[tuple[str, str, str, str, bool, bool], bytes] = {}
+        self._forms: dict[Kind, bytes | None] = {}
 
     def command(self, caller: Caller, order: Order, *, not_after_ms: int) -> Command | None:
         """The command that decides this order; None where there is no form for it."""
@@ -62,7 +66,10 @@ class Forms:
         if charge.is_level:
             return None
         kind = (names.snapshot, caller.key_hint, caller.path, charge.feature, order.shadow, bool(key))
-        form = self._forms.get(kind)
+        form = self._forms.get(kind, _NEVER)
+        if form is _NEVER:
+            self._keep(kind, None)
+            return None
         if form is None:
             form = self._form(kind, caller, order=order)
         if not form:
@@ -75,7 +82,7 @@ class Forms:
         kept = (len(answer_key), answer_key, digest_of_order(order, caller.path).encode())
         return Command(packed=form % (kept + late), decision_id=decision_id)
 
-    def _form(self, kind: tuple[str, str, str, str, bool, bool], caller: Caller, *, order: Order) -> bytes:
+    def _form(self, kind: Kind, caller: Caller, *, order: Order) -> bytes:
         marked = msgspec.structs.replace(
             order,
             charges=(Charge(feature=order.charges[0].feature, quantity=_SOME_QUANTITY),),
@@ -86,10 +93,15 @@ class Forms:
                  (_word(str(_SOME_QUANTITY)), b"$%d\r\n%b\r\n")]  # fmt: skip
         if act.digest:
             holes[:0] = [(_word(act.answer_key), b"$%d\r\n%b\r\n"), (_word(act.digest), b"$32\r\n%b\r\n")]
-        if len(self._forms) >= _CAPACITY:
-            self._forms.clear()
-        form = self._forms[kind] = _cut(self._pack(act.script, act.keys, args=act.args), holes)
+        form = _cut(self._pack(act.script, act.keys, args=act.args), holes)
+        self._keep(kind, form)
         return form
+
+    def _keep(self, kind: Kind, form: bytes | None) -> None:
+        """None: seen once. The oldest gives way."""
+        if len(self._forms) >= _CAPACITY and kind not in self._forms:
+            del self._forms[next(iter(self._forms))]
+        self._forms[kind] = form
 
 
 def _word(text: str) -> bytes:

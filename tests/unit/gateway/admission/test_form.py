@@ -61,6 +61,8 @@ def planned(order: Order, caller: Caller, decision_id: str, *, not_after_ms: int
 def test_a_form_makes_what_the_plan_makes(caller: Caller, orders: list[Order], late_ms: int) -> None:
     """Whatever the names are, and however often it is used."""
     forms = Forms(pack, terms=TERMS)
+    for order in orders:
+        forms.command(caller, order, not_after_ms=NOW_MS)
     for order in [*orders, *orders]:
         command = forms.command(caller, order, not_after_ms=NOW_MS + late_ms)
         if command is None:
@@ -79,10 +81,10 @@ def test_a_retry_has_the_decision_of_the_first_attempt() -> None:
     forms, caller = Forms(pack, terms=TERMS), Caller(tenant_id="t", customer_id="c", keys=customer_keys("t", "c"))
     plain = Order(charges=(Charge(feature="calls", quantity=1),))
     keyed = Order(charges=plain.charges, idempotency_key="k")
-    commands = [forms.command(caller, order, not_after_ms=NOW_MS) for order in (plain, plain, keyed, keyed)]
+    commands = [forms.command(caller, order, not_after_ms=NOW_MS) for order in (plain, keyed) * 3]
     ids = [command.decision_id for command in commands if command is not None]
-    assert len(ids) == 4
-    assert (len(set(ids[:2])), len(set(ids[2:]))) == (2, 1)
+    assert [command is None for command in commands] == [True, True, False, False, False, False]
+    assert (len(set(ids[::2])), len(set(ids[1::2]))) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +103,19 @@ def test_a_retry_has_the_decision_of_the_first_attempt() -> None:
 def test_what_is_out_of_the_ordinary_has_no_form(order: Order, not_after_ms: int) -> None:
     """It is planned."""
     caller = Caller(tenant_id="t", customer_id="c", keys=customer_keys("t", "c"))
-    assert Forms(pack, terms=TERMS).command(caller, order, not_after_ms=not_after_ms) is None
+    forms = Forms(pack, terms=TERMS)
+    assert [forms.command(caller, order, not_after_ms=not_after_ms) for _ in range(3)] == [None] * 3
+
+
+def test_the_oldest_form_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And comes back when it is asked for again."""
+    monkeypatch.setattr("gateway.admission.act.form._CAPACITY", 2)
+    forms, caller = Forms(pack, terms=TERMS), Caller(tenant_id="t", customer_id="c", keys=customer_keys("t", "c"))
+
+    def has_form(feature: str) -> bool:
+        order = Order(charges=(Charge(feature=feature, quantity=1),))
+        return forms.command(caller, order, not_after_ms=NOW_MS) is not None
+
+    assert [has_form(feature) for feature in "aaabbb"] == [False, True, True, False, True, True]
+    assert [has_form(feature) for feature in "cba"] == [False, True, False]
+    assert [has_form(feature) for feature in "a"] == [True]
