@@ -1,9 +1,10 @@
 """One connection to Redis that many requests share.
 
 All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits
-for a timer. Replies come in the order of the commands, so a queue of slots is all that matching needs. A slot
-outlives its future: when a deadline passes the future fails, but the slot stays in the queue and swallows the
-reply that comes later, so that a late reply is never taken for somebody else's.
+for a timer. Where many come in one turn they may leave a few at a time (`push_at`): then the server decides on the
+first while the last are still being read. Replies come in the order of the commands, so a queue of slots is all that
+matching needs. A slot outlives its future: when a deadline passes the future fails, but the slot stays in the queue
+and swallows the reply that comes later, so that a late reply is never taken for somebody else's.
 
 A server that hangs is noticed by its silence. When a command has passed its deadline and no reply at all came for
 `stall_ms` after that, further commands are refused at once instead of being piled up; after `hang_ms` the
@@ -23,6 +24,7 @@ In a cluster a reply may be `MOVED` or `ASK`: the command belongs elsewhere. Who
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import Final, Protocol, cast
 
@@ -39,9 +41,13 @@ _MOST_HOPS: Final = 3
 
 
 class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much may wait, and how long silence is borne."""
+    """How much may wait, and how long silence is borne.
+
+    `push_at`: so many commands leave before the turn is over, and the server works while more is read; 0 never.
+    """
 
     max_in_flight: int = 8_192
+    push_at: int = 0
     max_unsent_bytes: int = 8 * 2**20
     stall_ms: int = 50
     hang_ms: int = 1_000
@@ -105,6 +111,9 @@ class Pipe(asyncio.Protocol):
         self._parser = ReplyParser()
         self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
+        self._is_flush_due = False
+        self._push_at = limits.push_at or limits.max_in_flight + 1
+        self._fd = -1
         self._watches: dict[int, _Watch] = {}
         self._transport: asyncio.Transport | None = None
         self._loading: Slot | None = None
@@ -138,10 +147,13 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
         watch.futures.append(future)
         watch.unanswered += 1
-        if not self._unsent:
+        if not self._is_flush_due:
+            self._is_flush_due = True
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
         self._slots.append(Slot(future, watch, packed=packed, source=source))
+        if len(self._unsent) >= self._push_at:
+            self._push()
         return future
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
@@ -191,19 +203,39 @@ class Pipe(asyncio.Protocol):
         return Slot(nobody, _Watch(), packed=encode(words), source=None)
 
     def _enqueue(self, slot: Slot) -> None:
-        if not self._unsent:
+        if not self._is_flush_due:
+            self._is_flush_due = True
             self._loop.call_soon(self._flush)
         self._unsent.append(slot.packed)
         self._slots.append(slot)
 
     def _flush(self) -> None:
         """The end of the turn: everything leaves in one write."""
-        batch, self._unsent = self._unsent, []
+        batch, self._unsent, self._is_flush_due = self._unsent, [], False
         self._watches.clear()
-        if self._transport is not None and not self.lost.done():
+        if batch and self._transport is not None and not self.lost.done():
             self._tally.commands += len(batch)
             self._tally.writes += 1
             self._transport.write(b"".join(batch))
+
+    def _push(self) -> None:
+        """In the middle of the turn: what has come so far leaves, where nothing is still to leave before it.
+
+        A transport may keep what it is given until the turn is over; so the socket is written to.
+        """
+        transport = self._transport
+        if self._fd < 0 or transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return
+        batch, self._unsent = self._unsent, []
+        self._tally.commands += len(batch)
+        self._tally.writes += 1
+        data = b"".join(batch)
+        try:
+            sent = os.write(self._fd, data)
+        except OSError:  # the socket is full, or broken: the transport finds out which
+            sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
 
     def _last_look(self, watch: _Watch) -> None:
         """The deadline passed. What already lies in the socket is read once more before the futures fail.
@@ -229,6 +261,8 @@ class Pipe(asyncio.Protocol):
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=self._limits.max_unsent_bytes)
+        if self._limits.push_at and transport.get_extra_info("sslcontext") is None:
+            self._fd = transport.get_extra_info("socket").fileno()
 
     def pause_writing(self) -> None:
         """Called by the loop: the server does not read."""
@@ -283,6 +317,7 @@ class Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: nobody who waits will get a reply."""
+        self._fd = -1
         if not self.lost.done():
             self.lost.set_result(str(exc) if exc else "the connection was closed")
         slots, self._slots = self._slots, deque()

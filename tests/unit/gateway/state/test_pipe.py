@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -278,3 +279,30 @@ async def test_huge_replies_pass() -> None:
     for at in range(0, len(message), 65_536):
         pipe.data_received(message[at : at + 65_536])
     assert await future == b"x" * 8_388_608
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_a_few_at_a_time_leave_before_the_turn_is_over(size: int) -> None:
+    """In their order, also where the socket takes only a part; the last wait for the end of the turn."""
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    far.setblocking(False)
+    limits, tally = PipeLimits(push_at=2), PipeTally()
+    loop = asyncio.get_running_loop()
+    _, pipe = await loop.connect_accepted_socket(lambda: Pipe(limits, tally), near)
+    words = [str(number) * size for number in range(5)]
+    waiting = [pipe.send(("ECHO", word), deadline_ms=60_000) for word in words]
+    at_once = far.recv(1 << 20)
+    assert at_once.startswith(b"*2\r\n$4\r\nECHO\r\n")
+    assert (b"ECHO" in at_once[30:]) == (size == 10)
+    wanted = b"".join(b"*2\r\n$4\r\nECHO\r\n$%d\r\n%b\r\n" % (size, word.encode()) for word in words)
+    seen = bytearray(at_once)
+    while len(seen) < len(wanted):
+        seen += await loop.sock_recv(far, 1 << 20)
+    assert bytes(seen) == wanted
+    assert tally.commands == len(words)
+    await loop.sock_sendall(far, b"".join(b"$1\r\n%d\r\n" % number for number in range(5)))
+    assert await asyncio.gather(*waiting) == [b"0", b"1", b"2", b"3", b"4"]
+    pipe.close()
+    await pipe.lost
+    far.close()
