@@ -2,9 +2,9 @@
 
 All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits
 for a timer. Where many come in one turn they may leave a few at a time (`push_at`): then the server decides on the
-first while the last are still being read. Replies come in the order of the commands, so a queue of slots is all that
-matching needs. A slot outlives its future: when a deadline passes the future fails, but the slot stays in the queue
-and swallows the reply that comes later, so that a late reply is never taken for somebody else's.
+first while the last are still being read. Replies come in the order of the commands, so a queue of slots is all
+that matching needs. A slot outlives its future: when a deadline passes the future fails, but the slot stays in the
+queue and swallows the reply that comes later, so that a late reply is never taken for somebody else's.
 
 A server that hangs is noticed by its silence. When a command has passed its deadline and no reply at all came for
 `stall_ms` after that, further commands are refused at once instead of being piled up; after `hang_ms` the
