@@ -1,4 +1,4 @@
-"""Claim: client-sent events are taken once each, and are in Postgres at a third of the speed of a raw COPY.
+"""Claim: client-sent events are taken once each, and are in Postgres at an eighth of the speed of a raw COPY.
 
 Arrays of 500 events come over eight connections as fast as they are answered, to one gateway process; a flusher
 writes what they leave in the streams (Valkey's log written through, fsync on), all on the same processors. The rate
