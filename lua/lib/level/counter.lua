@@ -34,8 +34,10 @@ local function counter_slot(node, name, window, since_ms, limit)
     reset = 0, begins = false, used = 0, held = 0, carried = 0, more_used = 0, more_held = 0, buckets = false,
   }
   counters[count + 1] = slot
-  for place = count + 1 == FEW and 1 or count + 1, count + 1 >= FEW and count + 1 or 0 do
-    counters[counters[place].name] = counters[place]
+  if count + 1 == FEW then
+    for place = 1, FEW do counters[counters[place].name] = counters[place] end
+  elseif count >= FEW then
+    counters[name] = slot
   end
   fields[n + 1], fields[n + 2], fields[n + 3] = names[1], is_rolling and names[5] or names[2], names[3]
   if carries then fields[n + 4] = names[4] end
