@@ -17,6 +17,7 @@ from billing_core.values.clock import system_now
 from gateway.edge.server import Server
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
+from tests.integration.gateway.conftest import until
 
 if TYPE_CHECKING:
     from billing_core.adapters.stripe_double.server import Double
@@ -145,7 +146,7 @@ async def test_the_operators_word_is_heard_by_the_very_next_check(plane: Plane, 
 async def test_a_failing_card_suspends_and_a_payment_lets_the_next_check_through(
     plane: Plane, gate: Gate, double: Double
 ) -> None:
-    """Four declines by Stripe, then a wire."""
+    """Four declines by Stripe, each told by webhook too, then a wire."""
     broke = {"stripe_customer": "cus_1", "stripe_payment_method": "pm_card_chargeDeclinedInsufficientFunds"}
     await gate.enroll("fee", collection="stripe", **broke)
     assert await gate.check("export") == "allowed"
@@ -154,6 +155,7 @@ async def test_a_failing_card_suspends_and_a_payment_lets_the_next_check_through
         passed += timedelta(days=days, minutes=1)
         await plane.ours.post("/v1/clock/advance", {"to": (start + passed).isoformat()})
         assert await collect_due(plane.database, plane.processor, now=plane.clock.now) == 1
+        await until(lambda: not double.postman.waiting)  # a webhook holds the payment while it is heard
     customer = (await plane.ours.get("/v1/customers/acme")).body
     assert (customer["status"], customer["operator_suspended_at"]) == ("suspended", None)
     assert customer["dunning_suspended_at"] is not None
