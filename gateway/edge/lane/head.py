@@ -106,12 +106,13 @@ class RouteTable:
         return (route, subject) if route is not None and subject and _CODE.issuperset(subject) else (None, "")
 
 
-class _Words:
-    """What llhttp finds, as it tells it."""
+class Words:
+    """What llhttp finds, as it tells it; the names of the fields are in lower case."""
 
-    __slots__ = ("fields", "target")
+    __slots__ = ("fields", "method", "target", "version")
 
     def __init__(self) -> None:
+        self.method = self.version = ""
         self.target = b""
         self.fields: list[tuple[str, str]] = []
 
@@ -122,31 +123,43 @@ class _Words:
         self.fields.append((name.decode("ascii").lower(), value.strip(b" \t").decode("utf-8", "surrogateescape")))
 
 
+def read_words(raw: bytes) -> tuple[Words, bool]:
+    """The words of a whole head, and whether it asks for another protocol (`Upgrade`, CONNECT).
+
+    Raises: Malformed.
+    """
+    words, is_upgrade = Words(), False
+    parser = httptools.HttpRequestParser(words)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        is_upgrade = True
+    except httptools.HttpParserError:
+        raise Malformed("this is no HTTP/1.1 request") from None
+    words.method, words.version = parser.get_method().decode("ascii"), parser.get_http_version()
+    if not raw.startswith(b"%b %b HTTP/%b\r\n" % (words.method.encode(), words.target, words.version.encode())):
+        raise Malformed("this is no HTTP/1.1 request")
+    if len(words.fields) > MOST_FIELDS:
+        raise Malformed(f"must have at most {MOST_FIELDS} header fields", status=431)
+    if words.version not in ("1.1", "1.0"):
+        raise Malformed("must be HTTP/1.1", status=505)
+    names = [name for name, _ in words.fields]
+    if names.count("host") != 1 and words.version == "1.1":
+        raise Malformed("must name one host")
+    return words, is_upgrade
+
+
 def read_head(raw: bytes, table: RouteTable) -> Head:
     """A whole head, the empty line at its end included.
 
     Raises: Malformed.
     """
-    words = _Words()
-    parser = httptools.HttpRequestParser(words)
-    try:
-        parser.feed_data(raw)
-    except httptools.HttpParserUpgrade:
+    words, is_upgrade = read_words(raw)
+    if is_upgrade:
         return Head(raw=raw, route=None, fields={})
-    except httptools.HttpParserError:
-        raise Malformed("this is no HTTP/1.1 request") from None
-    method, version = parser.get_method().decode("ascii"), parser.get_http_version()
-    if not raw.startswith(b"%b %b HTTP/%b\r\n" % (method.encode(), words.target, version.encode())):
-        raise Malformed("this is no HTTP/1.1 request")
-    if len(words.fields) > MOST_FIELDS:
-        raise Malformed(f"must have at most {MOST_FIELDS} header fields", status=431)
-    if version not in ("1.1", "1.0"):
-        raise Malformed("must be HTTP/1.1", status=505)
+    method, version = words.method, words.version
     fields = Fields(words.fields)
-    names = [name for name, _ in words.fields]
-    if names.count("host") != 1 and version == "1.1":
-        raise Malformed("must name one host")
-    length = _length(fields)
+    length = length_of(fields)
     path, _, query = words.target.decode("ascii").partition("?")
     route, subject = table.find(method, path)
     if version == "1.0" or "expect" in fields or "#" in query:
@@ -158,11 +171,11 @@ def read_head(raw: bytes, table: RouteTable) -> Head:
         query=query,
         fields=fields,
         length=length,
-        is_last="close" in _tokens(fields, words.fields),
+        is_last="close" in tokens_of(words.fields),
     )
 
 
-def _length(fields: Fields) -> int:
+def length_of(fields: Fields) -> int:
     """Of the body. Raises: Malformed where its coding is not one that can be read."""
     coding = fields.get("transfer-encoding")
     if coding is None:
@@ -172,9 +185,7 @@ def _length(fields: Fields) -> int:
     return CHUNKED
 
 
-def _tokens(fields: Fields, pairs: Sequence[tuple[str, str]]) -> set[str]:
-    """What the connection is told."""
-    if "connection" not in fields:
-        return set()
-    listed = ",".join(value for name, value in pairs if name == "connection")
-    return {token.strip(" \t").lower() for token in listed.split(",")}
+def tokens_of(pairs: Sequence[tuple[str, str]], name: str = "connection") -> set[str]:
+    """What the connection is told; or what another field lists."""
+    listed = ",".join([value for known, value in pairs if known == name])
+    return {token.strip(" \t").lower() for token in listed.split(",")} if listed else set()
