@@ -35,6 +35,7 @@ from billing_core.contract.keys import (
     epoch_key,
     meters_key,
     shard_holds_key,
+    slices_push,
     stream_key,
     told_key,
     vouched_digest,
@@ -51,12 +52,13 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a script. What tells its shard something from Postgres is counted."""
+    """One run of a script. What tells its shard something from Postgres is counted; `push` goes to all gateways."""
 
     script: str
     keys: tuple[str, ...]
     args: tuple[Argument, ...]
     counted_shard: int | None = None
+    push: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +96,14 @@ def project_snapshot(tenant_id: str, customer_id: str, *, snapshot: Snapshot) ->
     """Replace the customer's snapshot unless a newer one stands: 1 applied, 0 older."""
     keys = customer_keys(tenant_id, customer_id)
     head = snapshot.version, snapshot.status.value, snapshot.clock_offset_ms
-    args = (*head, *snapshot_fields(snapshot))
-    return Act(script="project", keys=(keys.epoch, keys.snapshot), args=args, counted_shard=keys.shard)
+    is_sliced = any(feature.slice_units for feature in snapshot.features.values())
+    return Act(
+        script="project",
+        keys=(keys.epoch, keys.snapshot),
+        args=(*head, *snapshot_fields(snapshot)),
+        counted_shard=keys.shard,
+        push=slices_push(tenant_id, customer_id) if is_sliced else "",
+    )
 
 
 def apply_grant(grant: GrantFacts) -> Act:
@@ -185,8 +193,11 @@ class Projection:
         counted = sorted({act.counted_shard for act in acts if act.counted_shard is not None})
         for shard in counted:
             pipe.incr(told_key(shard))
+        for act in acts:
+            if act.push:
+                pipe.publish(INVALIDATION_CHANNEL, act.push)
         replies = await execute(pipe, raise_on_error=False) if acts else []
-        for shard, count in zip(counted, replies[len(acts) :], strict=True):
+        for shard, count in zip(counted, replies[len(acts) : len(acts) + len(counted)], strict=True):
             if isinstance(count, int):
                 self._told[shard] = count
         return replies[: len(acts)]

@@ -163,7 +163,9 @@ class EntitlementTerms(Guard, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What somebody may do with one feature: the words of a plan, an add-on, a trial or an override.
 
     `value` belongs to static features, guards to counted ones. `levels` guard every team, project, user or key on
-    its own. With `on_outage` allow, units are leased in blocks of `outage_units` for the time of an outage.
+    its own. With `on_outage` allow, units are leased in blocks of `outage_units` for the time of an outage. With
+    `slice_units`, a gateway worker that is asked for the feature all the time sets so many units aside for a moment
+    and decides on them by itself.
     """
 
     feature: Code
@@ -172,6 +174,7 @@ class EntitlementTerms(Guard, frozen=True, kw_only=True, forbid_unknown_fields=T
     levels: Levels = Levels()
     on_outage: OnOutage = OnOutage.REFUSE
     outage_units: int = 0
+    slice_units: int = 0
 
 
 class SpendCap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

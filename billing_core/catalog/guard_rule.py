@@ -43,6 +43,7 @@ def entitlement_faults(one: EntitlementTerms, path: str, *, feature: Feature | N
     for level, guard in one.levels.told.items():
         yield from guard_faults(guard, f"{path}.levels.{level}", kind=feature.kind)
     yield from _outage_faults(one, path, kind=feature.kind)
+    yield from _slice_faults(one, path, kind=feature.kind)
 
 
 def guard_faults(guard: Guard, path: str, *, kind: FeatureKind) -> Iterator[Fault]:
@@ -155,3 +156,14 @@ def _outage_faults(one: EntitlementTerms, path: str, *, kind: FeatureKind) -> It
         yield Fault(f"{path}.outage_units", f"to allow in an outage needs units to lease, from 1 to {_BELOW_2_53}")
     elif not allows and one.outage_units:
         yield Fault(f"{path}.outage_units", 'is only read where on_outage is "allow"')
+
+
+def _slice_faults(one: EntitlementTerms, path: str, *, kind: FeatureKind) -> Iterator[Fault]:
+    if not one.slice_units:
+        return
+    if kind is not FeatureKind.METERED:
+        yield Fault(f"{path}.slice_units", "a slice is of units, and only a metered feature has units")
+    elif not 1 <= one.slice_units <= MAX_EXACT:
+        yield Fault(f"{path}.slice_units", f"must be a whole number from 1 to {_BELOW_2_53}, or 0 for none")
+    elif any(guard.rates or guard.concurrent is not None for guard in (one, *one.levels.told.values())):
+        yield Fault(f"{path}.slice_units", "what has rates or a bound on open holds is decided one by one")

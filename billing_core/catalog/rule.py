@@ -29,7 +29,7 @@ from billing_core.catalog.fault import Fault, raise_first
 from billing_core.catalog.guard import SpendLevel
 from billing_core.catalog.guard_rule import cap_faults, entitlement_faults
 from billing_core.catalog.price_rule import amount_faults, price_faults
-from billing_core.catalog.tariff import counts_checks_of, prices_in_arrears, why_not_told_at_once
+from billing_core.catalog.tariff import counts_checks_of, prices_in_arrears, reads_each_use, why_not_told_at_once
 from billing_core.errors import InvalidInput
 from billing_core.values.ids import is_code
 from billing_core.values.money import is_unit, minor_exponent
@@ -148,6 +148,10 @@ def _plan_faults(plan: Plan, path: str, *, shelf: _Shelf) -> Iterator[Fault]:
     for index, one in enumerate(plan.entitlements):
         feature = shelf.features.get(one.feature)
         yield from entitlement_faults(one, f"{path}.entitlements[{index}]", feature=feature)
+        for meter in shelf.meters.values():
+            if one.slice_units and reads_each_use(meter, one.feature):
+                rule = f"one event tells of a slice, and meter {meter.code!r} reads a {meter.aggregation} of events"
+                yield Fault(f"{path}.entitlements[{index}].slice_units", rule)
     yield from _duplicates(f"{path}.prices", (price.code for price in plan.prices))
     for index, price in enumerate(plan.prices):
         where = f"{path}.prices[{index}]"

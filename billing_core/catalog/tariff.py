@@ -54,6 +54,11 @@ def counts_checks_of(meter: Meter, feature_code: str) -> bool:
     return shape == (feature_code, Aggregation.SUM, QUANTITY_FIELD, 0)
 
 
+def reads_each_use(meter: Meter, feature_code: str) -> bool:
+    """Whether it matters to the meter in how many events the units of the feature come."""
+    return meter.event == feature_code and meter.aggregation is not Aggregation.SUM
+
+
 def prices_in_arrears(plan: Plan, feature_code: str, *, meters: Iterable[Meter]) -> list[Price]:
     """The plan's prices in arrears on what checks of the feature leave."""
     counted = {meter.code for meter in meters if counts_checks_of(meter, feature_code)}

@@ -28,6 +28,13 @@ DIRECTORY_KEY = "tg:directory"
 ANSWERED_KEY = "tg:answered"
 """The numbers of the shards that have something under `answered_key`."""
 
+SLICES_PREFIX = "slices:"
+
+
+def slices_push(tenant_id: str, customer_id: str) -> str:
+    """The push message by which every gateway gives back what it has set aside of this customer's units."""
+    return f"{SLICES_PREFIX}{tenant_id}:{customer_id}"
+
 
 class Role(StrEnum):
     """What a credential may do at the data plane."""

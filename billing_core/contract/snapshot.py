@@ -146,7 +146,8 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     `guard` holds the customer itself back. `tariffs` are tried in order: the first whose wallet can pay the whole
     charge pays it. `outage_units` 0 refuses while Redis is away, n allows by leases of n units. `shadow`: refusals
-    are recorded and not made, for a request all of whose charges are so.
+    are recorded and not made, for a request all of whose charges are so. `slice_units` 0: each request is decided
+    by a script; n: a gateway may set n units aside and decide on them by itself. The scripts do not read it.
     """
 
     kind: FeatureKind
@@ -156,6 +157,7 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     tariffs: tuple[Tariff, ...] = ()
     outage_units: int = 0
     shadow: bool = False
+    slice_units: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

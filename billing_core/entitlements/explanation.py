@@ -66,6 +66,7 @@ class FeatureView(msgspec.Struct, frozen=True, kw_only=True):
     guard: GuardView
     prices: tuple[PriceView, ...]
     outage_units: int
+    slice_units: int
     shadow: bool
 
 
@@ -105,6 +106,7 @@ def features_told(
                 for tariff in one.tariffs
             ),
             outage_units=one.outage_units,
+            slice_units=one.slice_units,
             shadow=one.shadow,
         )
         for code, one in sorted(told.features.items())

@@ -17,8 +17,8 @@ Widening: a bound stays only where both sides have it, and then the wider one. N
 
 Narrowing: every bound of either side stays; of two on the same windows the one that refuses first.
 
-How an outage is answered (`on_outage`) is the base's word, or that of whoever entitles alone. All functions are
-pure.
+How an outage is answered (`on_outage`) and what is sliced (`slice_units`) is the base's word, or that of whoever
+entitles alone. All functions are pure.
 
 Worked example: the plan grants 1,000 a month and 100 a day, two add-ons of 500 a month and a trial of 5,000 a
 month. With the add-ons 2,000 a month and 100 a day; with the trial 5,000 a month, and no bound on the day.

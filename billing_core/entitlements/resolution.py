@@ -10,6 +10,9 @@ Counters are named after feature and window (`requests@month`), so they outlive 
 stays used, unless the limit starts anew with the plan (`since_ms`). Prices in arrears are told only where money is
 capped: then each act has its price at once, out of no wallet.
 
+What is decided in slices is decided for many requests at once. So a feature is sliced only where it makes no
+difference: nothing bounds how often or how many at a time, one wallet pays at most, and no meter counts events.
+
 Worked example: 1,000 requests a calendar month in UTC, hard, with 5 percent grace, resolved on 17 March 2026, is
 units 1000 and ceiling 1050 of counter `requests@month`, with edges 1 February, 1 March, 1 April and so on until May
 2028.
@@ -25,7 +28,7 @@ import msgspec
 
 from billing_core.catalog.document import Enforcement, FeatureKind, Pay
 from billing_core.catalog.guard import Counts, Guard, Limit, LimitAnchor, OnPlanChange, Rate, SpendCap
-from billing_core.catalog.tariff import prices_in_arrears, tariff_of, why_not_told_at_once
+from billing_core.catalog.tariff import prices_in_arrears, reads_each_use, tariff_of, why_not_told_at_once
 from billing_core.contract import snapshot
 from billing_core.entitlements.budget import NodeTerms, customer_caps, node_terms
 from billing_core.entitlements.source import NOTHING, Combined, Holdings, Subscribed, combine
@@ -42,6 +45,7 @@ _KINDS = {
     FeatureKind.METERED: snapshot.FeatureKind.METERED,
     FeatureKind.GAUGE: snapshot.FeatureKind.GAUGE,
 }
+_FREE = snapshot.Guard()
 _COUNTS = {Counts.REQUESTS: snapshot.RateCount.REQUESTS, Counts.UNITS: snapshot.RateCount.UNITS}
 
 
@@ -80,7 +84,10 @@ def resolve(
         version=customer.version,
         status=customer.status,
         clock_offset_ms=customer.clock_offset_ms,
-        features={code: builder.entitlement(one, capped=capped) for code, one in combined.items()},
+        features={
+            code: builder.entitlement(one, capped=capped, budgets=budgets.values())
+            for code, one in combined.items()
+        },
         budgets=budgets,
     )
     ends = [at for window in builder.windows if (at := stale_at(window, now=now)) is not None]
@@ -104,18 +111,31 @@ class _Builder:
         """All windows that were told."""
         return (*self._windows.values(), *self._periods)
 
-    def entitlement(self, one: Combined, *, capped: set[str]) -> snapshot.Entitlement:
+    def entitlement(
+        self, one: Combined, *, capped: set[str], budgets: Iterable[snapshot.Budget]
+    ) -> snapshot.Entitlement:
         """What the customer may do with one feature; prices in arrears are told in the capped currencies."""
         terms, plan = one.terms, self._subscribed and self._subscribed.plan.terms.plan
+        guard = self._guard(terms.feature, terms)
+        guards = [guard, *(budget.guards.get(terms.feature, _FREE) for budget in budgets)]
+        is_shadow = plan is not None and plan.enforcement is Enforcement.SHADOW
+        tariffs = self._tariffs(terms.feature, capped=capped) if one.kind is FeatureKind.METERED else ()
+        is_told_apart = is_shadow or len(tariffs) > 1 or any(map(_counts_requests, guards))
         return snapshot.Entitlement(
             kind=_KINDS[one.kind],
             enabled=terms.enabled,
             static_value=terms.value,
-            guard=self._guard(terms.feature, terms),
-            tariffs=self._tariffs(terms.feature, capped=capped) if one.kind is FeatureKind.METERED else (),
+            guard=guard,
+            tariffs=tariffs,
             outage_units=terms.outage_units,
-            shadow=plan is not None and plan.enforcement is Enforcement.SHADOW,
+            shadow=is_shadow,
+            slice_units=0 if is_told_apart or self._reads_each_use(terms.feature) else terms.slice_units,
         )
+
+    def _reads_each_use(self, feature: str) -> bool:
+        """Whether the plan has a meter to which it matters in how many events the units come."""
+        meters = self._subscribed.plan.terms.meters if self._subscribed else ()
+        return any(reads_each_use(meter, feature) for meter in meters)
 
     def budgets(self, combined: Mapping[str, Combined], holdings: Holdings) -> dict[str, snapshot.Budget]:
         """What holds the nodes back, the customer's own spend caps among it."""
@@ -213,6 +233,11 @@ class _Builder:
             anchor_at, zone, now = subscribed.anchor_at, self._zone, self._now
             self._periods.append(window_of(anchor_at, interval, zone=zone, now=now, since_at=since_at))
         return self._periods[0]
+
+
+def _counts_requests(guard: snapshot.Guard) -> bool:
+    """Whether it matters how many requests there are, and not only how many units they ask for together."""
+    return bool(guard.rates) or guard.concurrent >= 0
 
 
 def _rate(feature: str, rate: Rate) -> snapshot.Rate:

@@ -60,6 +60,7 @@ class _Feature(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     enabled: bool = True
     value: str = ""
+    slice_units: int = 0
     shadow: bool = False
     guard: GuardView = GuardView()
     sources: tuple[_Source, ...] = ()
@@ -214,6 +215,7 @@ def _resolved(shown: _Resolved) -> RenderableType:
 
 def _may(one: _Feature) -> str:
     told = one.value or "yes" if one.enabled else "no"
+    told += f" (in slices of {one.slice_units})" if one.slice_units else ""
     return f"{told} (watched only)" if one.shadow else told
 
 

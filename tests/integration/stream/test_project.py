@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from billing_core.adapters.projection import GrantFacts, Refused, apply_grant, lapse_grant
+from billing_core.adapters.projection import GrantFacts, Refused, apply_grant, lapse_grant, project_snapshot
 from billing_core.contract.keys import (
     INVALIDATION_CHANNEL,
     KeyRecord,
@@ -18,6 +18,7 @@ from billing_core.contract.keys import (
     meters_key,
     shard_of_customer,
 )
+from billing_core.contract.snapshot import Entitlement, FeatureKind, Snapshot, Status
 from billing_core.store.outbox import OutboxKind, push, push_snapshots, take
 from billing_core.values.clock import system_now
 from billing_core.wallets.grant import LapseReason
@@ -138,6 +139,25 @@ async def test_a_key_and_an_operators_token_are_told_and_forgotten(works: Works)
     await works.project()
     assert await works.valkey.get(api_key_name("d1")) is None
     assert (await listener.get_message(timeout=5))["data"] == b"d1"
+    await listener.aclose()
+
+
+async def test_gateways_hear_of_a_new_snapshot_where_they_may_decide_by_themselves(works: Works) -> None:
+    """Nobody is told of others."""
+    entitlement = Entitlement(kind=FeatureKind.METERED, enabled=True)
+    sliced = msgspec.structs.replace(entitlement, slice_units=5)
+    await works.customer("c")
+    listener = works.valkey.pubsub()
+    await listener.subscribe(INVALIDATION_CHANNEL)
+    await listener.get_message(timeout=5)
+    acts = [
+        project_snapshot("t", customer, snapshot=Snapshot(
+            version=99, status=Status.SUSPENDED, clock_offset_ms=0, features={"calls": told}
+        ))
+        for customer, told in (("b", entitlement), ("c", sliced))
+    ]  # fmt: skip
+    assert await works.redis.run(acts) == [1, 1]
+    assert (await listener.get_message(timeout=5))["data"] == b"slices:t:c"
     await listener.aclose()
 
 

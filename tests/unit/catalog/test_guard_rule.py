@@ -62,6 +62,7 @@ LIFE = {"units": 10, "anchor": "lifetime"}
         {"feature": "calls", "rates": [{"units": 60, "per": "minute", "burst": 5}], "concurrent": 3},
         {"feature": "calls", "levels": {"team": {"limits": [day()]}, "key": {"concurrent": 1}}},
         {"feature": "calls", "on_outage": "allow", "outage_units": 100},
+        {"feature": "calls", "slice_units": 100, "limits": [day()], "levels": {"team": {"limits": [day()]}}},
         {"feature": "seats", "limits": [LIFE], "levels": {"team": {"limits": [LIFE]}}},
         {"feature": "dark"},
         {"feature": "size", "value": "4"},
@@ -100,6 +101,12 @@ def test_a_sound_entitlement_is_taken(entitlement: Words) -> None:
         ({"levels": {"key": {"limits": [day(units=-1)]}}}, "levels.key.limits[0].units", "from 0 to"),
         ({"on_outage": "allow"}, "outage_units", "units to lease"),
         ({"outage_units": 5}, "outage_units", 'only read where on_outage is "allow"'),
+        ({"slice_units": -1}, "slice_units", "from 1 to"),
+        ({"slice_units": 2**53}, "slice_units", "from 1 to"),
+        ({"slice_units": 5, "concurrent": 1}, "slice_units", "decided one by one"),
+        ({"slice_units": 5, "rates": [{"units": 1, "per": "day"}]}, "slice_units", "decided one by one"),
+        ({"slice_units": 5, "levels": {"key": {"concurrent": 1}}}, "slice_units", "decided one by one"),
+        ({"feature": "dark", "slice_units": 1}, "slice_units", "only a metered feature"),
         ({"value": "1"}, "value", "a metered feature has no value"),
         ({"feature": "dark", "limits": [day()]}, "limits", "a switch feature cannot be limited"),
         ({"feature": "dark", "levels": {"key": {"concurrent": 1}}}, "levels.key.concurrent", "cannot be limited"),
@@ -258,3 +265,11 @@ def test_a_grace_is_counted_in_whole_units() -> None:
     assert [Limit(units=units, grace_percent=5, interval=Interval.DAY).ceiling for units in (10, 20)] == [10, 21]
     assert Limit(units=10, mode=LimitMode.SOFT, interval=Interval.DAY).ceiling == -1
     assert SpendCap(amount="0.10", grace_percent=10, interval=Interval.DAY).ceiling == 110_000_000
+
+
+def test_a_meter_that_counts_events_is_no_meter_of_slices() -> None:
+    """One event tells of a whole slice."""
+    meters = [CALLS, SEATS, {"code": "acts", "event": "calls", "aggregation": "count"}]
+    failure = refusal(document(entitlement={"feature": "calls", "slice_units": 5}, meters=meters))
+    assert failure.field == "plans[0].entitlements[0].slice_units"
+    assert "'acts' reads a count of events" in failure.detail

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 
 from billing_core.catalog.catalog import AddonTerms, PlanVersion, catalog_of
 from billing_core.catalog.document import CatalogDocument, FeatureKind
@@ -316,3 +317,51 @@ def test_without_a_subscription_windows_follow_the_customers_own_zone() -> None:
     )
     (limit,) = resolve(customer, None, holdings=held, now=NOW).snapshot.features["pages"].guard.limits
     assert {datetime.fromtimestamp(edge / 1000, UTC).hour for edge in limit.window.edges_ms[:3]} == {23}
+
+
+SLICED = {"feature": "calls", "slice_units": 100, "limits": [{"units": 9_000, "interval": "month"}]}
+PREPAID = {
+    "code": "calls",
+    "feature": "calls",
+    "meter": "calls",
+    "model": "per_unit",
+    "unit_amount": "0.01",
+    "pay": "prepaid",
+}
+
+
+def told(*held: Any, budgets: list[dict[str, Any]] | None = None, **plan: Any) -> int:
+    words: dict[str, Any] = {"entitlements": [SLICED], **plan}
+    resolution = resolved(holdings(*held, budgets=budgets), to=subscribed(**words))
+    return resolution.snapshot.features["calls"].slice_units
+
+
+def test_the_plan_says_how_many_units_a_slice_has() -> None:
+    """With limits, with a price, with add-ons and trials beside it."""
+    assert told() == told(prices=[PREPAID]) == 100
+    assert told(addon("more")) == told(trial({"feature": "calls"})) == 100
+    assert told(override({"feature": "calls"})) == 0
+    assert told(override({"feature": "calls", "slice_units": 7})) == 7
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {
+            "budgets": [
+                {"node": "team:ml", "guards": [{"feature": "calls", "rates": [{"units": 1, "per": "second"}]}]}
+            ]
+        },
+        {"budgets": [{"node": "team:*", "guards": [{"feature": "calls", "concurrent": 3}]}]},
+        {"enforcement": "shadow"},
+    ],
+)
+def test_what_is_looked_at_one_by_one_is_not_sliced(held: dict[str, Any]) -> None:
+    """A rate or a bound on open holds, wherever it stands; and shadow mode."""
+    assert told(**held) == 0
+
+
+def test_a_budget_with_limits_only_is_no_hindrance() -> None:
+    """They count units."""
+    guards = [{"feature": "calls", "limits": [{"units": 5, "interval": "day"}]}]
+    assert told(budgets=[{"node": "team:ml", "guards": guards}]) == 100
