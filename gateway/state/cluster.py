@@ -27,7 +27,7 @@ from billing_core.contract.keys import SHARD_COUNT, tag
 from billing_core.errors import Unavailable
 from gateway.state.endpoint import Endpoint
 from gateway.state.link import Link, LinkSettings, dial
-from gateway.state.pipe import Pipe, PipeTally, Slot
+from gateway.state.pipe import Pipe, PipeTally, Slot, Tell
 from gateway.state.resp import ErrorReply, Reply, Word
 from lua.library import Library
 
@@ -87,12 +87,12 @@ class ClusterLink(Link):
         """
         return self._node_of(keys[0]).run(name, keys, args=args, deadline_ms=deadline_ms)
 
-    def run_packed(self, packed: bytes, *, place: str, deadline_ms: int) -> asyncio.Future[Reply]:
+    def post(self, packed: bytes, *, place: str, tell: Tell, deadline_ms: int) -> None:
         """Run what `pack` has made where that key is.
 
-        Raises: as `send`.
+        Raises: as `send`, and then nobody is told.
         """
-        return self._node_of(place).run_packed(packed, place=place, deadline_ms=deadline_ms)
+        self._node_of(place).post(packed, place=place, tell=tell, deadline_ms=deadline_ms)
 
     async def count(self, keys: Sequence[str], *, deadline_ms: int) -> int:
         """How many of these keys exist; each is asked for where it is. Raises: Unavailable, ErrorReply."""

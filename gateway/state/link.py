@@ -23,7 +23,7 @@ from billing_core.contract.keys import vouched_digest
 from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
-from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot
+from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot, Tell, settler
 from gateway.state.resp import ErrorReply, Reply, Word, encode
 from lua.library import LISTING, Library, is_there_already, listed_names
 
@@ -131,10 +131,19 @@ class Link:
 
         Raises: as `send`.
         """
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.post(packed, place=place, tell=settler(future), deadline_ms=deadline_ms)
+        return future
+
+    def post(self, packed: bytes, *, place: str, tell: Tell, deadline_ms: int) -> None:
+        """The same for whoever needs no future.
+
+        Raises: as `send`, and then nobody is told.
+        """
         del place  # one server has them all
         if self._pipe is None:
             raise Unavailable("Redis is not connected")
-        return self._pipe.send_packed(packed, deadline_ms=deadline_ms, source=self._library.text)
+        self._pipe.post(packed, tell=tell, deadline_ms=deadline_ms, source=self._library.text)
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over a command that another node of the cluster sent here; whether it may wait here."""

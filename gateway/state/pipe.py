@@ -3,16 +3,16 @@
 All commands that are sent within one turn of the event loop leave in one write, when the turn ends; nobody waits
 for a timer. Where many come in one turn they may leave a few at a time (`push_at`): then the server decides on the
 first while the last are still being read. Replies come in the order of the commands, so a queue of slots is all
-that matching needs. A slot outlives its future: when a deadline passes the future fails, but the slot stays in the
-queue and swallows the reply that comes later, so that a late reply is never taken for somebody else's.
+that matching needs. Who waits in a slot is told once: the reply, or why there is none. A slot outlives that: when
+a deadline passes its waiter is told so, but the slot stays in the queue and swallows the reply that comes later, so
+that a late reply is never taken for somebody else's.
 
 A server that hangs is noticed by its silence. When a command has passed its deadline and no reply at all came for
 `stall_ms` after that, further commands are refused at once instead of being piled up; after `hang_ms` the
 connection is given up.
 
 Worked example: three requests of one turn send A, B and C. One write of A B C leaves. The replies a and b arrive
-together, c is late: after the deadline C's future fails; c arrives then and falls into C's slot, where nobody
-waits.
+together, c is late: after the deadline C is told so; c arrives then and falls into C's slot, where nobody waits.
 
 Where the server does not know a function, nothing ran: the library is sent, once for all who miss it, and each of
 their commands again behind it. The replies come in that order too.
@@ -26,6 +26,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol, cast
 
 import hiredis
@@ -38,6 +40,12 @@ from lua.library import is_absent
 _LAST_LOOK_S: Final = 0.001
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
 _MOST_HOPS: Final = 3
+
+Told = Reply | ErrorReply | Unavailable
+"""How a command has ended."""
+
+Tell = Callable[[Told], None]
+"""Whoever waits: called where replies are read, between two others, so it is short and raises nothing."""
 
 
 class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,24 +71,25 @@ class PipeTally:
 
 
 class _Watch:
-    """The futures of one turn that share a deadline, and their one timer."""
+    """The slots of one turn that share a deadline, and their one timer."""
 
-    __slots__ = ("futures", "hops", "timer", "unanswered")
+    __slots__ = ("hops", "slots", "timer", "unanswered")
 
     def __init__(self) -> None:
-        self.futures: list[asyncio.Future[Reply]] = []
+        self.slots: list[Slot] = []
         self.hops = 0
         self.unanswered = 0
         self.timer: asyncio.TimerHandle | None = None
 
 
 class Slot:
-    """One command on its way. `source` is the library that has its function; `is_repeated`: it was brought here."""
+    """One command on its way. `tell` is None once somebody was told, or where nobody waits; `source` is the library
+    that has its function, `is_repeated`: it was brought here."""
 
-    __slots__ = ("future", "is_repeated", "packed", "source", "watch")
+    __slots__ = ("is_repeated", "packed", "source", "tell", "watch")
 
-    def __init__(self, future: asyncio.Future[Reply], watch: _Watch, *, packed: bytes, source: str | None) -> None:
-        self.future = future
+    def __init__(self, tell: Tell | None, watch: _Watch, *, packed: bytes, source: str | None) -> None:
+        self.tell = tell
         self.watch = watch
         self.packed = packed
         self.source = source
@@ -133,28 +142,34 @@ class Pipe(asyncio.Protocol):
 
         Raises: Unavailable at once where nothing more may wait here.
         """
-        return self.send_packed(encode(words), deadline_ms=deadline_ms, source=source)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.post(encode(words), tell=settler(future), deadline_ms=deadline_ms, source=source)
+        return future
 
-    def send_packed(self, packed: bytes, *, deadline_ms: int, source: str | None = None) -> asyncio.Future[Reply]:
-        """The same with a command that is encoded already. Raises: as `send`."""
+    def post(self, packed: bytes, *, tell: Tell, deadline_ms: int, source: str | None = None) -> None:
+        """The same with a command that is encoded already, for whoever needs no future.
+
+        Raises: as `send`, and then nobody is told.
+        """
         is_doubtful = self._choked or self._silent_since is not None or self.lost.done()
         if is_doubtful or len(self._slots) >= self._most:
             fault = self._fault()
             if fault:
                 self._tally.refused += 1
                 raise Unavailable(fault)
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        watch = self._watches.get(deadline_ms) or self._watch(deadline_ms)
-        watch.futures.append(future)
+        watch = self._watches.get(deadline_ms)
+        if watch is None or not watch.unanswered:  # whose timer is off: all that it watched was answered meanwhile
+            watch = self._watch(deadline_ms)
+        slot = Slot(tell, watch, packed=packed, source=source)
+        watch.slots.append(slot)
         watch.unanswered += 1
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
-        self._slots.append(Slot(future, watch, packed=packed, source=source))
+        self._slots.append(slot)
         if len(self._unsent) >= self._push_at:
             self._push()
-        return future
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over what another node sent here, with what is left of its deadline; whether it may wait here.
@@ -166,7 +181,7 @@ class Pipe(asyncio.Protocol):
             return False
         old.unanswered -= 1
         watch.hops, watch.unanswered = old.hops + 1, 1
-        watch.futures.append(slot.future)
+        watch.slots.append(slot)
         left_s = max(0.0, old.timer.when() - self._loop.time())
         watch.timer = self._loop.call_later(left_s, self._last_look, watch)
         slot.watch, slot.is_repeated = watch, False
@@ -198,9 +213,7 @@ class Pipe(asyncio.Protocol):
 
     def _unheard(self, words: tuple[Word, ...]) -> Slot:
         """A command whose reply nobody waits for."""
-        nobody: asyncio.Future[Reply] = self._loop.create_future()
-        nobody.cancel()
-        return Slot(nobody, _Watch(), packed=encode(words), source=None)
+        return Slot(None, _Watch(), packed=encode(words), source=None)
 
     def _enqueue(self, slot: Slot) -> None:
         if not self._is_flush_due:
@@ -238,20 +251,20 @@ class Pipe(asyncio.Protocol):
             transport.write(data[sent:])
 
     def _last_look(self, watch: _Watch) -> None:
-        """The deadline passed. What already lies in the socket is read once more before the futures fail.
+        """The deadline passed. What already lies in the socket is read once more before anybody is told so.
 
         A loop that was late itself runs its timers before it reads: the reply may have been here in time.
         """
         watch.timer = self._loop.call_later(_LAST_LOOK_S, self._expire, watch)
 
     def _expire(self, watch: _Watch) -> None:
-        late = [future for future in watch.futures if not future.done()]
-        for future in late:
-            future.set_exception(Unavailable("Redis did not answer before the deadline"))
-        self._tally.expired += len(late)
         if watch.unanswered and self._silent_since is None:
             self._silent_since = self._loop.time()
             self._loop.call_later(self._limits.hang_ms / 1_000, self._give_up, self._silent_since)
+        for slot in watch.slots:
+            if slot.watch is watch and slot.tell is not None:
+                self._tally.expired += 1
+                _tell(slot, Unavailable("Redis did not answer before the deadline"))
 
     def _give_up(self, since: float) -> None:
         if self._silent_since == since:
@@ -297,12 +310,10 @@ class Pipe(asyncio.Protocol):
         watch.unanswered -= 1
         if not watch.unanswered and watch.timer is not None:
             watch.timer.cancel()
-        if slot.future.done():
-            return
-        if isinstance(reply, ErrorReply):
-            slot.future.set_exception(reply)
-        else:
-            slot.future.set_result(reply)
+            watch.slots.clear()
+        tell, slot.tell = slot.tell, None
+        if tell is not None:
+            tell(reply)
 
     def _is_sent_again(self, slot: Slot, reply: ErrorReply) -> bool:
         """Whether the command was not run and goes out once more: behind its library, or to another node."""
@@ -324,5 +335,26 @@ class Pipe(asyncio.Protocol):
         for slot in slots:
             if slot.watch.timer is not None:
                 slot.watch.timer.cancel()
-            if not slot.future.done():
-                slot.future.set_exception(Unavailable("the connection to Redis was lost"))
+                slot.watch.slots.clear()
+            _tell(slot, Unavailable("the connection to Redis was lost"))
+
+
+def _tell(slot: Slot, told: Told) -> None:
+    """Once."""
+    tell, slot.tell = slot.tell, None
+    if tell is not None:
+        tell(told)
+
+
+def settler(future: asyncio.Future[Reply]) -> Tell:
+    """Tells a future."""
+    return partial(_settle, future)
+
+
+def _settle(future: asyncio.Future[Reply], told: Told) -> None:
+    if future.done():
+        return
+    if isinstance(told, Exception):
+        future.set_exception(told)
+    else:
+        future.set_result(told)

@@ -12,7 +12,7 @@ import uvloop
 
 from billing_core.errors import Unavailable
 from gateway.state.pipe import Pipe, PipeLimits, PipeTally
-from gateway.state.resp import ErrorReply
+from gateway.state.resp import ErrorReply, encode
 
 
 class Wire(asyncio.Transport):
@@ -96,6 +96,35 @@ async def test_a_late_reply_is_swallowed_and_never_taken_for_another() -> None:
     pipe.data_received(b":1\r\n:2\r\n")
     assert await prompt == 2
     assert tally.expired == 1
+
+
+async def test_what_follows_in_a_turn_whose_commands_were_answered_has_a_deadline_too() -> None:
+    """The timer that they shared is off by then."""
+    pipe, _, _ = make()
+    first = pipe.send(("A",), deadline_ms=5)
+    pipe.data_received(b":1\r\n")
+    late = pipe.send(("B",), deadline_ms=5)
+    assert await first == 1
+    with pytest.raises(Unavailable, match="deadline"):
+        await late
+
+
+async def test_who_needs_no_future_is_told_once() -> None:
+    """A reply, an error, a deadline, the end of the connection: whichever comes first."""
+    pipe, _, _ = make()
+    told: list[tuple[str, Any]] = []
+    for name in ("reply", "error", "late", "lost"):
+        deadline_ms = 5 if name == "late" else 1_000
+        pipe.post(encode((name,)), tell=lambda end, name=name: told.append((name, end)), deadline_ms=deadline_ms)
+    late = pipe.send(("late",), deadline_ms=6)
+    pipe.data_received(b":1\r\n-NOT so\r\n")
+    assert [(name, str(end)) for name, end in told] == [("reply", "1"), ("error", "NOT so")]
+    with pytest.raises(Unavailable):
+        await late
+    assert [(name, type(end)) for name, end in told[2:]] == [("late", Unavailable)]
+    pipe.data_received(b":3\r\n")
+    pipe.connection_lost(None)
+    assert [(name, type(end)) for name, end in told[2:]] == [("late", Unavailable), ("lost", Unavailable)]
 
 
 async def test_each_deadline_of_a_turn_has_its_own_timer() -> None:
