@@ -43,7 +43,7 @@ from gateway.command.terminal.document import read_toml
 _CATALOG: Final = "catalogs/language_model.toml"
 _SAMPLE: Final = "samples/llm_requests.csv"
 _PATIENCE_S: Final = 120.0
-_FIRST_PATIENCE_S: Final = 2.0
+_FIRST_PATIENCE_S: Final = 15.0
 _ANSWER_S: Final = 10.0
 _BLINK_S: Final = 0.1
 
@@ -80,9 +80,13 @@ class Narrator:
         """One line."""
         self._console.print(line, markup=False)
 
+    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
+        """Shows what is waited for while the block runs."""
+        return self._console.status(what)
+
     async def await_so(self, what: str, waiting: Awaitable[bool]) -> None:
         """Wait for what another process does, and say where it was in vain."""
-        with self._console.status(what):
+        with self.busy(what):
             if not await waiting:
                 self.say(f"{what}: not within {_PATIENCE_S:.0f} s, going on")
 
@@ -212,7 +216,8 @@ async def perform(
     """The whole story. Raises: Failure where it cannot be told to its end."""
     async with open_planes(door) as planes:
         root = PatientPlane(planes.root, Persistence(patience_s=_FIRST_PATIENCE_S))
-        tenant = await found_tenant(root, script.run)
+        with narrator.busy("the control plane makes a sandbox"):  # it may just be starting again
+            tenant = await found_tenant(root, script.run)
     narrator.say(f"sandbox {tenant.tenant_id}, plan {script.price.plan}, customers: {len(script.cast)}")
     inside = msgspec.structs.replace(door, operator_token=tenant.operator_token)
     async with open_planes(inside) as planes:
