@@ -1,10 +1,10 @@
 """Scripts as files, checked before anything runs.
 
 A script is a Lua file with a header. The header says what the script does, and lists KEYS, ARGV, RETURNS, ERRORS
-and INVARIANT. A library in `lib/` has no header. A line `--!include lib/value/exact.lua` makes all its names known
-to the script; `--!include lib/hold/hold.lua as hold_acts` keeps them apart and makes known what the library
-returns, by that name. What a script does not include is not meant for it, though all scripts become one text
-(`lua/library.py`).
+and INVARIANT; a reply that `RETURNS packed` is one msgpack list instead of one of the protocol. A library in `lib/`
+has no header. A line `--!include lib/value/exact.lua` makes all its names known to the script; `--!include
+lib/hold/hold.lua as hold_acts` keeps them apart and makes known what the library returns, by that name. What a
+script does not include is not meant for it, though all scripts become one text (`lua/library.py`).
 
 Headers drift from bodies unless something compares them, so loading compares them:
 
@@ -30,6 +30,7 @@ from lua.library import Include, Library, Script, ScriptError, build_library, co
 _HOME: Final = Path(__file__).resolve().parent
 _FOLDERS: Final = ("request", "upkeep")
 _SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "ERRORS", "INVARIANT")
+_PACKED: Final = "RETURNS packed"
 
 _INCLUDE: Final = re.compile(r"--!include (?P<name>lib/(?:[a-z_]+/)?[a-z_]+\.lua)(?: as (?P<name_here>[a-z_]+))?")
 _SHEBANG: Final = re.compile(r"#!lua(?: flags=(?P<flags>[a-z-]+(?:,[a-z-]+)*))?")
@@ -126,6 +127,7 @@ def _sections(name: str, header: list[str]) -> dict[str, list[str]]:
     lines: list[str] = []
     for line in header:
         word = line.removeprefix("-- ")
+        word = "RETURNS" if word == _PACKED else word
         if word in _SECTIONS:
             lines = found.setdefault(word, [])
         elif found:

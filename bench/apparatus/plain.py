@@ -61,7 +61,7 @@ def make_app(url: str) -> web.Application:
             ask.feature,
             str(ask.quantity),
         )
-        return web.json_response({"allowed": reply[0] == b"allowed", "balance_nanos": reply[8]})
+        return web.json_response({"allowed": msgspec.msgpack.decode(reply)[0] == "allowed"})
 
     async def warm(_: web.Application) -> None:
         await client.function_load(LIBRARY.text, replace=True)

@@ -43,13 +43,11 @@ class CallerWords(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer's server is told. `reason_at` and `balance_at` are places in the reply; -1: it is one number."""
+    """What a peer's server is told. The reply is packed: a peer looks for `allowed` in it and tells no more."""
 
     host: str
     port: int
     callers: dict[str, CallerWords]
-    reason_at: int
-    balance_at: int
 
 
 def words_of(act: Act) -> tuple[Word, ...]:
@@ -85,19 +83,16 @@ def streams() -> tuple[str, ...]:
 
 def write_calls(folder: Path, client: redis.Redis, *, port: int) -> None:
     """One file for the complete decision, one for the smallest."""
-    replies = SCRIPTS["consume"].reply_names
     full = Call(
         host="127.0.0.1",
         port=port,
         callers={key: _full(name) for name, key in KEYS.items()},
-        reason_at=replies.index("reason"),
-        balance_at=replies.index("balance_nanos"),
     )
     sha = str(client.script_load(_LEAST))
     client.hset(_LEAST_KEYS[0], "r", _PLENTY)
     words = ["EVALSHA", sha, str(len(_LEAST_KEYS)), *_LEAST_KEYS, "@quantity", "@body"]
     callers = {key: CallerWords(words=words, body=_ends(act_of(name))) for name, key in KEYS.items()}
-    least = Call(host="127.0.0.1", port=port, callers=callers, reason_at=-1, balance_at=-1)
+    least = Call(host="127.0.0.1", port=port, callers=callers)
     for name, call in (("full", full), ("least", least)):
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(call))
 

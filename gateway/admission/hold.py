@@ -13,12 +13,12 @@ import msgspec
 from billing_core.contract.keys import epoch_key, hold_key, shard_holds_key, shard_of_hold, stream_key, tag
 from billing_core.errors import NotFound
 from gateway.admission.deadline import Deadline
-from gateway.admission.decision import Decision, decision_of
+from gateway.admission.decision import Decision, decision_of, words_of
 from gateway.admission.order import Charge, Mode, Order, digest_of_charges, pairs_of
 from gateway.admission.outcome import HoldEnd, Outcome, PartOutcome, not_open, outcome_of, part_of
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
-from gateway.state.resp import ErrorReply, Reply, Word, flat, text_of
+from gateway.state.resp import ErrorReply, Reply, Word
 
 _SETTLED = frozenset({HoldEnd.SETTLED, HoldEnd.LATE})
 _ENDS = frozenset(end.value for end in HoldEnd)
@@ -91,7 +91,7 @@ class Holds:
         )
         args: list[Word] = [*self._memory(change), self._refusal_ms, change.ttl_ms, *pairs_of(change.charges)]
         reply = await self._run("extend", keys, args=args, deadline=deadline)
-        said = text_of(flat(reply)[0])
+        said = words_of(reply, len(change.charges))[0]
         if said in _ENDS:
             raise not_open(said)
         return decision_of(reply, Order(charges=change.charges, mode=Mode.HOLD), decision_id="")

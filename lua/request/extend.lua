@@ -18,7 +18,7 @@
 --   count                how many charges follow, 0 to 100
 --   feature*             of each charge; named again, it means the next charge of that feature
 --   quantity*            more of each charge, 0 to 2^53 - 1
--- RETURNS
+-- RETURNS packed
 --   reason               allowed, or a refusal as of hold; not_found, settled, released, expired or late: the hold is not open
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
@@ -118,7 +118,7 @@ if state == 'open' then
   if acts.is_due(hold, real_ms) then state = acts.expire(hold, place)[1] end
 end
 if state ~= 'open' then
-  return undecided(charges, state, { at = real_ms, would = '', deadline_ms = 0, hold_id = '' })
+  return cmsgpack.pack(undecided(charges, state, { at = real_ms, would = '', deadline_ms = 0, hold_id = '' }))
 end
 local named, places = acts.name_charges(acts.held_charges(hold, true), ARGV, 5, count)
 if not named then return redis.error_reply('INVALID feature') end

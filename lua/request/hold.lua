@@ -31,7 +31,7 @@
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1
--- RETURNS
+-- RETURNS packed
 --   reason               allowed, or a refusal: see lib/decision/admit.lua; unavailable where it is too late or no window holds this instant
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole

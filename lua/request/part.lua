@@ -124,5 +124,7 @@ if not named then return redis.error_reply('INVALID feature') end
 local answer = acts.charge_part(hold, charges, place, { body = body, named = named, ttl_ms = ttl_ms })
 if not answer then return redis.error_reply('OVERFLOW quantity') end
 answer[9] = hold.deadline_ms
-if idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, as_decision(answer, named), answer) end
+if idem_window_ms > 0 then
+  remember(answer_key, request_digest, idem_window_ms, cmsgpack.pack(as_decision(answer, named)), answer)
+end
 return answer

@@ -18,7 +18,7 @@
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
--- RETURNS
+-- RETURNS packed
 --   reason               allowed, or a refusal: see lib/decision/admit.lua; unavailable where no window holds this instant
 --   replayed             0
 --   refused              1-based charge that was refused; 0 none, or the customer as a whole
@@ -84,4 +84,4 @@ if not redis.call('GET', epoch_key) then return redis.error_reply('UNAVAILABLE e
 local place = { snapshot = snapshot_key, wallet = wallet_key, real_ms = real_now_ms() }
 local decision = decide(charges, nodes, place, 'consume', false)
 if decision.fault then return redis.error_reply(decision.fault) end
-return reply_of(decision, charges, 0, '')
+return cmsgpack.pack(reply_of(decision, charges, 0, ''))

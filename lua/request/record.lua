@@ -23,7 +23,7 @@
 --   count                how many charges follow, 1 to 100
 --   feature*             of each charge
 --   quantity*            of each charge, 0 to 2^53 - 1; of a gauge also -n (less) and =n (set)
--- RETURNS
+-- RETURNS packed
 --   reason               allowed
 --   replayed             1: this is the first answer to the idempotency key, nothing happened now
 --   refused              0
@@ -99,10 +99,7 @@ if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
 if idem_window_ms > 0 then
   local known, conflict = known_charge(answer_key, request_digest)
   if conflict then return redis.error_reply(conflict) end
-  if known then
-    known[2][2] = 1
-    return known[2]
-  end
+  if known then return replayed(known[2]) end
 end
 
 local nodes = path == '' and NONE or read_path(path, counters_key)

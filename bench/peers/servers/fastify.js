@@ -31,8 +31,7 @@ function wordsOf(caller, asked) {
 async function byScript(asked) {
   const caller = call.callers[asked.key];
   const reply = await redis[caller.command](...wordsOf(caller, asked));
-  const reason = reply[call.reason_at];
-  return { allowed: reason === 'allowed', reason, balance_nanos: reply[call.balance_at] };
+  return { allowed: reply === 1 || reply.includes('allowed') };
 }
 
 const limiter = new RateLimiterRedis({ storeClient: redis, points: 1e12, duration: 86400 });

@@ -29,7 +29,6 @@ end
 
 function gate.open(path)
   local call = read(path)
-  local reason_at, balance_at = call.reason_at + 1, call.balance_at + 1
   local made, count = string.format("dec_%08x", os.time()), 0
   for _, caller in pairs(call.callers) do
     caller.command = caller.words[1]:lower()
@@ -60,7 +59,7 @@ function gate.open(path)
   end
 
   local function is_allowed(reply)
-    return reply == 1 or (type(reply) == "table" and reply[reason_at] == "allowed")
+    return reply == 1 or (type(reply) == "string" and reply:find("allowed", 1, true) ~= nil)
   end
 
   local opened = {}
@@ -71,8 +70,7 @@ function gate.open(path)
     if type(asked) ~= "table" or type(asked.feature) ~= "string" then return refuse(400) end
     local reply, status = ask(asked.key, asked.feature, asked.quantity or 1)
     if not reply then return refuse(status) end
-    if type(reply) ~= "table" then return answer({allowed = is_allowed(reply)}) end
-    answer({allowed = is_allowed(reply), reason = reply[reason_at], balance_nanos = reply[balance_at]})
+    answer({allowed = is_allowed(reply)})
   end
 
   function opened.authorize()

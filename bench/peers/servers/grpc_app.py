@@ -44,8 +44,8 @@ class Service(rls_pb2_grpc.RateLimitServiceServicer):
             "@quantity": request.hits_addend or 1,
         }
         words = [put.get(word, word) for word in self._call["callers"][told["key"]]["words"]]
-        reply = cast("list", await self._client.execute_command(*words))
-        is_allowed = reply[self._call["reason_at"]] == b"allowed"
+        reply = cast("bytes", await self._client.execute_command(*words))
+        is_allowed = b"allowed" in reply
         code = rls_pb2.RateLimitResponse.OK if is_allowed else rls_pb2.RateLimitResponse.OVER_LIMIT
         status = rls_pb2.RateLimitResponse.DescriptorStatus(code=code)
         return rls_pb2.RateLimitResponse(overall_code=code, statuses=[status])

@@ -24,12 +24,13 @@ from billing_core.contract.keys import (
 )
 from billing_core.contract.usage_event import EventBody, encode_body
 from billing_core.errors import IdempotencyConflict, InvariantBroken
+from gateway.admission.decision import words_of
 from gateway.admission.degraded.record import Entry
 from gateway.admission.outcome import CHARGED, DECIDED
 from gateway.settings import GatewaySettings
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
-from gateway.state.resp import ErrorReply, Flat, Word, flat, text_of
+from gateway.state.resp import ErrorReply, Reply, Word, flat, text_of
 
 _KEPT_TTL = 0
 _BODY = msgspec.msgpack.Decoder(EventBody)
@@ -57,7 +58,7 @@ class Replay:
         Raises: Unavailable where Redis cannot be asked now; another Failure where it can never be charged.
         """
         try:
-            said = text_of((await self._part(entry))[0])
+            said = text_of(flat(await self._part(entry))[0])
             if said == CHARGED:
                 return Fate.CHARGED
             if said == DECIDED:
@@ -66,7 +67,7 @@ class Replay:
         except IdempotencyConflict:
             return await self._record_apart(entry)
 
-    async def _part(self, entry: Entry) -> Flat:
+    async def _part(self, entry: Entry) -> Reply:
         shard = shard_of_hold(entry.hold_id)
         if shard is None:
             raise InvariantBroken(f"{entry.hold_id} is no hold")
@@ -83,10 +84,10 @@ class Replay:
             *(names.epoch, names.snapshot, names.counters, names.wallet, names.stream, names.holds),
             *(names.shard_holds, answer_key),
         )
-        words = await self._run(
+        reply = await self._run(
             "record", keys, args=(entry.digest, self._window_ms, body, entry.path, *_pairs(entry))
         )
-        return Fate.KNOWN if int(words[1]) == 1 else Fate.RECORDED
+        return Fate.KNOWN if words_of(reply, len(entry.features))[1] == 1 else Fate.RECORDED
 
     async def _record_apart(self, entry: Entry) -> Fate:
         """Record it under a name that is made of its own, so that a second time finds the first."""
@@ -95,9 +96,9 @@ class Replay:
         body = msgspec.structs.replace(_BODY.decode(entry.body), event_id=event_id)
         return await self._record(entry, f"{names.idempotency_prefix}{event_id}", body=encode_body(body))
 
-    async def _run(self, name: str, keys: Sequence[Word], *, args: Sequence[Word]) -> Flat:
+    async def _run(self, name: str, keys: Sequence[Word], *, args: Sequence[Word]) -> Reply:
         try:
-            return flat(await self._bulk.run(name, keys, args=args, deadline_ms=self._deadline_ms))
+            return await self._bulk.run(name, keys, args=args, deadline_ms=self._deadline_ms)
         except ErrorReply as error:
             raise failure_of(error) from None
 

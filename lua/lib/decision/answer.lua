@@ -26,25 +26,32 @@ local function known_charge(answer_key, request_digest)
   return answer, fault
 end
 
+-- The reply of a decision that was made before, packed.
+local function replayed(reply)
+  reply[2] = 1
+  return cmsgpack.pack(reply)
+end
+
 -- The decision that was given to this idempotency key; else as above.
 local function first_answer(answer_key, request_digest)
   local answer, fault = known_answer(answer_key, request_digest)
   if not answer then return nil, fault end
-  answer[2][2] = 1
-  return answer[2]
+  return replayed(answer[2])
 end
 
-local function remember(answer_key, request_digest, window_ms, reply, part_reply)
-  redis.call('SET', answer_key, cmsgpack.pack({ request_digest, reply, part_reply }), 'PX', digits(window_ms))
+-- Keep a packed reply, and perhaps that of a part: the list of them, put together of what is packed already.
+local function remember(answer_key, request_digest, window_ms, packed, part_reply)
+  local head = (part_reply and '\147' or '\146') .. cmsgpack.pack(request_digest)
+  redis.call('SET', answer_key, head .. packed .. (part_reply and cmsgpack.pack(part_reply) or ''), 'PX', digits(window_ms))
 end
 
--- Keep the answer of a decision: what was allowed for the window, a refusal for at most so long. Returns the answer.
+-- Keep the answer of a decision: what was allowed for the window, a refusal for at most so long. Returns the answer, packed.
 local function keep_answer(answer_key, request_digest, window_ms, refusal_ms, reply)
-  local reason = reply[1]
+  local reason, packed = reply[1], cmsgpack.pack(reply)
   if reason ~= 'allowed' then
     local room_ms = reason == 'concurrency_limited' and SOON_MS or reply[12]
     window_ms = math.min(window_ms, refusal_ms, room_ms > 0 and room_ms or refusal_ms)
   end
-  if window_ms > 0 and reason ~= 'unavailable' then remember(answer_key, request_digest, window_ms, reply) end
-  return reply
+  if window_ms > 0 and reason ~= 'unavailable' then remember(answer_key, request_digest, window_ms, packed) end
+  return packed
 end

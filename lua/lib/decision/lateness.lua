@@ -4,7 +4,7 @@
 local function late_reply(charges, place)
   local at = place.real_ms + (tonumber(redis.call('HGET', place.snapshot, 'off')) or 0)
   local refused = { reason = 'unavailable', would = '', at = at, cost = 0, balance = 0 }
-  return reply_of(refused, charges, 0, '')
+  return cmsgpack.pack(reply_of(refused, charges, 0, ''))
 end
 
 -- The entry of a refusal that was not made.

@@ -91,7 +91,8 @@ class Corner:
         self.slot = slot_of(KEYS.epoch)
 
     async def run(self, node: Node, name: str, keys: tuple[str, ...], args: tuple[Any, ...]) -> Any:
-        return await node.client.execute_command(*SCRIPTS[name].call(keys, args))
+        reply = await node.client.execute_command(*SCRIPTS[name].call(keys, args))
+        return msgspec.msgpack.decode(reply) if isinstance(reply, bytes) else reply
 
     async def set_scene(self, scene: str, *, ttl_ms: int) -> None:
         """A hold, some usage before it, and a refusal under the key of the part."""
@@ -104,13 +105,13 @@ class Corner:
         grant = "USD", "g", 1_000, 0, 0, 0, 1, 0, "", BODY
         await self.run(self.source, "grant", (KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream), grant)
         asked = BODY, PATH, 0, 0, 1, "calls"
-        assert (await self.run(self.source, "consume", DECIDED, ("", 0, 0, *asked, 7)))[0] == b"allowed"
+        assert (await self.run(self.source, "consume", DECIDED, ("", 0, 0, *asked, 7)))[0] == "allowed"
         refused = await self.run(self.source, "consume", DECIDED, ("d", 600_000, 600_000, *asked, 101))
-        assert refused[0] == b"limit_reached"
+        assert refused[0] == "limit_reached"
         units, terms = 101 if shadow else 5, (HOLD_ID, ttl_ms, "charge", 1, "calls")
         keys = (*DECIDED, HOLD)
         held = await self.run(self.source, "hold", keys, ("", 0, 0, BODY, PATH, 0, shadow, *terms, units))
-        assert (held[0], held[12]) == (b"allowed", b"limit_reached" if shadow else b"")
+        assert (held[0], held[12]) == ("allowed", "limit_reached" if shadow else "")
         await self.project(2, last)
         while ttl_ms == 1 and await self.now_ms() <= held[9]:
             pass

@@ -21,7 +21,7 @@ TOKENS = 20
 async def spend(works: Works) -> int:
     """Spend as much as there is for everybody; how many decisions were allowed."""
     replies = [(await works.consume(name, 1))[0] for name in NAMES for _ in range(TOKENS)]
-    return replies.count(b"allowed")
+    return replies.count("allowed")
 
 
 async def all_serve(works: Works) -> bool:

@@ -20,7 +20,7 @@ NAMES = [f"c{number}" for number in range(20)]
 async def decide(works: Works, tokens: int) -> int:
     """One decision for everybody; the tokens of all."""
     for name in NAMES:
-        assert (await works.consume(name, tokens))[0] == b"allowed"
+        assert (await works.consume(name, tokens))[0] == "allowed"
     return tokens * len(NAMES)
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from billing_core.adapters.projection import Projection
@@ -152,7 +153,7 @@ class Works:
         kept = (window_ms, 0) if is_decided else (window_ms,)
         terms = (0, int(is_shadow)) if is_decided else ()
         pairs = [word for charge in charges for word in charge]
-        return await self.valkey.fcall(
+        reply = await self.valkey.fcall(
             SCRIPTS[script].function,
             8,
             keys.epoch,
@@ -165,6 +166,7 @@ class Works:
             keys.idempotency_prefix + (key or "none"),
             *("digest", *kept, encode_body(body), path, *terms, len(charges), *pairs),
         )
+        return msgspec.msgpack.decode(reply)
 
     async def hold(
         self,
@@ -193,7 +195,7 @@ class Works:
             hold_key(hold_id, keys.shard),
             *("digest", 0, 0, encode_body(body), path, 0, 0, hold_id, ttl_ms, on_expiry, 1, feature, tokens),
         )
-        assert reply[0] == b"allowed"
+        assert msgspec.msgpack.decode(reply)[0] == "allowed"
         return hold_id
 
     async def settle(self, customer: str, hold_id: str, tokens: int, *, feature: str = "input_tokens") -> list[Any]:

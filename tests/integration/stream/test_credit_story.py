@@ -109,7 +109,7 @@ class Story:
 
     async def hold(self) -> None:
         reply = await self.works.consume("c", 1)
-        if reply[0] == b"allowed":
+        if reply[0] == "allowed":
             self.holds.append(await self.works.hold("c", self.chance.randint(1, 50)))
 
     async def settle(self) -> None:
@@ -264,7 +264,7 @@ async def test_an_overdraft_is_drawn_and_repaid_through_the_whole_house(
     works = story.works
     limit = await works.grant("c", NANO, kind=GrantKind.OVERDRAFT)
     await works.project()
-    assert (await works.consume("c", 1_000))[0] == b"allowed"
+    assert (await works.consume("c", 1_000))[0] == "allowed"
     await story.check()
     assert (await story.books())["accounts_receivable"] == 2_500_000
     await story._buy(1, TopUp())

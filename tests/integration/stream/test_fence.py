@@ -58,7 +58,7 @@ async def test_a_grant_that_is_void_is_not_spendable_after_a_rebuild(works: Work
         await void(tx, tenant_id="t", grant_id=grant, now=system_now())
     await works.valkey.delete(epoch_key(shard_of_customer("t", "c")))
     assert (await works.build()).rebuilt_shards == 1
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
     await works.project()
     await works.flush()
     row = await works.raw.fetchrow("SELECT spent_nanos, lapsed_nanos FROM credit_grant WHERE grant_id = $1", grant)

@@ -23,7 +23,7 @@ async def test_a_decision_becomes_one_event_and_one_movement(works: Works) -> No
     """And the nanos are on the grant, the stream is trimmed, and the lane says it is drained."""
     (grant,) = await works.customer("c", nanos=[10**9])
     before = await works.stream.now()
-    assert (await works.consume("c", 374))[0] == b"allowed"
+    assert (await works.consume("c", 374))[0] == "allowed"
     await works.flush()
     event = await works.raw.fetchrow("SELECT * FROM usage_event")
     assert (event["name"], event["source"], event["quantity"]) == ("input_tokens", "gate", 374)

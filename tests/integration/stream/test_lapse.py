@@ -67,7 +67,7 @@ async def test_what_is_left_of_an_expired_grant_lapses_at_its_instant(works: Wor
     lapse = await works.raw.fetchrow("SELECT * FROM movement WHERE kind = 'lapse'")
     assert lapse["nanos"] == 400 * NANOS_PER_TOKEN
     assert row["ended_at"] == lapse["event_at"] > expires_at
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
     assert await lapse_due(works.db, now=system_now() + timedelta(hours=1)) == 0
     assert (await reconcile(works.db, works.stream)).findings == ()
 
@@ -103,7 +103,7 @@ async def test_a_void_grant_pays_no_more(works: Works) -> None:
     async with works.db.transaction() as tx:
         assert not await void(tx, tenant_id="t", grant_id=grant, now=system_now())
     await works.project()
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
     await works.flush()
     row = await works.raw.fetchrow("SELECT * FROM credit_grant")
     assert (row["spent_nanos"], row["lapsed_nanos"]) == (50 * NANOS_PER_TOKEN, 50 * NANOS_PER_TOKEN)
@@ -117,7 +117,7 @@ async def test_a_void_grant_is_not_brought_back_by_a_rebuild(works: Works) -> No
         await void(tx, tenant_id="t", grant_id=grant, now=system_now())
     await works.valkey.flushall()
     await works.build()
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
     await works.project()
     await works.flush()
     assert await works.raw.fetchval("SELECT lapsed_nanos FROM credit_grant") == 100 * NANOS_PER_TOKEN

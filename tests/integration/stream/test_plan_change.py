@@ -72,7 +72,7 @@ class Story:
     async def use(self, units: int) -> tuple[int, int]:
         """What it cost, in cents, and what the limit has left."""
         reply = await self.works.consume("c", units, feature="calls")
-        assert reply[0] == b"allowed"
+        assert reply[0] == "allowed"
         return int(reply[7]) // CENT, int(reply[14])
 
     async def change(self, code: str) -> None:

@@ -65,7 +65,7 @@ async def test_what_was_there_is_there_again(works: Works) -> None:
     await works.valkey.flushall()
     assert (await works.build()).rebuilt_shards == len({shard_of_customer("t", name) for name in names})
     assert {name: await state(works, name) for name in names} == before
-    assert (await works.consume("c7", 1))[0] == b"allowed"
+    assert (await works.consume("c7", 1))[0] == "allowed"
     await works.flush()
     report = await reconcile(works.db, works.stream)
     assert report.findings == ()
@@ -156,7 +156,7 @@ async def test_a_grant_that_was_told_but_not_noted_is_not_given_twice(works: Wor
     await works.valkey.flushall()
     await works.build()
     await works.project()
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
 
 
 async def test_a_grant_that_was_used_up_is_not_given_again_by_a_late_row(works: Works) -> None:
@@ -171,7 +171,7 @@ async def test_a_grant_that_was_used_up_is_not_given_again_by_a_late_row(works: 
         "INSERT INTO outbox (kind, tenant_id, customer_id, subject) VALUES ('grant', 't', 'c', $1)", grant
     )
     await works.project()
-    assert (await works.consume("c", 1))[0] == b"insufficient_balance"
+    assert (await works.consume("c", 1))[0] == "insufficient_balance"
 
 
 async def test_credentials_and_meters_come_back_too(works: Works) -> None:
@@ -208,7 +208,7 @@ async def test_a_rebuild_while_decisions_and_a_flusher_go_on_loses_nothing(works
         while not stop.is_set():
             number += 1
             with contextlib.suppress(ResponseError):  # UNAVAILABLE epoch
-                allowed += (await works.consume(names[number % 10], 1))[0] == b"allowed"
+                allowed += (await works.consume(names[number % 10], 1))[0] == "allowed"
 
     async with works.flusher():
         deciding = asyncio.create_task(decide())

@@ -13,8 +13,8 @@ async def test_what_would_have_been_refused_is_a_row_and_costs_nothing(works: Wo
     spared = await works.act(
         "consume", "c", [("requests", 1), ("input_tokens", 7)], path="team:ml/key:k", is_shadow=True
     )
-    assert (paid[0], paid[12]) == (b"allowed", b"")
-    assert (spared[0], spared[12]) == (b"allowed", b"insufficient_balance")
+    assert (paid[0], paid[12]) == ("allowed", "")
+    assert (spared[0], spared[12]) == ("allowed", "insufficient_balance")
     await works.flush()
     rows = await works.raw.fetch("SELECT * FROM shadow_decision ORDER BY part")
     assert [(row["feature"], row["quantity"], row["reason"], row["path"]) for row in rows] == [

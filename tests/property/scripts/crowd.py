@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
-from desk import plain
+from desk import plain_reply
 
 from lua.loader import SCRIPTS
 
@@ -22,7 +22,7 @@ async def at_once(url: str, calls: Sequence[Call]) -> list[Any]:
     async def send(client: redis.asyncio.Redis, call: Call) -> Any:
         name, keys, args = call
         try:
-            return plain(await client.execute_command(*SCRIPTS[name].call(keys, args)))
+            return plain_reply(await client.execute_command(*SCRIPTS[name].call(keys, args)))
         except redis.ResponseError as error:
             return str(error)
 

@@ -54,7 +54,7 @@ class Desk:
     def run(self, name: str, keys: list[str], *args: object) -> Reply:
         """The script's reply; the words of an error reply as text, any other failure raises."""
         try:
-            return plain(self.client.execute_command(*SCRIPTS[name].call(keys, args)))
+            return plain_reply(self.client.execute_command(*SCRIPTS[name].call(keys, args)))
         except redis.ResponseError as error:
             words = str(error)
             if words not in SCRIPTS[name].error_replies:
@@ -72,7 +72,7 @@ class Desk:
         finally:
             self.client = client
         for reply in pipe.execute(raise_on_error=False):
-            replies.append(str(reply) if isinstance(reply, redis.ResponseError) else plain(reply))
+            replies.append(str(reply) if isinstance(reply, redis.ResponseError) else plain_reply(reply))
 
     def dump(self) -> dict[str, Any]:
         """Everything that the server holds: key -> content, or (content, ms to live) where it will vanish."""
@@ -102,6 +102,11 @@ READERS = {
     b"zset": lambda pipe, name: pipe.zrange(name, 0, -1, withscores=True),
     b"stream": lambda pipe, name: pipe.xrange(name),
 }
+
+
+def plain_reply(reply: Any) -> Reply:
+    """A script's reply: packed, or a list of the protocol."""
+    return unpacked(reply) if isinstance(reply, bytes) else plain(reply)
 
 
 def plain(reply: Any) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from billing_core.errors import Conflict, IdempotencyConflict, InvariantBroken, NotFound
@@ -14,8 +15,13 @@ from gateway.state.resp import Reply
 from lua.loader import SCRIPTS
 
 ORDER = Order(charges=(Charge(feature="calls", quantity=1), Charge(feature="seat", quantity=1)))
-HEAD: list[Reply] = [b"allowed", 0, 0, b"", b"", 1_000, b"USD", b"2500", 97_500, 0, b"", 0, b""]
-CHARGES: list[Reply] = [100, 60, 5_000, 2_500, b"", b"USD", 0, -1, -1, 0, 0, b"gold", b"", 0]
+HEAD: list[int | str] = ["allowed", 0, 0, "", "", 1_000, "USD", 2_500, 97_500, 0, "", 0, ""]
+CHARGES: list[int | str] = [100, 60, 5_000, 2_500, "", "USD", 0, -1, -1, 0, 0, "gold", "", 0]
+
+
+def packed(*words: object) -> bytes:
+    """A reply of these words."""
+    return msgspec.msgpack.encode(words)
 
 
 def test_the_reply_is_read_as_the_scripts_headers_list_it() -> None:
@@ -28,7 +34,7 @@ def test_the_reply_is_read_as_the_scripts_headers_list_it() -> None:
 
 def test_a_decision_is_read_word_by_word() -> None:
     """-1 is no limit, 0 no reset."""
-    decision = decision_of([*HEAD, *CHARGES], ORDER, decision_id="dec_1")
+    decision = decision_of(packed(*HEAD, *CHARGES), ORDER, decision_id="dec_1")
     assert decision.allowed
     assert (decision.currency, decision.cost_nanos, decision.balance_nanos) == ("USD", 2_500, 97_500)
     assert decision.hold is None
@@ -55,15 +61,15 @@ def test_a_decision_is_read_word_by_word() -> None:
 
 def test_a_refusal_names_the_feature_that_was_refused() -> None:
     """By its place among the charges."""
-    head: list[Reply] = [b"limit_reached", 0, 2, *HEAD[3:]]
-    decision = decision_of([*head, *CHARGES], ORDER, decision_id="dec_1")
+    head: list[int | str] = ["limit_reached", 0, 2, *HEAD[3:]]
+    decision = decision_of(packed(*head, *CHARGES), ORDER, decision_id="dec_1")
     assert (decision.reason, decision.refused_feature) == (Reason.LIMIT_REACHED, "seat")
 
 
 def test_a_replayed_hold_is_the_hold_of_the_first_answer() -> None:
     """Its id comes from the reply, not from the request."""
-    head: list[Reply] = [b"allowed", 1, *HEAD[2:9], 99_000, b"hold_abc", 0, b""]
-    decision = decision_of([*head, *CHARGES], ORDER, decision_id="dec_1")
+    head: list[int | str] = ["allowed", 1, *HEAD[2:9], 99_000, "hold_abc", 0, ""]
+    decision = decision_of(packed(*head, *CHARGES), ORDER, decision_id="dec_1")
     assert decision.replayed
     assert decision.hold == HoldOutcome(hold_id="hold_abc", deadline_ms=99_000)
 
@@ -74,13 +80,16 @@ def test_a_replayed_hold_is_the_hold_of_the_first_answer() -> None:
         None,
         1,
         b"OK",
+        b"",
         [],
-        HEAD,
-        [*HEAD, *CHARGES, 1],
-        [b"perhaps", *HEAD[1:], *CHARGES],
-        [*HEAD, *CHARGES[:-1], None],
-        [*HEAD[:7], b"x", *HEAD[8:], *CHARGES],
-        [b"limit_reached", 0, 3, *HEAD[3:], *CHARGES],
+        ["allowed", *HEAD[1:], *CHARGES],
+        packed(),
+        packed(*HEAD),
+        packed(*HEAD, *CHARGES, 1),
+        packed("perhaps", *HEAD[1:], *CHARGES),
+        packed(*HEAD, *CHARGES[:-1], None),
+        packed(*HEAD[:7], "x", *HEAD[8:], *CHARGES),
+        packed("limit_reached", 0, 3, *HEAD[3:], *CHARGES),
     ],
 )
 def test_another_shape_is_a_broken_law(reply: Reply) -> None:
