@@ -21,6 +21,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     decision_deadline_ms: Positive = 15
     bulk_deadline_ms: Positive = 2_000
     max_in_flight: Positive = 8_192
+    in_flight: Positive = 64
+    customer_in_flight: Positive = 8
+    customer_waiting: Positive = 4_096
     link_stall_ms: Positive = 50
     link_hang_ms: Positive = 1_000
     link_retry_ms: Positive = 250

@@ -101,7 +101,7 @@ class Gate:
             act = self._planned(caller, order, deadline=deadline)
             return await self._asked(link, act, order=order, deadline=deadline, is_barred=caller.is_remembered)
         try:
-            reply = await link.run_packed(command.packed, place=keys.epoch, deadline_ms=deadline.left_ms())
+            reply = await link.run_packed(command.packed, place=keys.snapshot, deadline_ms=deadline.left_ms())
         except ErrorReply as error:
             raise failure_of(error) from None
         return decision_of(reply, order, decision_id=command.decision_id)
@@ -157,7 +157,8 @@ class Gate:
         if is_barred:
             raise Unavailable("Redis does not say whose key this is")
         try:
-            reply = await link.run(act.script, act.keys, args=act.args, deadline_ms=deadline.left_ms())
+            left_ms = deadline.left_ms()
+            reply = await link.run(act.script, act.keys, args=act.args, deadline_ms=left_ms, place=act.place)
         except ErrorReply as error:
             raise failure_of(error) from None
         return decision_of(reply, order, decision_id=act.decision_id)

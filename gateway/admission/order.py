@@ -87,6 +87,11 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     hold_id: str = ""
 
+    @property
+    def place(self) -> str:
+        """The customer's snapshot: where the act is run, and with whom it takes turns."""
+        return str(self.keys[1])
+
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How an order is to be carried out.

@@ -28,12 +28,14 @@ from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
 from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage
 from gateway.edge.slumber import Slumber
+from gateway.edge.wire import MAX_BATCH
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
 from gateway.settings import GatewaySettings
 from gateway.state.clock import ServerClock
 from gateway.state.cluster import ClusterLink
 from gateway.state.directory import Directory
 from gateway.state.endpoint import endpoints_of
+from gateway.state.fair.queue import Bounds
 from gateway.state.invalidation import InvalidationListener
 from gateway.state.link import Link, LinkSettings
 from gateway.state.pipe import PipeLimits
@@ -204,11 +206,28 @@ def _link(settings: GatewaySettings, name: str) -> Link:
         hang_ms=settings.link_hang_ms,
     )
     endpoints = endpoints_of(settings.redis_url)
-    name = f"tallygate-gateway-{settings.worker_index}-{name}"
     told = LinkSettings(
-        endpoint=endpoints[0], name=name, only_vouched=True, limits=limits, retry_ms=settings.link_retry_ms
+        endpoint=endpoints[0],
+        name=f"tallygate-gateway-{settings.worker_index}-{name}",
+        only_vouched=True,
+        limits=limits,
+        bounds=_bounds(settings, name),
+        retry_ms=settings.link_retry_ms,
     )
     return ClusterLink(told, LIBRARY, seeds=endpoints) if is_cluster(settings.redis_url) else Link(told, LIBRARY)
+
+
+def _bounds(settings: GatewaySettings, name: str) -> Bounds:
+    """How many decisions may be under way; on the bulk link a batch, and another's beside it, leave as one."""
+    places, of_customer = settings.in_flight, settings.customer_in_flight
+    if name == "bulk":
+        places, of_customer = 2 * MAX_BATCH, MAX_BATCH
+    return Bounds(
+        places=places,
+        customer_places=of_customer,
+        waiting=settings.max_in_flight,
+        customer_waiting=settings.customer_waiting,
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

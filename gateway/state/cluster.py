@@ -70,6 +70,11 @@ class ClusterLink(Link):
         """Commands whose reply has not come, on all nodes."""
         return sum(node.in_flight_count for node in self._nodes.values())
 
+    @property
+    def waiting_count(self) -> int:
+        """Commands that wait for their turn, at all nodes."""
+        return sum(node.waiting_count for node in self._nodes.values())
+
     def send(self, words: tuple[Word, ...], *, deadline_ms: int) -> asyncio.Future[Reply]:
         """Send one command to the node of its key; one without a key to the first node that is up.
 
@@ -79,13 +84,13 @@ class ClusterLink(Link):
         return node.send(words, deadline_ms=deadline_ms)
 
     def run(
-        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline_ms: int
+        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline_ms: int, place: str = ""
     ) -> asyncio.Future[Reply]:
         """Run one act of `lua/` where its first key is; all its keys are there.
 
         Raises: as `send`.
         """
-        return self._node_of(keys[0]).run(name, keys, args=args, deadline_ms=deadline_ms)
+        return self._node_of(keys[0]).run(name, keys, args=args, deadline_ms=deadline_ms, place=place)
 
     def post(self, packed: bytes, *, place: str, tell: Tell, deadline_ms: int) -> None:
         """Run what `pack` has made where that key is.
@@ -145,8 +150,8 @@ class ClusterLink(Link):
         node = self._nodes.get(endpoint)
         if node is None:
             settings = msgspec.structs.replace(self._settings, endpoint=endpoint)
-            node = self._nodes[endpoint] = Link(settings, self._library, ring=self)
-            node.tally, node.known, node.met = self.tally, self.known, self.met
+            node = self._nodes[endpoint] = Link(settings, self._library, ring=self, tally=self.tally)
+            node.known, node.met = self.known, self.met
             node.start()
         return node
 

@@ -23,7 +23,9 @@ from billing_core.contract.keys import vouched_digest
 from billing_core.errors import Unavailable
 from billing_core.values.invariant import invariant
 from gateway.state.endpoint import Endpoint
-from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Slot, Tell, settler
+from gateway.state.fair.line import Line
+from gateway.state.fair.queue import Bounds
+from gateway.state.pipe import Pipe, PipeLimits, PipeTally, Ring, Seat, Slot, Tell, settler
 from gateway.state.resp import ErrorReply, Reply, Word, encode
 from lua.library import LISTING, Library, is_there_already, listed_names
 
@@ -42,6 +44,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "tallygate"
     only_vouched: bool = False
     limits: PipeLimits = PipeLimits()
+    bounds: Bounds = Bounds()
     connect_ms: int = 1_000
     retry_ms: int = 250
 
@@ -49,14 +52,18 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Link:
     """A connection that comes back by itself; `start` once, `stop` once."""
 
-    def __init__(self, settings: LinkSettings, library: Library, *, ring: Ring | None = None) -> None:
+    def __init__(
+        self, settings: LinkSettings, library: Library, *, ring: Ring | None = None, tally: PipeTally | None = None
+    ) -> None:
+        """`tally` where several links count as one."""
         self._settings = settings
         self._library = library
         self._ring = ring
         self._pipe: Pipe | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
-        self.tally = PipeTally()
+        self.tally = tally or PipeTally()
+        self._line = Line(settings.bounds, self.tally, self._send)
         self.known: set[str] = set()
         self.met = asyncio.Event()
         self.fault = "not connected yet"
@@ -101,6 +108,11 @@ class Link:
         """Commands whose reply has not come."""
         return self._pipe.in_flight_count if self._pipe is not None else 0
 
+    @property
+    def waiting_count(self) -> int:
+        """Commands that wait for a place among those under way."""
+        return self._line.waiting_count
+
     def send(self, words: tuple[Word, ...], *, deadline_ms: int) -> asyncio.Future[Reply]:
         """Send one command, such as `("GET", "tg:key:...")`.
 
@@ -111,15 +123,17 @@ class Link:
         return self._pipe.send(words, deadline_ms=deadline_ms)
 
     def run(
-        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline_ms: int
+        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline_ms: int, place: str = ""
     ) -> asyncio.Future[Reply]:
-        """Run one act of `lua/`, by its name.
+        """Run one act of `lua/`, by its name; where a `place` is told as for `post`.
 
         Raises: as `send`.
         """
         if self._pipe is None:
             raise Unavailable("Redis is not connected")
         words = self._library.scripts[name].call(keys, args)
+        if place:
+            return self.run_packed(encode(words), place=place, deadline_ms=deadline_ms)
         return self._pipe.send(words, deadline_ms=deadline_ms, source=self._library.text)
 
     def pack(self, name: str, keys: Sequence[Word], *, args: Sequence[Word]) -> bytes:
@@ -127,7 +141,7 @@ class Link:
         return encode(self._library.scripts[name].call(keys, args))
 
     def run_packed(self, packed: bytes, *, place: str, deadline_ms: int) -> asyncio.Future[Reply]:
-        """Run what `pack` has made; `place` is one of its keys.
+        """Run what `pack` has made; `place` is one of its keys, and whose all commands take turns with others.
 
         Raises: as `send`.
         """
@@ -140,10 +154,19 @@ class Link:
 
         Raises: as `send`, and then nobody is told.
         """
-        del place  # one server has them all
-        if self._pipe is None:
+        pipe = self._pipe
+        if pipe is None:
             raise Unavailable("Redis is not connected")
-        self._pipe.post(packed, tell=tell, deadline_ms=deadline_ms, source=self._library.text)
+        share = self._line.take(place)
+        if share is None:
+            pipe.check()
+            self._line.wait(packed, place=place, tell=tell, deadline_ms=deadline_ms)
+            return
+        try:
+            pipe.post(packed, tell=tell, deadline_ms=deadline_ms, source=self._library.text, seat=share)
+        except Unavailable:
+            share.leave()
+            raise
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over a command that another node of the cluster sent here; whether it may wait here."""
@@ -160,6 +183,12 @@ class Link:
     def places(self) -> list[Endpoint]:
         """Where the server is; in a cluster each of its nodes."""
         return [self._settings.endpoint]
+
+    def _send(self, packed: bytes, *, tell: Tell, deadline_ms: int, seat: Seat) -> None:
+        """Send what has waited. Raises: Unavailable."""
+        if self._pipe is None:
+            raise Unavailable("Redis is not connected")
+        self._pipe.post(packed, tell=tell, deadline_ms=deadline_ms, source=self._library.text, seat=seat)
 
     async def _keep(self) -> None:
         """Keep one connection standing until the task is cancelled."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol, cast
@@ -64,10 +64,12 @@ class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
 class PipeTally:
     """What happened on all connections of a link, for telemetry."""
 
-    __slots__ = ("commands", "connects", "expired", "refused", "writes")
+    __slots__ = ("commands", "connects", "expired", "refused", "shed", "writes")
 
     def __init__(self) -> None:
         self.commands = self.writes = self.expired = self.refused = self.connects = 0
+        self.shed: Counter[str] = Counter()
+        """What was never sent, by reason; see `fair`."""
 
 
 class _Watch:
@@ -82,13 +84,24 @@ class _Watch:
         self.timer: asyncio.TimerHandle | None = None
 
 
+class Seat(Protocol):
+    """What a command takes up until the server is done with it."""
+
+    def leave(self) -> None:
+        """It is free again. Raises nothing."""
+        ...
+
+
 class Slot:
     """One command on its way. `tell` is None once somebody was told, or where nobody waits; `source` is the library
     that has its function, `is_repeated`: it was brought here."""
 
-    __slots__ = ("is_repeated", "packed", "source", "tell", "watch")
+    __slots__ = ("is_repeated", "packed", "seat", "source", "tell", "watch")
 
-    def __init__(self, tell: Tell | None, watch: _Watch, *, packed: bytes, source: str | None) -> None:
+    def __init__(
+        self, tell: Tell | None, watch: _Watch, *, packed: bytes, source: str | None, seat: Seat | None = None
+    ) -> None:
+        self.seat = seat
         self.tell = tell
         self.watch = watch
         self.packed = packed
@@ -146,21 +159,19 @@ class Pipe(asyncio.Protocol):
         self.post(encode(words), tell=settler(future), deadline_ms=deadline_ms, source=source)
         return future
 
-    def post(self, packed: bytes, *, tell: Tell, deadline_ms: int, source: str | None = None) -> None:
+    def post(
+        self, packed: bytes, *, tell: Tell, deadline_ms: int, source: str | None = None, seat: Seat | None = None
+    ) -> None:
         """The same with a command that is encoded already, for whoever needs no future.
 
         Raises: as `send`, and then nobody is told.
         """
-        is_doubtful = self._choked or self._silent_since is not None or self.lost.done()
-        if is_doubtful or len(self._slots) >= self._most:
-            fault = self._fault()
-            if fault:
-                self._tally.refused += 1
-                raise Unavailable(fault)
+        if self._choked or self._silent_since is not None or self.lost.done() or len(self._slots) >= self._most:
+            self.check()
         watch = self._watches.get(deadline_ms)
         if watch is None or not watch.unanswered:  # whose timer is off: all that it watched was answered meanwhile
             watch = self._watch(deadline_ms)
-        slot = Slot(tell, watch, packed=packed, source=source)
+        slot = Slot(tell, watch, packed=packed, source=source, seat=seat)
         watch.slots.append(slot)
         watch.unanswered += 1
         if not self._is_flush_due:
@@ -189,6 +200,13 @@ class Pipe(asyncio.Protocol):
             self._enqueue(self._unheard(("ASKING",)))
         self._enqueue(slot)
         return True
+
+    def check(self) -> None:
+        """Raises: Unavailable where nothing may be sent now."""
+        fault = self._fault()
+        if fault:
+            self._tally.refused += 1
+            raise Unavailable(fault)
 
     def close(self) -> None:
         """Give the connection up; whoever still waits gets Unavailable."""
@@ -306,6 +324,8 @@ class Pipe(asyncio.Protocol):
             return
         if slot is self._loading:
             self._loading = None
+        if slot.seat is not None:
+            slot.seat.leave()
         watch = slot.watch
         watch.unanswered -= 1
         if not watch.unanswered and watch.timer is not None:
@@ -336,6 +356,8 @@ class Pipe(asyncio.Protocol):
             if slot.watch.timer is not None:
                 slot.watch.timer.cancel()
                 slot.watch.slots.clear()
+            if slot.seat is not None:
+                slot.seat.leave()
             _tell(slot, Unavailable("the connection to Redis was lost"))
 
 

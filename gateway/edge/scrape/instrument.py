@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from billing_core.contract.telemetry import Read, Telemetry
@@ -26,6 +27,18 @@ def observe_links(telemetry: Telemetry, links: Mapping[str, Link]) -> None:
         "Commands without a reply.",
         read=lambda: {name: link.in_flight_count for name, link in links.items()},
         label="link",
+    )
+    telemetry.gauge(
+        "tallygate_link_waiting",
+        "Commands that wait for their customer's turn.",
+        read=lambda: {name: link.waiting_count for name, link in links.items()},
+        label="link",
+    )
+    telemetry.counter(
+        "tallygate_shed",
+        "Decisions that were never asked for: too many waited, or it would have been too late.",
+        read=lambda: dict(sum((link.tally.shed for link in links.values()), Counter[str]())),
+        label="reason",
     )
     for name, text, tell in _TALLIES:
         telemetry.counter(f"tallygate_link_{name}", text, read=_of_links(links, tell), label="link")
