@@ -1,6 +1,7 @@
 """What can be done with a hold that stands: settle it, settle a part, extend it, release it.
 
-A hold's id is all that is needed: it says in which shard it lives, and the hold itself knows whose it is.
+A hold's id is all that is needed: it says in which shard it lives, and the hold itself knows whose it is. So what is
+done with holds takes turns by their shards, as decisions do by their customers.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class Holds:
 
     async def _run(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline: Deadline) -> Reply:
         try:
-            return await self._link.run(name, keys, args=args, deadline_ms=deadline.left_ms())
+            left_ms = deadline.left_ms()
+            return await self._link.run(name, keys, args=args, deadline_ms=left_ms, place=str(keys[0]))
         except ErrorReply as error:
             raise failure_of(error) from None
 

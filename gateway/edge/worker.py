@@ -219,7 +219,7 @@ def _link(settings: GatewaySettings, name: str) -> Link:
 
 def _bounds(settings: GatewaySettings, name: str) -> Bounds:
     """How many decisions may be under way; on the bulk link a batch, and another's beside it, leave as one."""
-    places, of_customer = settings.in_flight, settings.customer_in_flight
+    places, of_customer = settings.decisions_in_flight, settings.customer_in_flight
     if name == "bulk":
         places, of_customer = 2 * MAX_BATCH, MAX_BATCH
     return Bounds(

@@ -63,7 +63,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self.tally = tally or PipeTally()
-        self._line = Line(settings.bounds, self.tally, self._send)
+        self._line = Line(settings.bounds, self.tally, send=self._send)
         self.known: set[str] = set()
         self.met = asyncio.Event()
         self.fault = "not connected yet"

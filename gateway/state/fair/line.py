@@ -30,7 +30,7 @@ class Send(Protocol):
 class Line:
     """The fair queue of a link, and the clock of those who wait in it."""
 
-    def __init__(self, bounds: Bounds, tally: PipeTally, send: Send) -> None:
+    def __init__(self, bounds: Bounds, tally: PipeTally, *, send: Send) -> None:
         self._tally = tally
         self._send = send
         self._timers: dict[Waiting, asyncio.TimerHandle] = {}
