@@ -117,7 +117,9 @@ class FairQueue:
             share = self._open(name)
         if share is not self._latest:
             self._meet(share)
-        if self.taken >= self._places or share.waiting or (share.taken >= self._most and not self._is_alone(share)):
+        if self.taken >= self._places:
+            return None
+        if (share.taken >= self._most or share.waiting) and not self._is_alone_with_room(share):
             return None
         share.taken += 1
         self.taken += 1
@@ -183,11 +185,13 @@ class FairQueue:
             self._most = min(self._bounds.customer_places, self._places)
         self._latest = share
 
-    def _is_alone(self, share: Share) -> bool:
-        """Whether nobody else has asked for long; then all places are this customer's."""
-        if self._most < self._places and self._now_s() - self._met_s > _ALONE_S:
-            self._most = self._places
-        return share.taken < self._most
+    def _is_alone_with_room(self, share: Share) -> bool:
+        """Whether nobody else has asked for long, and a place is left; then all places are this customer's."""
+        if self._most == self._places or self._now_s() - self._met_s <= _ALONE_S:
+            return False
+        self._most = self._places
+        self.freed(share)
+        return self.taken < self._places and not share.waiting
 
     def _open(self, name: str) -> Share:
         """A share for whoever has none; now and then those go that nobody has used since."""
