@@ -110,6 +110,11 @@ class FairQueue:
         self.taken = 0
         self.waiting = 0
 
+    @property
+    def share_count(self) -> int:
+        """Customers that are remembered."""
+        return len(self._shares)
+
     def take(self, name: str) -> Share | None:
         """A place at once; None where the command has to wait."""
         share = self._shares.get(name)

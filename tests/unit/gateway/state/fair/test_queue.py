@@ -221,7 +221,7 @@ def test_shares_of_customers_who_have_gone_are_forgotten() -> None:
     for number in range(20_000):
         bench.ask(f"c{number}")
         bench.answer(f"c{number}")
-    assert len(bench.queue._shares) <= 4_096
+    assert bench.queue.share_count <= 4_096
     assert isinstance(bench.ask("stays"), Waiting)
 
 
