@@ -109,6 +109,8 @@ class UsageStream:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._words: dict[int, tuple[StreamPosition, bytes]] = {}
+        self._read_all = False
+        self._turn: int | None = None
         for command in ("XREAD", "XRANGE", "XINFO STREAM"):
             client.set_response_callback(command, _as_it_came)
 
@@ -119,22 +121,38 @@ class UsageStream:
         return _instant((await execute(pipe))[0])
 
     async def read(self, after: Positions, *, most: int) -> Harvest:
-        """About `most` entries behind these positions; full streams are asked again while there is room."""
+        """About `most` entries behind these positions; full streams are asked again while there is room.
+
+        All lanes at once, unless the last read had no room for everything: then one after the other, and the next
+        read goes on where this one stopped. So a batch of what has piled up moves few marks and few grants.
+        """
         found: dict[int, list[RawEntry]] = {}
-        asked, room, asked_at, is_whole = dict(after), most, None, True
-        while asked and room > 0:
-            count = max(_LEAST_COUNT, room // len(asked))
-            replied_at, replies, none_away = await self._ask(asked, count)
-            asked_at = asked_at or replied_at
-            is_whole = is_whole and none_away
-            asked = {}
-            for shard, entries in replies.items():
-                found.setdefault(shard, []).extend(entries)
-                room -= len(entries)
-                if len(entries) >= count:
-                    asked[shard] = StreamPosition.parse(entries[-1][0].decode())
+        room, asked_at, is_whole = most, None, True
+        groups = self._in_turn(await together(self._client, after))
+        while groups and room > 0:
+            width = len(groups) if self._read_all else 1
+            asked = {shard: after[shard] for group in groups[:width] for shard in group}
+            groups = groups[width:]
+            self._turn = groups[0][0] if groups else None
+            while asked and room > 0:
+                count = max(_LEAST_COUNT, room // len(asked))
+                replied_at, replies, none_away = await self._ask(asked, count)
+                asked_at = asked_at or replied_at
+                is_whole = is_whole and none_away
+                room -= sum(map(len, replies.values()))
+                for shard, entries in replies.items():
+                    found.setdefault(shard, []).extend(entries)
+                full = {shard: entries[-1][0] for shard, entries in replies.items() if len(entries) >= count}
+                asked = {shard: StreamPosition.parse(last.decode()) for shard, last in full.items()}
+            is_whole = is_whole and not asked
+        self._read_all = is_whole and not groups
         readings = [Reading(shard=shard, after=after[shard], entries=found[shard]) for shard in sorted(found)]
-        return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=is_whole and not asked)
+        return Harvest(readings=readings, asked_at=asked_at or await self.now(), is_complete=self._read_all)
+
+    def _in_turn(self, groups: list[list[int]]) -> list[list[int]]:
+        """Those that the last read did not come to, then the others."""
+        first = next((number for number, group in enumerate(groups) if group[0] == self._turn), 0)
+        return groups[first:] + groups[:first]
 
     async def wait(self, after: Positions, *, most_ms: int) -> Harvest | None:
         """Wait until something stands behind a position; a complete harvest of nothing where that takes longer.

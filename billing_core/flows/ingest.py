@@ -7,6 +7,7 @@ and a flusher that was replaced in between finds the watermark moved and writes 
 trimmed.
 
 While one batch is being committed the next is read and transcribed, behind the positions that the first will have.
+The first one is small, so that Postgres has something to do soon, and each may be twice as large as the one before.
 Batches grow with the load by themselves: a flusher goes on at once while streams are full, waits a moment when it
 has read them out, and sleeps until something comes when nothing came for a while. `drained_at` of a lane is Redis
 time taken before a read that found everything: what was decided before it is committed.
@@ -45,6 +46,7 @@ _RENEWALS_PER_LEASE = 10
 _IDLE_S = 0.25
 _SHORT_OF_LANES_S = 0.2
 _KNOWN_GRANTS = 1_000_000
+_FIRST_SHARE = 8
 
 
 class FlushPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ class _Flusher:
         self._tally = tally
         self.lease = Lease(owner=plan.owner, lease_ms=plan.lease_ms)
         self._share = 0
+        self._room = 0
         self._lanes: list[int] = []
         self._after: dict[int, StreamPosition] = {}
         self._committed: dict[int, StreamPosition] = {}
@@ -125,6 +128,7 @@ class _Flusher:
         """Read and write until the lanes change; what is read ahead by then is dropped."""
         loop = asyncio.get_running_loop()
         renew_at_s = loop.time() + self._renewal_s()
+        self._room = -(-self._plan.batch_entries // _FIRST_SHARE)
         batch = await self._prepare()
         while True:
             if loop.time() >= renew_at_s:
@@ -164,7 +168,8 @@ class _Flusher:
         """Trim what is committed, read behind everything that was read, and transcribe it."""
         committed, self._committed = self._committed, {}
         await self._stream.trim(committed)
-        harvest = await self._stream.read(self._after, most=self._plan.batch_entries)
+        harvest = await self._stream.read(self._after, most=self._room)
+        self._room = min(2 * self._room, self._plan.batch_entries)
         for reading in harvest.readings:
             self._after[reading.shard] = reading.last
         return harvest, await transcribe(harvest.readings)
