@@ -57,6 +57,11 @@ def problem_of(failure: Failure) -> Problem:
     )
 
 
+def kind_of(code: str) -> type[Failure] | None:
+    """The kind of failure that a problem's code names; None where this version knows none."""
+    return _KINDS.get(code)
+
+
 def decode_json(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     """A typed body.
 
@@ -90,3 +95,13 @@ def _in_words(rule: str) -> str:
         if found:
             return words.format(*found.groups())
     return rule[:1].lower() + rule[1:]
+
+
+def _kinds_below(kind: type[Failure]) -> dict[str, type[Failure]]:
+    kinds = {kind.code: kind}
+    for lower in kind.__subclasses__():
+        kinds |= _kinds_below(lower)
+    return kinds
+
+
+_KINDS = _kinds_below(Failure)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from billing_core.contract.problem import Problem
+from billing_core.contract.problem import Problem, kind_of
 from billing_core.errors import Failure, Unavailable
 
 Value = TypeVar("Value")
@@ -43,7 +43,7 @@ def failure_of(status: int, raw: bytes, *, plane: str) -> Failure:
         words = " ".join(raw.decode(errors="replace").split())[:200]
         kind = Unavailable if status in _PASSING else Failure
         return kind(f"the {plane} answered {status} {words}".rstrip())
-    kind = _KINDS.get(problem.code) or (Unavailable if status in _PASSING else Failure)
+    kind = kind_of(problem.code) or (Unavailable if status in _PASSING else Failure)
     return kind(problem.detail or problem.title, field=problem.field)
 
 
@@ -53,12 +53,4 @@ def told(failure: Failure) -> str:
     return f"{failure.field}: {words}" if failure.field and not words.startswith(failure.field) else words
 
 
-def _kinds_below(kind: type[Failure]) -> dict[str, type[Failure]]:
-    kinds = {kind.code: kind}
-    for lower in kind.__subclasses__():
-        kinds |= _kinds_below(lower)
-    return kinds
-
-
-_KINDS = _kinds_below(Failure)
 _PASSING = frozenset({502, 503, 504})

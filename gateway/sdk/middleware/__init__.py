@@ -1,0 +1,1 @@
+"""Middlewares: an application behind one is asked only by those who may. One module per interface."""
