@@ -71,6 +71,11 @@ class ClusterLink(Link):
         return sum(node.in_flight_count for node in self._nodes.values())
 
     @property
+    def seated_count(self) -> int:
+        """Commands under way that took a place for it, at all nodes."""
+        return sum(node.seated_count for node in self._nodes.values())
+
+    @property
     def waiting_count(self) -> int:
         """Commands that wait for their turn, at all nodes."""
         return sum(node.waiting_count for node in self._nodes.values())

@@ -109,6 +109,11 @@ class Link:
         return self._pipe.in_flight_count if self._pipe is not None else 0
 
     @property
+    def seated_count(self) -> int:
+        """Commands under way that took a place for it."""
+        return self._line.seated_count
+
+    @property
     def waiting_count(self) -> int:
         """Commands that wait for a place among those under way."""
         return self._line.waiting_count

@@ -29,6 +29,12 @@ def observe_links(telemetry: Telemetry, links: Mapping[str, Link]) -> None:
         label="link",
     )
     telemetry.gauge(
+        "tallygate_link_seated",
+        "Commands without a reply that customers take turns for.",
+        read=lambda: {name: link.seated_count for name, link in links.items()},
+        label="link",
+    )
+    telemetry.gauge(
         "tallygate_link_waiting",
         "Commands that wait for their customer's turn.",
         read=lambda: {name: link.waiting_count for name, link in links.items()},

@@ -38,6 +38,11 @@ class Line:
         self.take = self._queue.take
 
     @property
+    def seated_count(self) -> int:
+        """Commands that have a place."""
+        return self._queue.taken
+
+    @property
     def waiting_count(self) -> int:
         """Commands that wait."""
         return self._queue.waiting

@@ -2,6 +2,7 @@
 
 world      a tenant `t1` with customer `acme`, its key and its operator's token, put there by the scripts themselves
 call       an HTTP client of a gateway that runs in this process, on a port of its own
+neighbours two customers of one shard, so that its stream tells in which order they were served
 unchanged  a context in which nothing may be written to Valkey
 eventually waits until something holds that no event announces
 process    starts gateway workers as processes of their own
@@ -36,6 +37,7 @@ from billing_core.contract.keys import (
     customer_keys,
     digest_of,
     epoch_key,
+    shard_of_customer,
 )
 from billing_core.contract.snapshot import (
     Budget,
@@ -261,6 +263,62 @@ async def gateway(world: World, settings: GatewaySettings, open_gateway: Open) -
 @pytest.fixture
 def call(gateway: tuple[Worker, Call]) -> Call:
     return gateway[1]
+
+
+class Neighbours:
+    """A noisy and a quiet customer; both have been seen, so that neither is thought to be alone."""
+
+    noisy, quiet = "tgk_noisy", "tgk_quiet"
+
+    def __init__(self, world: World, worker: Worker) -> None:
+        shard = shard_of_customer(world.tenant, "noisy")
+        names = (f"quiet-{number}" for number in range(100 * SHARD_COUNT))
+        self._names = {
+            self.noisy: "noisy",
+            self.quiet: next(name for name in names if shard_of_customer(world.tenant, name) == shard),
+        }
+        self._world = world
+        self._worker = worker
+
+    async def settle_in(self, call: Call) -> None:
+        for key, customer in self._names.items():
+            await self._world.project(customer=customer)
+            record = KeyRecord(tenant_id=self._world.tenant, role=Role.CALLER, customer_id=customer, hint="ey")
+            await self._world.credential(key, record)
+            _, answer, _ = await call("/v1/check", {"key": key, "feature": "export"})
+            assert answer["allowed"]
+
+    @contextlib.asynccontextmanager
+    async def held_up(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """Redis decides nothing; what is given waits until so many wait for a place."""
+        link = self._worker.links["decision"]
+
+        async def waiting(count: int) -> None:
+            await until(lambda: link.waiting_count >= count)
+
+        await self._world.valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
+        try:
+            yield waiting
+        finally:
+            await self._world.valkey.execute_command("CLIENT", "UNPAUSE")
+
+    async def under_way(self, count: int) -> None:
+        """Until so many of theirs are at Redis."""
+        link = self._worker.links["decision"]
+        await until(lambda: link.seated_count >= count)
+
+    async def order(self) -> list[str]:
+        """Whose turn it was, from first to last, once both had settled in."""
+        keys = {customer: key for key, customer in self._names.items()}
+        return [keys[entry.body.customer_id] for entry in await self._world.entries()][len(keys) :]
+
+
+@pytest.fixture
+async def neighbours(world: World, gateway: tuple[Worker, Call]) -> Neighbours:
+    worker, call = gateway
+    made = Neighbours(world, worker)
+    await made.settle_in(call)
+    return made
 
 
 @pytest.fixture
