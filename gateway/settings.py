@@ -17,6 +17,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     grpc_port: Port = 0
+    proxy_port: Port = 0
+    proxy_routes_file: str = ""
     redis_url: str = "redis://127.0.0.1:6379/0"
     decision_deadline_ms: Positive = 15
     bulk_deadline_ms: Positive = 2_000

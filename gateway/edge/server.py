@@ -56,7 +56,7 @@ class Server:
         Raises: ConfigurationError where the port is taken, or the run folder cannot hold a socket.
         """
         settings = self._worker.settings
-        listener, grpc = _listeners(settings)
+        listener, grpc, proxy = _listeners(settings)
         await self._worker.start()
         routes = self._worker.routes()
         runner = await self._runner(routes)
@@ -66,6 +66,8 @@ class Server:
             await web.SockSite(runner, listener, backlog=_BACKLOG).start()
         if grpc is not None:
             await self._open_grpc(grpc)
+        if proxy is not None and self._worker.proxy is not None:
+            await self._worker.proxy.start(proxy, backlog=_BACKLOG)
         if settings.run_dir:
             path = socket_path(settings.run_dir, settings.port, index=settings.worker_index)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,6 +85,8 @@ class Server:
             ends.append(self._lane.stop())
         if self._grpc is not None:
             ends.append(self._grpc.stop(self._worker.settings.stop_grace_ms / 1_000))
+        if self._worker.proxy is not None:
+            ends.append(self._worker.proxy.stop())
         await asyncio.gather(*ends)
         await self._worker.stop()
 
@@ -152,16 +156,16 @@ def main() -> int:
     return 0
 
 
-def _listeners(settings: GatewaySettings) -> tuple[socket.socket, socket.socket | None]:
-    """The sockets of HTTP and, where there is such a port, of gRPC."""
-    listener = _listen(settings.host, settings.port)
-    if not settings.grpc_port:
-        return listener, None
-    try:
-        return listener, _listen(settings.host, settings.grpc_port, field="grpc_port")
-    except ConfigurationError:
-        listener.close()
-        raise
+def _listeners(settings: GatewaySettings) -> tuple[socket.socket, socket.socket | None, socket.socket | None]:
+    """The sockets of HTTP and, where there are such ports, of gRPC and the proxy."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        others = [
+            stack.enter_context(_listen(settings.host, port, field=field)) if port else None
+            for field, port in (("grpc_port", settings.grpc_port), ("proxy_port", settings.proxy_port))
+        ]
+        stack.pop_all()
+    return listener, others[0], others[1]
 
 
 def _listen(host: str, port: int, *, field: str = "port") -> socket.socket:

@@ -20,6 +20,7 @@ from gateway.edge.envoy.desk import Desk
 from gateway.edge.envoy.port import methods_of
 from gateway.edge.grpc.call import Methods
 from gateway.edge.message import Route
+from gateway.edge.proxy.port import ProxyPort
 from gateway.edge.route.account import AccountRoute
 from gateway.edge.route.authorize import AuthorizeRoute
 from gateway.edge.route.check import CheckRoute
@@ -90,6 +91,7 @@ class Worker:
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
         self.slumber = Slumber()
+        self.proxy = self._proxy() if settings.proxy_port else None
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
         if self.outage is not None:
@@ -187,6 +189,26 @@ class Worker:
             desk=desk,
             is_serving=lambda: link.is_up,
         )
+
+    def _proxy(self) -> ProxyPort:
+        """The reverse proxy of our own. Raises: ConfigurationError."""
+        proxy = ProxyPort(
+            self.gate,
+            self.holds,
+            directory=self.directory,
+            door=self.door,
+            slumber=self.slumber,
+            settings=self.settings,
+        )
+        self.telemetry.counter(
+            "tallygate_proxied", "Requests to upstreams, by how they ended.", read=proxy.tally.read, label="ending"
+        )
+        self.telemetry.gauge(
+            "tallygate_settlements_waiting",
+            "Holds that Redis could not be told the end of yet.",
+            read=lambda: {"": proxy.settlements.waiting_count},
+        )
+        return proxy
 
     def sibling_routes(self) -> list[Route]:
         """What a worker tells the other workers of its port."""

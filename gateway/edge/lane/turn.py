@@ -25,7 +25,9 @@ class Turn:
 
     __slots__ = ("_coroutine", "_tell", "answer", "is_done", "is_last")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Answer], tell: Callable[[], None], *, is_last: bool) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Answer | None], tell: Callable[[], None], *, is_last: bool
+    ) -> None:
         self._coroutine = coroutine
         self._tell = tell
         self.is_last = is_last

@@ -1,0 +1,289 @@
+"""One request on its way: read, decided, sent upstream, its response passed back, settled.
+
+The story is told in `answer`, which is run as a turn of its connection; bytes pass in between by callbacks, as they
+come. Nothing waits in full: who does not read is not read for, on either side, all the way to the other end.
+
+    deciding    nothing has gone upstream; whoever goes now is charged only what was consumed before
+    sending     the request goes upstream as its body comes, and as far as the upstream takes it
+    relaying    the response comes; each part that is measured passes only once the hold covers it
+    over        it ended in one way, and is charged by that
+
+A request that a kept connection was closed for is sent again on a fresh one, if none of its response came, its
+method may be repeated and its body is still at hand.
+
+Source: RFC 9110, sections 9.2.2 (idempotent methods), 10.1.1 (Expect) and 15.6.3 (502).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from billing_core.errors import Failure, InvalidInput, InvariantBroken, NotFound, TooLarge, Unavailable
+from gateway.admission.caller import Caller, caller_at_hand, caller_of_key
+from gateway.admission.deadline import Deadline, deadline_since
+from gateway.admission.decision import Decision
+from gateway.admission.order import Charge, Order
+from gateway.admission.reason import RULES, Reason
+from gateway.edge.lane.head import CHUNKED, Malformed
+from gateway.edge.message import Answer
+from gateway.edge.meter.cover import Cover
+from gateway.edge.proxy.field import added_lines, trailing_lines
+from gateway.edge.proxy.pricing import read_document
+from gateway.edge.proxy.relay import Relay
+from gateway.edge.proxy.request import RequestHead
+from gateway.edge.proxy.rule import Outage, RouteRule
+from gateway.edge.proxy.settlement import Ending, charges_of, covered_charge, settlement_of
+from gateway.edge.proxy.table import ProxyRoute
+from gateway.edge.ratelimit import rate_limit_headers
+from gateway.edge.reply import failed, refused
+from gateway.edge.route.authorize import upstream_headers
+from gateway.edge.upstream.connection import UpstreamConnection
+from gateway.edge.upstream.flow import chunk_of, last_chunk
+from gateway.edge.upstream.pool import Endpoint
+
+if TYPE_CHECKING:
+    from gateway.edge.proxy.connection import ClientConnection
+    from gateway.edge.proxy.port import ProxyPort
+
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_TIMED_OUT: Final = 504
+_BAD_GATEWAY: Final = 502
+_BAD_METHOD: Final = 405
+
+
+class ClientGone(Exception):  # noqa: N818 - what happened, and nobody is left to be told
+    """The client went before its request was whole."""
+
+
+class Exchange:
+    """Made by a connection for each request."""
+
+    __slots__ = ("_body", "_client", "_port", "_request", "_since_s", "relay")
+
+    def __init__(self, port: ProxyPort, client: ClientConnection, *, request: RequestHead, since_s: float) -> None:
+        self._port = port
+        self._client = client
+        self._request = request
+        self._since_s = since_s
+        self._body: bytes | None = None
+        self.relay: Relay | None = None
+
+    async def answer(self) -> Answer | None:
+        """Our own answer; None where the upstream's was passed back, or nobody is left to hear one."""
+        route, port = self._request.route, self._port
+        try:
+            try:
+                return await self._passed(self._checked(route))
+            except (Failure, Malformed, ClientGone):
+                raise
+            except Exception as error:  # the same law as at the door
+                raise InvariantBroken(f"{type(error).__name__}: {error}") from error
+        except InvariantBroken as broken:
+            return port.door.fault("a proxied request", broken)
+        except Failure as failure:
+            port.tally.count("refused" if failure.status < 500 else "failed")
+            status = _BAD_METHOD if route is None and self._request.is_known_path else 0
+            return failed(failure, status=status)
+        except Malformed as fault:
+            return failed(InvalidInput(fault.detail, field="body"), status=fault.status)
+        except ClientGone:
+            return None
+
+    def _checked(self, route: ProxyRoute | None) -> ProxyRoute:
+        if route is not None:
+            return route
+        if self._request.is_known_path:
+            raise InvalidInput("no route has this method", field="method")
+        raise NotFound("no such path", field="path")
+
+    async def _passed(self, route: ProxyRoute) -> Answer | None:
+        """Decide, pass on, settle. Raises: Failure, ClientGone."""
+        request, rule, client = self._request, route.rule, self._client
+        document: object = None
+        if request.length > rule.max_body_bytes:
+            raise TooLarge(f"the body is larger than {rule.max_body_bytes} bytes", field="body")
+        if rule.reads_body:
+            body = await client.whole_body(rule.max_read_bytes)
+            document = read_document(body) if rule.charges else None
+            self._body, self._since_s = body, time.perf_counter()
+        route.pool.check_room()
+        if not rule.charges:
+            return await self._relayed(route, told=b"", decision=None, caller=None)
+        deadline = deadline_since(self._since_s, rule.deadline_ms or self._port.settings.decision_deadline_ms)
+        caller = await self._caller(deadline)
+        order = route.pricing.order(request.fields, document)
+        decision = await self._decided(route, caller, order=order, deadline=deadline)
+        if decision is not None and not decision.allowed:
+            self._port.tally.count("refused")
+            return refused(decision)
+        told = added_lines(rate_limit_headers(decision)) if decision is not None else b""
+        return await self._relayed(route, told=told, decision=decision, caller=caller, charges=order.charges)
+
+    async def _caller(self, deadline: Deadline) -> Caller | None:
+        secret, directory = self._request.secret, self._port.directory
+        caller = caller_at_hand(directory, secret) if secret else None
+        return (
+            caller
+            if caller is not None or not secret
+            else await caller_of_key(directory, secret, deadline=deadline)
+        )
+
+    async def _decided(
+        self, route: ProxyRoute, caller: Caller | None, *, order: Order, deadline: Deadline
+    ) -> Decision | None:
+        """The decision; None where none can be made and the route lets such requests pass. Raises: Failure."""
+        try:
+            decision = await self._port.gate.decide(caller, order, deadline=deadline)
+            if decision.reason is Reason.UNAVAILABLE:
+                raise _unavailable()
+        except NotFound:
+            raise Unavailable("the customer of this key is not ready yet") from None
+        except Unavailable:
+            if route.rule.on_outage is not Outage.PASS:
+                raise
+            self._port.tally.count("unpaid")
+            return None
+        return decision
+
+    async def _relayed(
+        self,
+        route: ProxyRoute,
+        *,
+        told: bytes,
+        decision: Decision | None,
+        caller: Caller | None,
+        charges: tuple[Charge, ...] = (),
+    ) -> Answer | None:
+        """Pass the request on and its response back; then the hold ends. Raises: Failure, ClientGone."""
+        relay = self.relay = Relay(self._client, self._request, route=route)
+        relay.told = told
+        self._port.exchanges.add(self)
+        hold = decision.hold if decision is not None else None
+        if hold is not None:
+            relay.cover = self._cover(route, hold.hold_id, charges=charges)
+        extra = b""
+        if decision is not None and caller is not None:
+            extra = added_lines(upstream_headers(decision, caller.customer_id))
+        try:
+            ending = await self._sent(route, relay, extra=extra)
+            if hold is not None:
+                held = _as_held(charges, relay.cover, rule=route.rule)
+                cost = charges_of(route.rule, held, evidence=relay.seen())
+                await self._port.settlements.settle(settlement_of(hold.hold_id, cost))
+        except ClientGone:
+            if hold is not None:
+                await self._port.settlements.settle(settlement_of(hold.hold_id, None))
+            raise
+        finally:
+            self._port.exchanges.discard(self)
+        self._port.tally.count(ending.value)
+        return None if relay.is_begun or self._client.is_gone else self._unanswered(relay)
+
+    def look(self, now_s: float) -> None:
+        """Called now and then: end what has lasted for too long, and keep the hold while it has not."""
+        relay = self.relay
+        if relay is not None:
+            relay.look(now_s)
+            if relay.cover is not None and not relay.ended.done():
+                relay.cover.keep(now_s)
+
+    def abandon(self) -> None:
+        """The process ends: what was delivered is all there will be."""
+        if self.relay is not None:
+            self.relay.abandon()
+
+    def _cover(self, route: ProxyRoute, hold_id: str, *, charges: tuple[Charge, ...]) -> Cover:
+        rule, port = route.rule, self._port
+        cover = Cover(port.holds, hold_id, ttl_ms=rule.ttl_ms, deadline_ms=port.settings.bulk_deadline_ms)
+        place = covered_charge(rule)
+        if place is not None:
+            cover.measure(charges[place], extend_units=rule.extend_units)
+        return cover
+
+    async def _sent(self, route: ProxyRoute, relay: Relay, *, extra: bytes) -> Ending:
+        """Send the request, a second time where that is harmless, and wait for the end. Raises: ClientGone."""
+        is_again = False
+        if self._client.is_gone:
+            raise ClientGone
+        while True:
+            try:
+                endpoint = route.pool.choose()
+                connection = None if is_again else endpoint.idle(time.perf_counter())
+                if connection is None:
+                    connection = await asyncio.create_task(endpoint.connect())
+            except Unavailable as failure:
+                relay.why = failure.detail
+                return Ending.UPSTREAM_LOST
+            if self._client.is_gone:
+                endpoint.welcome(connection)
+                raise ClientGone
+            was_used = connection.is_used
+            self._send(connection, endpoint, relay=relay, extra=extra)
+            ending = await relay.ended
+            if ending is not Ending.UPSTREAM_LOST or relay.is_begun:
+                return ending
+            if not was_used:
+                endpoint.blame()
+            if is_again or not was_used or not self._may_repeat:
+                return ending
+            is_again = True
+            relay.begin_again()
+
+    def _send(self, connection: UpstreamConnection, endpoint: Endpoint, *, relay: Relay, extra: bytes) -> None:
+        request, client = self._request, self._client
+        if self._body is None:
+            self._body = client.body_at_hand()
+        body = self._body
+        host = endpoint.host_line if request.needs_host else b""
+        if body is None:
+            framing, body = request.framing + (b"Expect: 100-continue\r\n" if request.expects else b""), b""
+        else:
+            framing = b"Content-Length: %d\r\n" % len(body) if body or request.framing else b""
+        relay.upstream = connection
+        data = b"%b%b%b%b\r\n%b" % (request.start, host, extra, framing, body)
+        connection.begin(relay, data, is_bodiless=request.is_head)
+        if self._body is not None:
+            connection.finish()
+        else:
+            client.pump()
+
+    def take_body(self, piece: bytes) -> None:
+        """Called by the client's connection: more of the body."""
+        upstream = self.relay.upstream if self.relay is not None else None
+        if upstream is not None and piece:
+            upstream.write(chunk_of(piece) if self._request.length == CHUNKED else piece)
+
+    def end_body(self, trailers: bytes) -> None:
+        """Called by the client's connection: that was all of it."""
+        upstream = self.relay.upstream if self.relay is not None else None
+        if upstream is not None:
+            if self._request.length == CHUNKED:
+                upstream.write(last_chunk(trailing_lines(trailers)))
+            upstream.finish()
+
+    @property
+    def _may_repeat(self) -> bool:
+        return self._request.method in _REPEATABLE and self._body is not None and not self._client.is_gone
+
+    def _unanswered(self, relay: Relay) -> Answer:
+        if relay.refusal is not None:
+            return relay.refusal
+        status = _TIMED_OUT if relay.is_late else _BAD_GATEWAY
+        return failed(Unavailable(relay.why or "the upstream did not answer"), status=status)
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(RULES[Reason.UNAVAILABLE].title)
+
+
+def _as_held(charges: tuple[Charge, ...], cover: Cover | None, *, rule: RouteRule) -> tuple[Charge, ...]:
+    """The charges, with what was set aside later."""
+    place = covered_charge(rule)
+    if place is None or cover is None or not cover.more:
+        return charges
+    extended = msgspec.structs.replace(charges[place], quantity=charges[place].quantity + cover.more)
+    return (*charges[:place], extended, *charges[place + 1 :])

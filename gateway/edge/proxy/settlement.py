@@ -1,0 +1,213 @@
+"""What a response has cost: rules and evidence into quantities, and the end of the hold.
+
+    the upstream did not answer, or with a status that is free      the hold is released
+    the response came to its end                                    as each charge says
+    the client went, the upstream was lost                          as the route's policy says
+    the hold was used up and could not be extended                  what was delivered
+
+Evidence is what was seen: header, usage frame, bytes, messages, seconds. What a rule asks for and nobody has seen
+(a usage frame that never came) is counted as far as it can be, and else settled as held; never as nothing.
+
+A client that goes before anything came is charged by the same policy: the upstream has the request, and may work.
+
+A hold is settled where its request ends, and the next request on the connection waits for that. While Redis is
+away settlements wait their turn, at most `MOST_WAITING` of them and for an hour, and are sent again; settling
+twice is harmless, because the first answer is given again. What is lost all the same, with this process say, ends
+as the hold's `on_expiry` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from billing_core.errors import Failure, Unavailable
+from gateway.admission.deadline import deadline_in
+from gateway.admission.hold import Holds
+from gateway.admission.order import Charge
+from gateway.edge.meter.usage import Usage
+from gateway.edge.proxy.pricing import units_of
+from gateway.edge.proxy.rule import ChargeRule, Loss, Messages, RouteRule, UsagePart
+
+MOST_WAITING: Final = 10_000
+_RETRY_S: Final = 0.25
+_PATIENCE_S: Final = 3_600.0
+
+
+class Ending(StrEnum):
+    """How a response ended."""
+
+    WHOLE = "whole"
+    CLIENT_LOST = "client_lost"
+    UPSTREAM_LOST = "upstream_lost"
+    CUT = "cut"
+
+
+class Evidence(msgspec.Struct, kw_only=True):
+    """What was seen of one response. `usage` None: no frame came; the counts are of what was delivered."""
+
+    status: int = 0
+    ending: Ending = Ending.WHOLE
+    headers: Mapping[str, str] = {}
+    found: dict[str, object] = {}
+    usage: Usage | None = None
+    delivered_bytes: int = 0
+    counted_tokens: int | None = None
+    messages_down: int = 0
+    messages_up: int = 0
+    seconds: float = 0.0
+
+
+def is_free(rule: RouteRule, status: int) -> bool:
+    """Whether responses with this status are not charged."""
+    text = str(status)
+    return text in rule.free_statuses or f"{text[0]}xx" in rule.free_statuses
+
+
+def policy_of(rule: RouteRule, ending: Ending) -> Loss:
+    """By what such an ending is charged."""
+    if ending is Ending.CLIENT_LOST:
+        return rule.on_disconnect
+    return rule.on_upstream_loss if ending is Ending.UPSTREAM_LOST else Loss.DELIVERED
+
+
+def charges_of(rule: RouteRule, held: tuple[Charge, ...], *, evidence: Evidence) -> tuple[Charge, ...] | None:
+    """What is to be charged; None: nothing, and the hold is released."""
+    if evidence.status and is_free(rule, evidence.status):
+        return None
+    if not evidence.status and evidence.ending is not Ending.CLIENT_LOST:
+        return None
+    policy = policy_of(rule, evidence.ending)
+    if evidence.ending is not Ending.WHOLE and policy is Loss.RELEASE:
+        return None
+    is_as_held = evidence.ending is not Ending.WHOLE and policy is Loss.HELD
+    charges: list[Charge] = []
+    for told, charge in zip(rule.charges, held, strict=True):
+        units = None if is_as_held or told.settle is None else _units(told, evidence, policy=policy)
+        charges.append(charge if units is None else msgspec.structs.replace(charge, quantity=units))
+    return tuple(charges)
+
+
+def covered_charge(rule: RouteRule) -> int | None:
+    """Which charge a response is measured against while it passes; None where none is."""
+    for place, charge in enumerate(rule.charges):
+        settle = charge.settle
+        if settle is not None and (settle.usage is UsagePart.OUTPUT or settle.messages or settle.seconds):
+            return place
+    return None
+
+
+def passed_units(rule: RouteRule, evidence: Evidence) -> int:
+    """How much of that charge has passed by now, in a connection that speaks another protocol."""
+    place = covered_charge(rule)
+    return 0 if place is None else _units(rule.charges[place], evidence, policy=Loss.DELIVERED) or 0
+
+
+def _units(told: ChargeRule, evidence: Evidence, *, policy: Loss) -> int | None:
+    """How much it was; None where nobody has seen it, so that it is settled as held."""
+    settle = told.settle
+    if settle is None or settle.units is not None:
+        return settle.units if settle is not None else None
+    if settle.header is not None:
+        return units_of(evidence.headers.get(settle.header.lower()))
+    if settle.json is not None:
+        return units_of(evidence.found.get(settle.json))
+    if settle.bytes is not None:
+        return -(-evidence.delivered_bytes // settle.bytes)
+    if settle.seconds is not None:
+        return -(-int(evidence.seconds * 1_000) // (settle.seconds * 1_000))
+    if settle.messages is not None:
+        down = 0 if settle.messages is Messages.UP else evidence.messages_down
+        return down + (0 if settle.messages is Messages.DOWN else evidence.messages_up)
+    return _used(settle.usage, evidence, policy=policy)
+
+
+def _used(part: UsagePart | None, evidence: Evidence, *, policy: Loss) -> int | None:
+    usage, counted = evidence.usage, evidence.counted_tokens
+    is_whole = evidence.ending is Ending.WHOLE or policy in (Loss.USAGE, Loss.DRAIN)
+    if usage is not None and (is_whole or part in (UsagePart.INPUT, UsagePart.CACHED)):
+        return usage.part(part)
+    if part is UsagePart.OUTPUT:
+        return counted
+    if part is UsagePart.CACHED:
+        return 0 if usage is not None else None
+    return None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hold is to end. `charges` None: it is released."""
+
+    hold_id: str
+    charges: tuple[Charge, ...] | None
+    until_s: float
+
+
+def settlement_of(hold_id: str, charges: tuple[Charge, ...] | None) -> Settlement:
+    """One that is due now."""
+    return Settlement(hold_id=hold_id, charges=charges, until_s=time.perf_counter() + _PATIENCE_S)
+
+
+class Settlements:
+    """Ends holds; `keep` sends again what could not be sent, and runs until it is cancelled."""
+
+    def __init__(self, holds: Holds, *, deadline_ms: int) -> None:
+        self._holds = holds
+        self._deadline_ms = deadline_ms
+        self._waiting: deque[Settlement] = deque()
+        self.settled = self.released = self.failed = self.dropped = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """Settlements that could not be sent yet."""
+        return len(self._waiting)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """End a hold now, or as soon as it can be."""
+        try:
+            await self._end(settlement)
+        except Unavailable:
+            self._wait(settlement)
+        except Failure:
+            self.failed += 1  # it has ended otherwise, or cannot be counted; the books tell how
+
+    async def keep(self) -> None:
+        """Send again what waits, in order; those whose hold has ended by itself are dropped and counted."""
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            await self.retry()
+
+    async def retry(self) -> None:
+        """Once."""
+        for _ in range(len(self._waiting)):
+            settlement = self._waiting.popleft()
+            if settlement.until_s < time.perf_counter():
+                self.dropped += 1
+                continue
+            try:
+                await self._end(settlement)
+            except Unavailable:
+                self._waiting.appendleft(settlement)
+                return
+            except Failure:
+                self.failed += 1
+
+    async def _end(self, settlement: Settlement) -> None:
+        deadline = deadline_in(self._deadline_ms)
+        if settlement.charges is None:
+            await self._holds.release(settlement.hold_id, deadline=deadline)
+            self.released += 1
+        else:
+            await self._holds.settle(settlement.hold_id, settlement.charges, deadline=deadline)
+            self.settled += 1
+
+    def _wait(self, settlement: Settlement) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append(settlement)

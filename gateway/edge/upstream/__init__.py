@@ -1,0 +1,1 @@
+"""The servers that a reverse proxy stands before: connections to them, and what they answer."""
