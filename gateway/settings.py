@@ -56,6 +56,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ttl_ms: Positive = 600_000
     lease_margin_ms: Positive = 60_000
     lease_idle_ms: Positive = 30_000
+    slice_count: Index = 1_000
+    slice_ms: Positive = 1_000
+    slice_ttl_ms: Positive = 600_000
+    slice_after_count: Positive = 50
     authorize_shadow: bool = False
     receipt_key_file: str = ""
     otlp_endpoint: str = ""

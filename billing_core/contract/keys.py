@@ -29,6 +29,7 @@ ANSWERED_KEY = "tg:answered"
 """The numbers of the shards that have something under `answered_key`."""
 
 SLICES_PREFIX = "slices:"
+_SLICE_MARK, _MARK_AT = "511ce511c", 8
 
 
 def slices_push(tenant_id: str, customer_id: str) -> str:
@@ -76,6 +77,16 @@ def lane_of(shard: int) -> int:
 def new_hold_id(shard: int) -> str:
     """An unguessable hold id that says where the hold lives: `hold_`, 3 hex digits of shard, 29 of chance."""
     return f"hold_{shard:03x}{secrets.token_hex(15)[:29]}"
+
+
+def new_slice_id(shard: int) -> str:
+    """The id of a hold that a gateway takes to decide on by itself; 20 digits of chance behind a mark."""
+    return f"hold_{shard:03x}{_SLICE_MARK}{secrets.token_hex(10)}"
+
+
+def is_slice(hold_id: str) -> bool:
+    """Whether it is such a hold; another one looks so once in 2^36."""
+    return hold_id.startswith(_SLICE_MARK, _MARK_AT)
 
 
 def shard_of_hold(hold_id: str) -> int | None:

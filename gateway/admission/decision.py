@@ -47,8 +47,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a check. `decided_at_ms` and resets are on the tenant's clock; a hold's deadline is not.
 
     `level` and `limit` say what refused: the customer or a node of the path, and which counter there. `would` is
-    the reason that shadow mode did not refuse for. `degraded`: allowed on a lease, without Redis; numbers are
-    not known.
+    the reason that shadow mode did not refuse for. `degraded`: allowed on a lease, without Redis;
+    `sliced`: out of a slice, whose usage event the decision id names; numbers are not known.
     """
 
     reason: Reason
@@ -60,6 +60,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int = 0
     would: str = ""
     degraded: bool = False
+    sliced: bool = False
     decided_at_ms: int = 0
     currency: str = ""
     cost_nanos: int = 0

@@ -5,13 +5,17 @@ whatever comes in bulk on another, so that a thousand checks in one request do n
 
 Each act has a deadline. Redis is told it on its own clock and does nothing later than that; an act whose reply is
 late may have run all the same, and the order's idempotency key, sent again, finds out. Where Redis fails an order
-that a lease covers, it is allowed on the lease (see `degraded`).
+that a lease covers, it is allowed on the lease (see `degraded`). What comes all the time is allowed out of a slice,
+without asking (see `slice`); and where Redis refuses for units that others have set aside, they give way first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+
+import msgspec
 
 from billing_core.contract.telemetry import Distribution
 from billing_core.errors import Failure, Unavailable
@@ -23,6 +27,7 @@ from gateway.admission.degraded.outage import Outage
 from gateway.admission.hold import Memory
 from gateway.admission.order import Act, Mode, Order, Terms, plan
 from gateway.admission.reason import Reason
+from gateway.admission.slice.local import LocalDecisions
 from gateway.state.clock import ServerClock
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
@@ -32,24 +37,34 @@ _UNKNOWN_KEY = Decision(reason=Reason.UNKNOWN_KEY, decision_id="")
 _SHORT = frozenset({Reason.LIMIT_REACHED, Reason.INSUFFICIENT_BALANCE})
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a say beside Redis.
+
+    Without an `outage` nothing is allowed while Redis is away; `local` decides out of slices; `recall` is told what
+    was answered.
+    """
+
+    outage: Outage | None = None
+    local: LocalDecisions | None = None
+    recall: Memory | None = None
+
+
 class Gate:
-    """Decides orders. Without an `outage` nothing is allowed while Redis is away."""
+    """Decides orders."""
 
     def __init__(
         self,
         links: tuple[Link, Link],
         *,
         clock: ServerClock,
-        outage: Outage | None,
-        recall: Memory | None = None,
+        beside: Beside,
         terms: Terms,
         latency: Distribution,
     ) -> None:
         """`links` are that of single decisions and that of bulk; `terms` say how long answers are kept."""
         self._link, self._bulk = links
         self._clock = clock
-        self._outage = outage
-        self._recall = recall
+        self._outage, self._local, self._recall = beside.outage, beside.local, beside.recall
         self._terms = terms
         self._latency = latency
         self._forms = Forms(self._link.pack, terms=terms)
@@ -63,8 +78,11 @@ class Gate:
         if caller is None:
             self._latency.record(_UNKNOWN_KEY.reason.value, 0.0)
             return _UNKNOWN_KEY
+        local = self.locally(caller, order, since_s=deadline.since_s)
+        if local is not None:
+            return local
         try:
-            if self._outage is None and self._recall is None:
+            if self._outage is None and self._recall is None and self._local is None:
                 decision = await self._alone(self._link, caller, order=order, deadline=deadline)
             else:
                 decision = await self._decided(self._link, caller, order=order, deadline=deadline)
@@ -72,6 +90,13 @@ class Gate:
             self._latency.record(failure.code, deadline.spent_s())
             raise
         self._latency.record(decision.reason.value, deadline.spent_s())
+        return decision
+
+    def locally(self, caller: Caller, order: Order, *, since_s: float) -> Decision | None:
+        """The decision on an order that came then and that a slice covers; None where it is to be asked for."""
+        decision = self._local.allow(caller, order) if self._local is not None else None
+        if decision is not None:
+            self._latency.record(decision.reason.value, time.perf_counter() - since_s)
         return decision
 
     async def decide_all(
@@ -92,13 +117,16 @@ class Gate:
             self._latency.record(answer.reason.value if isinstance(answer, Decision) else answer.code, spent_s)
         return answers
 
-    async def _alone(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
+    async def _alone(
+        self, link: Link, caller: Caller, *, order: Order, deadline: Deadline, is_final: bool = True
+    ) -> Decision:
         """By Redis, where nobody else has a say. Raises: as `decide`."""
         keys = caller.keys
         not_after_ms = self._clock.at_ms(deadline.at_s, shard=keys.shard)
-        command = None if caller.is_remembered else self._forms.command(caller, order, not_after_ms=not_after_ms)
+        has_form = is_final and not caller.is_remembered
+        command = self._forms.command(caller, order, not_after_ms=not_after_ms) if has_form else None
         if command is None:
-            act = self._planned(caller, order, deadline=deadline)
+            act = self._planned(caller, order, deadline=deadline, is_final=is_final)
             return await self._asked(link, act, order=order, deadline=deadline, is_barred=caller.is_remembered)
         try:
             reply = await link.run_packed(command.packed, place=keys.snapshot, deadline_ms=deadline.left_ms())
@@ -107,27 +135,40 @@ class Gate:
         return decision_of(reply, order, decision_id=command.decision_id)
 
     async def _decided(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
-        """One decision, by Redis or on a lease. Raises: as `decide`."""
-        if self._outage is None:
-            decision = await self._alone(link, caller, order=order, deadline=deadline)
-        else:
-            decision = await self._covered(link, caller, outage=self._outage, order=order, deadline=deadline)
+        """One decision, by Redis or on a lease, once slices gave way where they must. Raises: as `decide`."""
+        local = self._local
+        is_final = local is None or not order.idempotency_key or not local.knows(caller)
+        decision = await self._by_redis(link, caller, order=order, deadline=deadline, is_final=is_final)
+        if local is not None and not decision.allowed and not decision.replayed:
+            has_room = decision.reason in _SHORT and await local.give_way(caller, deadline=deadline)
+            if has_room or not is_final:
+                decision = await self._by_redis(link, caller, order=order, deadline=deadline)
         if self._recall is not None:
             _remember(self._recall, caller, order=order, decision=decision)
         return decision
 
+    async def _by_redis(
+        self, link: Link, caller: Caller, *, order: Order, deadline: Deadline, is_final: bool = True
+    ) -> Decision:
+        """By Redis, or on a lease; of what is not final no refusal is kept. Raises: as `decide`."""
+        if self._outage is None:
+            return await self._alone(link, caller, order=order, deadline=deadline, is_final=is_final)
+        return await self._covered(
+            link, caller, outage=self._outage, order=order, deadline=deadline, is_final=is_final
+        )
+
     async def _covered(
-        self, link: Link, caller: Caller, *, outage: Outage, order: Order, deadline: Deadline
+        self, link: Link, caller: Caller, *, outage: Outage, order: Order, deadline: Deadline, is_final: bool
     ) -> Decision:
         """By Redis; or on a lease, where one covers the order and Redis fails. Raises: as `decide`."""
         lease = outage.lease_for(caller, order)
         if lease is None and not outage.has_a_say(caller):
-            decision = await self._alone(link, caller, order=order, deadline=deadline)
+            decision = await self._alone(link, caller, order=order, deadline=deadline, is_final=is_final)
             if decision.allowed or decision.replayed or not outage.has_leases(caller):
                 if decision.reason is not Reason.UNAVAILABLE:
                     outage.learn(caller, order, decision=decision)
                 return decision
-        act = self._planned(caller, order, deadline=deadline, keyed=lease is not None)
+        act = self._planned(caller, order, deadline=deadline, keyed=lease is not None, is_final=is_final)
         known = outage.recall(act)
         if known is not None:
             return known

@@ -61,8 +61,11 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to decide. `ttl_ms` and `on_expiry` matter to a hold only; `shadow` records refusals, making
-    none."""
+    """One thing to decide.
+
+    `ttl_ms` and `on_expiry` matter to a hold only; `shadow` records refusals, making none; of a decision that is
+    `attested` (a receipt is signed) all numbers are told, so Redis makes it.
+    """
 
     charges: tuple[Charge, ...]
     mode: Mode = Mode.CONSUME
@@ -70,6 +73,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int = 0
     on_expiry: OnExpiry = OnExpiry.RELEASE
     shadow: bool = False
+    attested: bool = False
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     `window_ms`: for how long an answer is kept for retries; `refusal_ms`: a refusal, at most, and only where the
     caller gave a key. `not_after_ms`: on Redis' clock, later than this nothing is done; 0 never too late. `keyed`:
     an answer is kept even where the caller gave no key for it. `mark` stands in the usage event as its `reason`.
+    `hold_id`: of a hold whose id is not to be made of chance alone.
     """
 
     window_ms: int
@@ -106,6 +111,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     not_after_ms: int = 0
     keyed: bool = False
     mark: str = ""
+    hold_id: str = ""
 
 
 def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
@@ -130,7 +136,7 @@ def plan(order: Order, caller: Caller, *, terms: Terms) -> Act:
     else:
         head = (digest, window_ms, refusal_ms, body, caller.path, terms.not_after_ms, 1 if order.shadow else 0)
     if mode is Mode.HOLD:
-        hold_id = new_hold_id(names.shard)
+        hold_id = terms.hold_id or new_hold_id(names.shard)
         keys = (*keys, hold_key(hold_id, names.shard))
         head = (*head, hold_id, order.ttl_ms, order.on_expiry.value)
     return Act(

@@ -122,6 +122,8 @@ def _besides(decision: Decision) -> dict[str, Any]:
         told["would"] = decision.would
     if decision.degraded:
         told["degraded"] = True
+    if decision.sliced:
+        told["sliced"] = True
     return told
 
 

@@ -130,7 +130,9 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     `replayed`: the first answer to this idempotency key, given again. `balance_nanos` is what is left after this
     decision. `level` and `limit`: who refused, and which of its counters. `retry_after_ms`: when the same
     request may succeed, where that is known. `would`: why shadow mode would have refused. `degraded`: allowed
-    without Redis, on units that were set aside before; their cost is not known yet.
+    without Redis, on units that were set aside before. `sliced`: allowed by this worker alone, out of units that it
+    has set aside a moment ago; `decision_id` is that of the usage event in which all of them are summed up. Of
+    both, cost, balance and what remains are not known yet.
     """
 
     allowed: bool
@@ -148,6 +150,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     limit: str | UnsetType = UNSET
     would: str | UnsetType = UNSET
     degraded: bool | UnsetType = UNSET
+    sliced: bool | UnsetType = UNSET
     retry_after_ms: int | UnsetType = UNSET
     receipt: str | UnsetType = UNSET
 

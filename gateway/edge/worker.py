@@ -12,9 +12,12 @@ from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
 from gateway.admission.degraded.outage import Outage
-from gateway.admission.gate import Gate
+from gateway.admission.gate import Beside, Gate
 from gateway.admission.hold import Holds
 from gateway.admission.order import Terms
+from gateway.admission.slice.local import LocalDecisions
+from gateway.admission.slice.slicer import Slicer
+from gateway.admission.slice.truce import Truce
 from gateway.edge.door import Door
 from gateway.edge.envoy.desk import Desk
 from gateway.edge.envoy.port import methods_of
@@ -27,7 +30,7 @@ from gateway.edge.route.check import CheckRoute
 from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
-from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage
+from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage, observe_slices
 from gateway.edge.slumber import Slumber
 from gateway.edge.wire import MAX_BATCH
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
@@ -64,7 +67,7 @@ class Worker:
         self.links = {name: _link(settings, name) for name in ("decision", "bulk")}
         link, bulk = self.links["decision"], self.links["bulk"]
         self.directory = Directory(link, settings)
-        self.listener = InvalidationListener(bulk, self.directory)
+        self.listener = InvalidationListener(bulk, self.directory, also=self._hear)
         latency = self.telemetry.distribution(
             "tallygate_decision_seconds", "From order to decision, by reason or failure.", label="reason"
         )
@@ -74,11 +77,11 @@ class Worker:
         self.outage = (
             Outage(bulk, settings=settings, clock=clock, recall=self.recall) if settings.journal_dir else None
         )
+        self.local = self._local(bulk, clock=clock) if settings.journal_dir and settings.slice_count else None
         self.gate = Gate(
             (link, bulk),
             clock=self.clock,
-            outage=self.outage,
-            recall=self.recall,
+            beside=Beside(outage=self.outage, local=self.local, recall=self.recall),
             terms=Terms(window_ms=settings.idempotency_window_ms, refusal_ms=settings.idempotency_refusal_ms),
             latency=latency,
         )
@@ -96,6 +99,8 @@ class Worker:
         observe_directory(self.telemetry, self.directory)
         if self.outage is not None:
             observe_outage(self.telemetry, self.outage)
+        if self.local is not None:
+            observe_slices(self.telemetry, self.local)
         self.telemetry.counter(
             "tallygate_decisions", "Decisions by reason or failure.", read=latency.totals, label="reason"
         )
@@ -121,7 +126,7 @@ class Worker:
         for link in self.links.values():
             link.start()
         keepers = (self.slumber.keep, self.listener.listen, self.clock.keep)
-        keepers += tuple(part.keep for part in (self.recall, self.outage) if part is not None)
+        keepers += tuple(part.keep for part in (self.recall, self.outage, self.local) if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
         _, late = await asyncio.wait(waiting, timeout=1)
@@ -145,11 +150,25 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.local is not None:
+            await self.local.stop()
         if self.outage is not None:
             await self.outage.stop()
         for link in self.links.values():
             await link.stop()
         await asyncio.to_thread(self.telemetry.stop)
+
+    def _local(self, bulk: Link, *, clock: Clock) -> LocalDecisions:
+        """Decisions out of slices, which need a folder for what they write down."""
+        settings, listener = self.settings, self.listener
+        slicer = Slicer(bulk, clock=clock, server_clock=self.clock, recall=self.recall, settings=settings)
+        truce = Truce(bulk, slicer, settings=settings)
+        return LocalDecisions(slicer, truce, settings=settings, is_told=lambda: listener.is_up)
+
+    def _hear(self, payload: str) -> None:
+        """What was pushed, to whoever else wants to know."""
+        if self.local is not None:
+            self.local.hear(payload)
 
     def routes(self) -> list[Route]:
         """Everything that can be asked of a gateway."""

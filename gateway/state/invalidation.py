@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
@@ -36,10 +37,12 @@ _CHANCE: Final = random.SystemRandom()
 class InvalidationListener:
     """Keeps a directory told; `listen` runs until it is cancelled."""
 
-    def __init__(self, link: Link, directory: Directory) -> None:
+    def __init__(self, link: Link, directory: Directory, *, also: Callable[[str], None]) -> None:
+        """`also` is told every message too."""
         self._link = link
         self._is_cluster = isinstance(link, ClusterLink)
         self._directory = directory
+        self._also = also
         self.heard = 0
         self.is_up = False
 
@@ -88,7 +91,9 @@ class InvalidationListener:
             self._tell(push_is_up=True)
         elif message["type"] == "message":
             self.heard += 1
-            self._directory.invalidate(bytes(message["data"]).decode(errors="replace"))
+            payload = bytes(message["data"]).decode(errors="replace")
+            self._directory.invalidate(payload)
+            self._also(payload)
 
     def _tell(self, *, push_is_up: bool) -> None:
         if self.is_up != push_is_up:

@@ -4,21 +4,20 @@ Everything that is written within one turn of the event loop leaves in one write
 is told once the kernel has it. A process that dies loses nothing of that. The disk follows as fast as it can, off
 the loop, in one fdatasync for all that was written since the last; so much may be lost when the machine dies.
 
-Each process writes a file of its own, which it holds locked as long as it lives. A file that nobody holds is a dead
-process' legacy: whoever finds it first takes it over and finishes what it leaves to be done.
+Each process writes a file of its own; whoever finds a dead one's finishes what it leaves to be done (see
+`legacy/own_file`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import secrets
 from pathlib import Path
 from typing import Final
 
-from billing_core.errors import ConfigurationError, Unavailable
+from billing_core.errors import Unavailable
 from gateway.admission.degraded.record import MAGIC, Entry, Leased, Left, Record, left_of, packed
+from gateway.admission.legacy.own_file import left_files, own_file, unwritable
 
 _SUFFIX: Final = ".journal"
 _LONG_BYTES: Final = 262_144
@@ -31,16 +30,11 @@ class Journal:
         """Make a file in the folder. Raises: ConfigurationError, one line."""
         self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
+        self.path, self._file = own_file(folder, _SUFFIX, flags=os.O_APPEND)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path = folder / f"{secrets.token_hex(8)}{_SUFFIX}"
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._size = os.write(self._file, MAGIC)
         except OSError as error:
-            raise ConfigurationError(
-                f"journal_dir: {folder}: cannot be written: {error.strerror}", field="journal_dir"
-            ) from None
+            raise unwritable(folder, error) from None
         self._unwritten: list[bytes] = []
         self._waiting: asyncio.Future[None] | None = None
         self._syncing: asyncio.Future[None] | None = None
@@ -152,19 +146,7 @@ class Legacy:
 def legacies(folder: Path) -> list[Legacy]:
     """All files in the folder that nobody holds, taken over; a torn end is cut off."""
     found: list[Legacy] = []
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        try:
-            file = os.open(path, os.O_RDWR | os.O_APPEND)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            continue
-        if not path.exists():  # its process has removed it just now
-            os.close(file)
-            continue
+    for path, file in left_files(folder, _SUFFIX, flags=os.O_APPEND):
         legacy = Legacy(path, file)
         os.ftruncate(file, legacy.left.good_bytes)
         found.append(legacy)

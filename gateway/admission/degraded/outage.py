@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import deque
 from pathlib import Path
@@ -35,7 +34,7 @@ from gateway.admission.degraded.journal import Journal, Legacy, legacies
 from gateway.admission.degraded.lease import Lease, LeasePool, name_of
 from gateway.admission.degraded.lessee import Lessee
 from gateway.admission.degraded.record import Done, Entry, packed
-from gateway.admission.degraded.replay import Fate, Replay
+from gateway.admission.degraded.replay import Fate, Replay, keep_lost
 from gateway.admission.hold import Memory
 from gateway.admission.order import Act, Mode, Order
 from gateway.admission.reason import Reason
@@ -45,7 +44,6 @@ from gateway.state.link import Link
 _LOOK_S: Final = 0.1
 _LEGACY_LOOKS: Final = 50
 _CHUNK: Final = 64
-_LOST: Final = "lost"
 _CLOSED: Final = frozenset({Reason.SUSPENDED, Reason.NOT_ENTITLED})
 
 
@@ -230,7 +228,7 @@ class Outage:
             raise
         except Failure:
             self.tally.lost += 1
-            await asyncio.to_thread(_keep_lost, self._folder / _LOST, entry)
+            await asyncio.to_thread(keep_lost, self._folder, entry)
             return None
         self.tally.replayed[fate.value] += 1
         if self._recall is not None:
@@ -309,13 +307,3 @@ def _decision(act: Act, order: Order, *, at_ms: int) -> Decision:
             for charge in order.charges
         ),
     )
-
-
-def _keep_lost(file: Path, entry: Entry) -> None:
-    """Keep an entry that can never be charged, in the form of the journal."""
-    lost = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        os.write(lost, packed(entry))
-        os.fsync(lost)
-    finally:
-        os.close(lost)

@@ -9,8 +9,11 @@ free: it is recorded under a name of its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,13 +28,14 @@ from billing_core.contract.keys import (
 from billing_core.contract.usage_event import EventBody, encode_body
 from billing_core.errors import IdempotencyConflict, InvariantBroken
 from gateway.admission.decision import words_of
-from gateway.admission.degraded.record import Entry
+from gateway.admission.degraded.record import Entry, packed
 from gateway.admission.outcome import CHARGED, DECIDED
 from gateway.settings import GatewaySettings
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
 from gateway.state.resp import ErrorReply, Reply, Word, flat, text_of
 
+_LOST: Final = "lost"
 _KEPT_TTL = 0
 _BODY = msgspec.msgpack.Decoder(EventBody)
 
@@ -63,9 +67,13 @@ class Replay:
                 return Fate.CHARGED
             if said == DECIDED:
                 return Fate.KNOWN
-            return await self._record(entry, entry.answer_key, body=entry.body)
+            return await self.record(entry)
         except IdempotencyConflict:
             return await self._record_apart(entry)
+
+    async def record(self, entry: Entry) -> Fate:
+        """Charge one order of which no hold is left, as far as the wallet goes. Raises: as `charge`."""
+        return await self._record(entry, entry.answer_key, body=entry.body)
 
     async def _part(self, entry: Entry) -> Reply:
         shard = shard_of_hold(entry.hold_id)
@@ -108,3 +116,13 @@ def _pairs(entry: Entry) -> list[Word]:
     for feature, quantity in zip(entry.features, entry.quantities, strict=True):
         pairs += (feature, quantity)
     return pairs
+
+
+def keep_lost(folder: Path, entry: Entry) -> None:
+    """Keep an entry that can never be charged, in the form of the journal."""
+    lost = os.open(folder / _LOST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(lost, packed(entry))
+        os.fsync(lost)
+    finally:
+        os.close(lost)

@@ -50,6 +50,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     limit: str = ""
     would: str = ""
     degraded: bool = False
+    sliced: bool = False
     retry_after_ms: int | None = None
     receipt: str = ""
 

@@ -19,6 +19,7 @@ def order_of(asked: CheckRequest) -> Order:
             charges=(Charge(feature=asked.feature or "", quantity=quantity),),
             idempotency_key=asked.idempotency_key or "",
             shadow=asked.shadow,
+            attested=asked.receipt,
         )
     _check_caller(asked)
     _check_places(asked.charges, feature=asked.feature, quantity=asked.quantity, set=asked.set)
@@ -33,6 +34,7 @@ def order_of(asked: CheckRequest) -> Order:
         ttl_ms=asked.ttl_ms or 0,
         on_expiry=asked.on_expiry or OnExpiry.RELEASE,
         shadow=asked.shadow,
+        attested=asked.receipt,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from billing_core.contract.telemetry import Read, Telemetry
 from gateway.admission.degraded.outage import Outage
+from gateway.admission.slice.local import LocalDecisions
 from gateway.state.directory import Directory
 from gateway.state.link import Link
 from gateway.state.pipe import PipeTally
@@ -106,6 +107,34 @@ def observe_outage(telemetry: Telemetry, outage: Outage) -> None:
         "Orders that can never be charged, kept in the journal's folder.",
         read=lambda: {"": outage.tally.lost},
     )
+
+
+def observe_slices(telemetry: Telemetry, local: LocalDecisions) -> None:
+    """What was set aside for decisions of this process' own, and what became of it."""
+    tally = local.tally
+    telemetry.gauge(
+        "tallygate_sliced_units",
+        "Units that may still be allowed out of slices.",
+        read=lambda: {"": local.left_units()},
+    )
+    counters: tuple[tuple[str, str, Callable[[], int]], ...] = (
+        ("tallygate_slices_taken", "Slices that were taken.", lambda: tally.taken),
+        ("tallygate_slices_refused", "Slices that Redis would not give.", lambda: tally.refused),
+        ("tallygate_slices_yielded", "Slices that ended because somebody ran short.", lambda: tally.yielded),
+        (
+            "tallygate_slices_lost",
+            "Slices that can never be settled, kept in the journal's folder.",
+            lambda: tally.lost,
+        ),
+        ("tallygate_sliced_decisions", "Decisions out of slices.", lambda: tally.decided),
+        ("tallygate_sliced_settled_units", "Units of slices that were settled.", lambda: tally.settled_units),
+    )
+    for name, text, tell in counters:
+        telemetry.counter(name, text, read=_one(tell))
+
+
+def _one(tell: Callable[[], int]) -> Read:
+    return lambda: {"": tell()}
 
 
 def _of_links(links: Mapping[str, Link], tell: Callable[[PipeTally], int]) -> Read:

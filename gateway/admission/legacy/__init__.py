@@ -1,0 +1,1 @@
+"""What a process leaves behind in its folder when it dies, and who finds it."""
