@@ -266,7 +266,7 @@ def call(gateway: tuple[Worker, Call]) -> Call:
 
 
 class Neighbours:
-    """A noisy and a quiet customer; both have been seen, so that neither is thought to be alone."""
+    """A noisy and a quiet customer; both have been seen on both links, so that neither is thought to be alone."""
 
     noisy, quiet = "tgk_noisy", "tgk_quiet"
 
@@ -285,32 +285,32 @@ class Neighbours:
             await self._world.project(customer=customer)
             record = KeyRecord(tenant_id=self._world.tenant, role=Role.CALLER, customer_id=customer, hint="ey")
             await self._world.credential(key, record)
-            _, answer, _ = await call("/v1/check", {"key": key, "feature": "export"})
-            assert answer["allowed"]
+            check = {"key": key, "feature": "export"}
+            _, alone, _ = await call("/v1/check", check)
+            _, batch, _ = await call("/v1/check/batch", {"checks": [check]})
+            assert [answer["allowed"] for answer in (alone, *batch["answers"])] == [True, True]
 
     @contextlib.asynccontextmanager
-    async def held_up(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-        """Redis decides nothing; what is given waits until so many wait for a place."""
-        link = self._worker.links["decision"]
+    async def held_up(self, link: str = "decision") -> AsyncIterator[Callable[[int, int], Awaitable[None]]]:
+        """Redis decides nothing; what is given waits until so many have a place on the link, and so many wait."""
+        asked = self._worker.links[link]
 
-        async def waiting(count: int) -> None:
-            await until(lambda: link.waiting_count >= count)
+        async def reached(seated: int, waiting: int) -> None:
+            await until(lambda: asked.seated_count >= seated and asked.waiting_count >= waiting)
 
         await self._world.valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
         try:
-            yield waiting
+            yield reached
         finally:
-            await self._world.valkey.execute_command("CLIENT", "UNPAUSE")
+            await self.go_on()
 
-    async def under_way(self, count: int) -> None:
-        """Until so many of theirs are at Redis."""
-        link = self._worker.links["decision"]
-        await until(lambda: link.seated_count >= count)
+    async def go_on(self) -> None:
+        await self._world.valkey.execute_command("CLIENT", "UNPAUSE")
 
     async def order(self) -> list[str]:
         """Whose turn it was, from first to last, once both had settled in."""
         keys = {customer: key for key, customer in self._names.items()}
-        return [keys[entry.body.customer_id] for entry in await self._world.entries()][len(keys) :]
+        return [keys[entry.body.customer_id] for entry in await self._world.entries()][2 * len(keys) :]
 
 
 @pytest.fixture
