@@ -263,6 +263,17 @@ async def test_a_gateway_that_stops_gives_its_leases_back(house: House, process:
     assert list(house.journals.iterdir()) == []
 
 
+async def allowed_without_redis(call: Call, world: Any, *, times: int) -> list[str]:
+    """Decisions of so many orders that were allowed; a worker may not have heard of its lease when it is asked."""
+    ours: list[str] = []
+    async with asyncio.timeout(30):
+        while len(ours) < times:
+            status, answer = await ask(call, world)
+            if status == 200:
+                ours.append(answer["decision_id"])
+    return ours
+
+
 async def test_a_worker_killed_in_the_outage_is_made_good_by_the_next(
     house: House, process: Any, eventually: Any
 ) -> None:
@@ -274,11 +285,9 @@ async def test_a_worker_killed_in_the_outage_is_made_good_by_the_next(
         allowed = [await answered(call, house.world)]
         await held(house, eventually)
         with house.hung():
-            answers = [await ask(call, house.world) for _ in range(10)]
+            ours = await allowed_without_redis(call, house.world, times=10)
             running.process.kill()
             await running.ended()
-        ours = [answer["decision_id"] for status, answer in answers if status == 200]
-        assert len(ours) == 10
         (left,) = house.journals.glob("*.journal")
         process(settings)
         await eventually(lambda: not left.exists())
