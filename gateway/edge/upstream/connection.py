@@ -14,6 +14,7 @@ from gateway.edge.upstream.flow import EndlessFlow, Flow
 from gateway.edge.upstream.head import SWITCHING, ResponseHead, read_response
 
 _END: Final = b"\r\n\r\n"
+_VERSION: Final = b"HTTP/1."
 _MOST_HEAD_BYTES: Final = 32_768
 _MOST_UNSENT_BYTES: Final = 65_536
 _MOST_INTERIM: Final = 16
@@ -184,7 +185,8 @@ class UpstreamConnection(asyncio.Protocol):
         taker.take_interim(head)
 
     def _check_begun(self, data: bytes) -> None:
-        if len(data) >= _MOST_HEAD_BYTES or not b"HTTP/1.".startswith(data[:7]):
+        is_broken = len(data) >= _MOST_HEAD_BYTES or data.count(b"\n") != data.count(b"\r\n")
+        if is_broken or not _VERSION.startswith(data[: len(_VERSION)]):
             raise Malformed("the upstream's answer is no HTTP/1.1", status=502)
 
     def _pass(self, taker: Taker, flow: Flow, *, data: bytes) -> None:

@@ -133,10 +133,10 @@ class ChunkedFlow:
             self.is_done = True
             return at + len(_LINE_END)
         end = data.find(_LINE_END * 2, at, at + _MOST_TRAILER_BYTES)
+        begun = data[at : end if end >= 0 else at + _MOST_TRAILER_BYTES]
+        if len(begun) == _MOST_TRAILER_BYTES or begun.count(b"\n") != begun.count(_LINE_END):
+            raise Malformed("the trailer of the body cannot be read")
         if end < 0:
-            begun = data[at : at + _MOST_TRAILER_BYTES]
-            if len(begun) == _MOST_TRAILER_BYTES or begun.count(b"\n") != begun.count(_LINE_END):
-                raise Malformed("the trailer of the body cannot be read")
             return at
         self.trailers = data[at : end + len(_LINE_END)]
         self.is_done = True
