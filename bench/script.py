@@ -2,9 +2,11 @@
 
 Two yardsticks: `read` gets one key and returns; `debit` compares a hash field with an amount, takes it off and
 appends an entry, which is the least that a debit with a usage event can do. Both are functions of the server, as
-the scripts are. All acts run in turn on one embedded Valkey without a log, round after round, each round many calls
-in pipelines. The cost is the processor time of the server's main thread, reading the call and writing the reply
-included; it does not grow because somebody else works on the machine. Medians of the rounds, and their spread.
+the scripts are. And each act has its floor: the commands that it runs, alone (`apparatus/floor.py`); what is
+above it is the script's own reading and deciding. All acts run in turn on one embedded Valkey without a log, each
+with its floor, round after round, each round many calls in pipelines. The cost is the processor time of the
+server's main thread, reading the call and writing the reply included; it does not grow because somebody else
+works on the machine. Medians of the rounds, and their spread.
 
     python -m bench.script [--rounds 7] [--calls 1000]
 """
@@ -21,6 +23,7 @@ import msgspec
 import redis
 
 from bench.apparatus.counter import CUSTOMERS, Counter, furnish_counter
+from bench.apparatus.floor import floors
 from bench.apparatus.ground import middle, spread, tell
 from gateway.command.embedded.valkey import start_valkey
 
@@ -130,9 +133,12 @@ def measure(folder: Path, *, rounds: int, calls: int) -> None:
     seen: dict[str, list[float]] = {act.name: [] for act in measured}
     for act in measured:
         run_all(client, act.calls(AT_ONCE))
+    below = floors(client, {act.name: act.calls(1)[0] for act in measured})
+    alone: dict[str, list[float]] = {act.name: [] for act in measured}
     for _ in range(rounds):
         for act in measured:
             seen[act.name].append(microseconds(client, act.calls(calls)))
+            alone[act.name].append(microseconds(client, [below[act.name]] * calls))
         counter.tidy()
     tell(
         "script",
@@ -140,20 +146,22 @@ def measure(folder: Path, *, rounds: int, calls: int) -> None:
             "rounds": rounds,
             "calls": calls,
             "unit": "us of the server's processor per call",
-            "acts": figures_of(seen),
+            "acts": figures_of(seen, alone),
         },
     )
     server.stop()
 
 
-def figures_of(seen: dict[str, list[float]]) -> dict[str, object]:
-    """Median, spread, and how many times the yardsticks of the same round."""
+def figures_of(seen: dict[str, list[float]], alone: dict[str, list[float]]) -> dict[str, object]:
+    """Median, spread, and how many times the yardsticks and the floor of the same round."""
     return {
         name: {
             "us": middle(times),
             "spread": spread(times),
             "times_read": middle([one / least for one, least in zip(times, seen["read"], strict=True)]),
             "times_debit": middle([one / least for one, least in zip(times, seen["debit"], strict=True)]),
+            "floor_us": middle(alone[name]),
+            "times_floor": middle([one / least for one, least in zip(times, alone[name], strict=True)]),
         }
         for name, times in seen.items()
     }
