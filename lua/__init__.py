@@ -4,6 +4,7 @@
 include. A script runs in Valkey to its end before anything else does; so it checks everything, then writes.
 
 What is included has floors too, from the ground up: `value` (numbers, time, names), `level` (what is counted, and
-what refuses there), `money` (prices, wallets, the entry), `hold` (what is set aside, and its end), `decision` (all
-checks, what they write, and the answer that is kept).
+what refuses there), `money` (prices, wallets, the entry), `plain` (what one charge meets mostly, looked at in
+few steps), `hold` (what is set aside, and its end), `decision` (all checks, what they write, and the answer that is
+kept).
 """

@@ -89,6 +89,8 @@
 --!include lib/money/entry.lua
 --!include lib/decision/lateness.lua as late_acts
 --!include lib/hold/hold.lua as hold_acts
+--!include lib/plain/terms.lua as plain_acts
+--!include lib/plain/walk.lua as walk_acts
 --!include lib/decision/straight.lua as straight_debit
 --!include lib/decision/debit.lua
 --!include lib/decision/answer.lua
@@ -105,7 +107,8 @@ if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
-local charges, fault = read_charges(ARGV, 8)
+local quantity, charges, fault = single_quantity(ARGV, 8), nil, nil
+if not quantity then charges, fault = read_charges(ARGV, 8) end
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -115,15 +118,23 @@ if idem_window_ms > 0 then
   if answer then return answer end
 end
 
-local nodes = path == '' and NONE or read_path(path, counters_key)
-if not nodes then return redis.error_reply('INVALID path') end
+if path ~= '' and not path_names(path) then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
-local place = {
-  snapshot = snapshot_key, counters = counters_key, wallet = wallet_key, stream = stream_key,
-  customer_holds = customer_holds_key, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body,
-}
-if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
+local is_late = not_after_ms > 0 and real_ms > not_after_ms
+local has_due = not is_late and hold_acts.has_due(customer_holds_key, real_ms)
+if quantity and not is_late and not has_due then
+  local packed = straight_debit(KEYS, ARGV[9], quantity, path, real_ms, epoch, body)
+  if packed and idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, packed) end
+  if packed then return packed end
+end
 
+charges = charges or read_charges(ARGV, 8)
+local place = {
+  snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, customer_holds = customer_holds_key,
+  shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms, body = body, has_due = has_due,
+}
+if is_late then return late_acts.reply(charges, place) end
+local nodes = read_path(path, counters_key)
 local reply, wrong = debit(charges, nodes, place, 'consume', shadow == '1')
 if wrong then return redis.error_reply(wrong) end
 return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply)

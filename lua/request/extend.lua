@@ -123,7 +123,7 @@ end
 local named, places = acts.name_charges(acts.held_charges(hold, true), ARGV, 5, count)
 if not named then return redis.error_reply('INVALID feature') end
 for index, charge in ipairs(charges) do charge.kept = hold.charges[places[index]] end
-acts.sweep_due(hold.customer_holds, place)
+if acts.has_due(hold.customer_holds, real_ms) then acts.sweep_due(hold.customer_holds, place) end
 place.snapshot, place.wallet, place.narrow = hold.snapshot, hold.wallet, narrow
 local nodes = read_path(hold.path, hold.counters)
 local decision = hold.would == '' and decide(charges, nodes, place, 'hold', hold.shadow == '1')

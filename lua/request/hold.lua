@@ -95,6 +95,9 @@
 --!include lib/hold/placing.lua
 --!include lib/decision/lateness.lua as late_acts
 --!include lib/hold/hold.lua as hold_acts
+--!include lib/plain/terms.lua as plain_acts
+--!include lib/plain/walk.lua as walk_acts
+--!include lib/hold/straight.lua as straight_hold
 --!include lib/decision/answer.lua
 
 local epoch_key, snapshot_key, counters_key, wallet_key, stream_key, customer_holds_key, shard_holds_key, answer_key, hold_key =
@@ -114,7 +117,8 @@ if hold_id == '' or hold_key ~= string.sub(shard_holds_key, 1, -2) .. ':' .. hol
   return redis.error_reply('INVALID hold_id')
 end
 if on_expiry ~= 'release' and on_expiry ~= 'charge' then return redis.error_reply('INVALID on_expiry') end
-local charges, fault = read_charges(ARGV, 11)
+local quantity, charges, fault = single_quantity(ARGV, 11), nil, nil
+if not quantity then charges, fault = read_charges(ARGV, 11) end
 if fault then return redis.error_reply(fault) end
 local real_ms = real_now_ms()
 if not ttl_ms or ttl_ms < 1 or real_ms + ttl_ms > MAX_EXACT then return redis.error_reply('INVALID ttl_ms') end
@@ -125,34 +129,45 @@ if idem_window_ms > 0 then
   if conflict then return redis.error_reply(conflict) end
   if answer then return answer end
 end
-local nodes = read_path(path, counters_key)
-if not nodes then return redis.error_reply('INVALID path') end
+if path ~= '' and not path_names(path) then return redis.error_reply('INVALID path') end
 if redis.call('EXISTS', hold_key) == 1 then return redis.error_reply('CONFLICT hold') end
 
+local deadline_ms = real_ms + ttl_ms
+local is_late = not_after_ms > 0 and real_ms > not_after_ms
+local has_due = not is_late and hold_acts.has_due(customer_holds_key, real_ms)
+local hold = {
+  id = hold_id, state = 'open', deadline_ms = deadline_ms, on_expiry = on_expiry, snapshot = snapshot_key, counters = counters_key,
+  wallet = wallet_key, customer_holds = customer_holds_key, stream = stream_key, body = body, path = path, shadow = shadow,
+  would = '', level = '', currency = '', charges = false, leases = false,
+}
+if quantity and not is_late and not has_due then
+  local packed = straight_hold(KEYS, ARGV[12], quantity, real_ms, hold)
+  if packed and idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, packed) end
+  if packed then return packed end
+end
+
+charges = charges or read_charges(ARGV, 11)
 local place = {
   snapshot = snapshot_key, wallet = wallet_key, stream = stream_key, shard_holds = shard_holds_key, epoch = epoch,
   real_ms = real_ms, body = body,
 }
-if not_after_ms > 0 and real_ms > not_after_ms then return late_acts.reply(charges, place) end
-hold_acts.sweep_due(customer_holds_key, place)
+if is_late then return late_acts.reply(charges, place) end
+if has_due then hold_acts.sweep_due(customer_holds_key, place) end
+local nodes = read_path(path, counters_key)
 local decision = decide(charges, nodes, place, 'hold', shadow == '1')
 if decision.fault then return redis.error_reply(decision.fault) end
 if decision.reason ~= 'allowed' then
   return keep_answer(answer_key, request_digest, idem_window_ms, refusal_ms, reply_of(decision, charges, 0, ''))
 end
 
-local deadline_ms = real_ms + ttl_ms
 local is_empty = decision.would ~= ''
 if is_empty then
   late_acts.append_shadow(decision, charges, place)
 else
   decision.acted = true
 end
-local hold = {
-  id = hold_id, state = 'open', deadline_ms = deadline_ms, on_expiry = on_expiry, snapshot = snapshot_key, counters = counters_key,
-  wallet = wallet_key, customer_holds = customer_holds_key, stream = stream_key, body = body, path = path, shadow = shadow,
-  would = decision.would, level = is_empty and decision.refusal[2] or '', currency = decision.first and decision.first.currency or '',
-}
+hold.would, hold.level = decision.would, is_empty and decision.refusal[2] or ''
+hold.currency = decision.first and decision.first.currency or ''
 redis.call('ZADD', shard_holds_key, digits(deadline_ms), hold_id)
 redis.call('ZADD', customer_holds_key, digits(deadline_ms), hold_id)
 place_hold(hold_key, hold, decision, charges)

@@ -41,6 +41,8 @@
 --!include lib/money/wallet.lua
 --!include lib/money/entry.lua
 --!include lib/hold/hold.lua as hold_acts
+--!include lib/plain/terms.lua as plain_acts
+--!include lib/hold/straight_end.lua as straight_end
 
 local epoch_key, hold_key, shard_holds_key = KEYS[1], KEYS[2], KEYS[3]
 local keep_ms = ARGV[1]
@@ -58,6 +60,6 @@ if not hold then return acts.empty_answer('not_found', real_ms) end
 if hold.state ~= 'open' then return acts.ended_answer(hold) end
 local place = { stream = hold.stream, shard_holds = shard_holds_key, epoch = epoch, real_ms = real_ms }
 if acts.is_due(hold, real_ms) then return acts.expire(hold, place) end
-return acts.finish(hold, acts.held_charges(hold, true), place, {
-  outcome = 'released', digest = '', keep_ms = keep_ms, may_be_late = false,
-})
+local ending = { outcome = 'released', digest = '', keep_ms = keep_ms, may_be_late = false }
+return straight_end(hold, place, hold.charges[1][1], 0, ending)
+  or acts.finish(hold, acts.held_charges(hold, true), place, ending)

@@ -55,6 +55,8 @@
 --!include lib/money/wallet.lua
 --!include lib/money/entry.lua
 --!include lib/hold/hold.lua as hold_acts
+--!include lib/plain/terms.lua as plain_acts
+--!include lib/hold/straight_end.lua as straight_end
 
 local epoch_key, hold_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local request_digest, keep_ms, count = ARGV[1], ARGV[2], ARGV[3]
@@ -81,9 +83,16 @@ if not hold.charges or hold.epoch and hold.epoch ~= epoch then
   if is_settled and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
   return acts.ended_answer(hold)
 end
+local is_due = hold.state == 'open' and acts.is_due(hold, real_ms)
+if count == 1 and hold.state == 'open' and not is_due then
+  local answer = straight_end(hold, place, ARGV[4], whole(ARGV[5]), {
+    outcome = 'settled', digest = request_digest, keep_ms = keep_ms, may_be_late = false,
+  })
+  if answer then return answer end
+end
 local charges = acts.held_charges(hold, false)
 if not acts.name_charges(charges, ARGV, 3, count) then return redis.error_reply('INVALID feature') end
-if hold.state == 'open' and acts.is_due(hold, real_ms) then
+if is_due then
   local ended = acts.expire(hold, place)
   hold = acts.read(hold_key)
   if not hold.charges then return ended end

@@ -141,7 +141,7 @@ def test_no_script_speaks_in_floats_or_json() -> None:
         assert word not in LIBRARY.text
 
 
-FLOORS = ("value", "level", "money", "hold", "decision")
+FLOORS = ("value", "level", "money", "plain", "hold", "decision")
 
 
 def test_what_is_included_stands_on_what_is_below_it() -> None:

@@ -38,6 +38,12 @@ local function read_charges(ARGV, position)
   return charges
 end
 
+-- The quantity of the one charge behind ARGV[position], where it is one that may be plainly allowed; else nil.
+local function single_quantity(ARGV, position)
+  local quantity = ARGV[position] == '1' and #ARGV == position + 2 and whole(ARGV[position + 2])
+  return quantity and quantity > 0 and quantity or nil
+end
+
 -- Whether the customer is served, and each feature is theirs.
 local function entitle(decision, charges, snapshot_key)
   local status, offset_ms = read_snapshot(snapshot_key, decision.nodes, charges)

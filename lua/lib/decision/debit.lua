@@ -15,17 +15,10 @@ local function write_debit(decision, charges, place)
   write_levels(decision.nodes, decision.at, place.real_ms)
 end
 
--- Decide on the charges and write it, all of it; no nodes mean the customer alone. A place is one of `decide` too, and has
--- counters, shard_holds and customer_holds. Returns the reply; or nil and what is wrong.
+-- Decide on the charges and write it, all of it; a place is one of `decide` too, and has shard_holds,
+-- customer_holds and has_due. Returns the reply; or nil and what is wrong.
 local function debit(charges, nodes, place, mode, is_shadow)
-  hold_acts.sweep_due(place.customer_holds, place)
-  if not nodes[1] then
-    local charge = charges[1]
-    local is_simple = mode == 'consume' and not charges[2] and not charge.sign and charge.quantity > 0
-    local reply = is_simple and straight_debit(charge, place)
-    if reply then return reply end
-    nodes = read_path('', place.counters)
-  end
+  if place.has_due then hold_acts.sweep_due(place.customer_holds, place) end
   local decision = decide(charges, nodes, place, mode, is_shadow)
   if decision.fault then return nil, decision.fault end
   if decision.would ~= '' then

@@ -347,10 +347,14 @@ local function sweep(due, holds_key, place)
   return ended
 end
 
--- End what is due of this customer's holds, at most 100 of them. Mostly none is: then it is one look at the first.
-local function sweep_due(customer_holds_key, place)
+-- Whether one of this customer's holds is due. Mostly none is: it is one look at the first.
+local function has_due(customer_holds_key, real_ms)
   local first = redis.call('ZRANGE', customer_holds_key, '0', '0', 'WITHSCORES')
-  if not first[1] or tonumber(first[2]) > place.real_ms then return end
+  return first[1] and tonumber(first[2]) <= real_ms
+end
+
+-- End what is due of this customer's holds, at most 100 of them.
+local function sweep_due(customer_holds_key, place)
   local due = redis.call('ZRANGEBYSCORE', customer_holds_key, '-inf', digits(place.real_ms), 'LIMIT', '0', '100')
   sweep(due, customer_holds_key, place)
 end
@@ -370,6 +374,6 @@ end
 return {
   read = read_hold, is_due = is_due, held_charges = held_charges, name_charges = name_charges,
   finish = end_hold, write = write_hold, charge_part = charge_part, prolong = prolong, expire = expire, sweep = sweep,
-  sweep_due = sweep_due,
-  ended_answer = ended_answer, empty_answer = empty_answer, next_number = next_number,
+  has_due = has_due, sweep_due = sweep_due,
+  write_end = write_end, ended_answer = ended_answer, empty_answer = empty_answer, next_number = next_number,
 }

@@ -26,13 +26,17 @@ local function latest_of(node, at)
   return node.keeps_level and NEVER or latest
 end
 
--- Write the fields, and let the node's hash live as long as something in it counts or is held: to the full hour, so that it
--- is seldom told anew.
+-- Until when the hash is said to count: to the full hour, so that it is seldom told anew.
+local function told_life(latest)
+  return latest < NEVER and math.ceil(latest / HOUR_MS) * HOUR_MS or latest
+end
+
+-- Write the fields, and let the node's hash live as long as something in it counts or is held.
 local function write_life(node, fields, at, real_ms)
   local known, latest = tonumber(node.values[1]) or 0, latest_of(node, at)
   local holds = tonumber(node.values[2]) or 0
   local left = holds + node.more_holds
-  if latest < NEVER then latest = math.ceil(latest / HOUR_MS) * HOUR_MS end
+  latest = told_life(latest)
   local n = #fields
   if latest > known then fields[n + 1], fields[n + 2], n = 'x', digits(latest), n + 2 end
   if left ~= holds then fields[n + 1], fields[n + 2] = 'o', digits(left) end
@@ -50,4 +54,4 @@ local function write_life(node, fields, at, real_ms)
   end
 end
 
-return { write = write_life }
+return { write = write_life, told = told_life }

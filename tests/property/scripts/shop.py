@@ -102,7 +102,7 @@ class Shop:
         return self.desk.run("peek", decision_keys(KEYS), path, len(charges), *flat(charges))
 
     def hold(self, *charges: tuple[str, int], ttl_ms: int = 60_000, on_expiry: str = "release", **more: Any) -> Any:
-        hold_id = new_hold_id(KEYS.shard)
+        hold_id = more.get("hold_id") or new_hold_id(KEYS.shard)
         key = more.get("key", "")
         keys = [*decision_keys(KEYS, key), hold_key(hold_id, KEYS.shard)]
         asked = more.get("path", ""), more.get("not_after_ms", 0), int(more.get("shadow", False))

@@ -1,24 +1,27 @@
 """The straight way allows just what the long one would, with the same reply and the same writes.
 
-A customer budget that bounds nothing changes no decision, and sends every charge the long way. So the same acts are
-done with and without one, and everything that both told and left behind is compared.
+A customer budget that bounds nothing changes no decision, and sends every charge and every hold the long way. So
+the same acts are done with and without one, and everything that both told and left behind is compared.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from desk import Desk, Near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop import DAY_MS, FOREVER, KEYS, LARGEST, Shop, limit, metered, tariff
 
+from billing_core.contract.keys import new_hold_id
 from billing_core.contract.snapshot import (
     Budget,
     Entitlement,
     FeatureKind,
     Guard,
     Limit,
+    SpendCap,
     Status,
     Tariff,
     Tier,
@@ -30,8 +33,11 @@ START_MS = 2_000_000_000_000
 DAYS = Window(kind=WindowKind.STEPS, anchor_ms=START_MS + DAY_MS // 2, every_ms=DAY_MS)
 LISTED = Window(kind=WindowKind.EDGES, edges_ms=(START_MS - DAY_MS, START_MS + DAY_MS // 4, START_MS + 9 * DAY_MS))
 ROLLING = Window(kind=WindowKind.ROLLING, every_ms=DAY_MS)
-PASSING = ":idem:", ":hold:", ":holds", ":chd:"
-"""Parts of the keys of what has a name or an instant of its own in each run."""
+HOLD_IDS = [new_hold_id(KEYS.shard) for _ in range(20)]
+"""The same in each run."""
+INSTANTS, AT = (5, 9, 11), (2,)
+"""Places of instants and spans in the reply of a decision, and of an end."""
+PATHS = ["", "", "team:ml", "team:ml", "key:k1", "team:ml/key:k1", "team:ml/project:p/user:u/key:k1"]
 
 GRANTS = st.lists(
     st.tuples(
@@ -42,11 +48,13 @@ GRANTS = st.lists(
     ),
     max_size=4,
 )
+QUANTITIES = st.one_of(st.integers(0, 30), st.integers(0, 30), st.integers(LARGEST - 30, LARGEST))
 ASKED = st.tuples(
-    st.sampled_from(["consume", "consume", "consume", "hold"]),
-    st.one_of(st.integers(0, 30), st.integers(0, 30), st.integers(LARGEST - 30, LARGEST)),
-    st.booleans(),
+    st.sampled_from(["consume", "consume", "consume", "record", "hold", "hold", "settle", "settle", "release"]),
+    QUANTITIES,
+    st.sampled_from([False, False, True]),
     st.sampled_from(["", "", "k1"]),
+    st.sampled_from(PATHS),
 )
 
 
@@ -102,27 +110,100 @@ def rights(draw: st.DrawFn) -> Entitlement:
     return metered(*listed, guard=guard, kind=kind, outage_units=draw(st.sampled_from([0, 9])))
 
 
-def told_and_left(shop: Shop, acts: list[Any], *, goes_long: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Every reply, and every key but the snapshot and what is another in each run."""
-    budgets = {"": Budget()} if goes_long else {}
-    replies: list[Any] = []
-    for act, *told in acts:
-        if act == "project":
-            shop.project(calls=told[0], offset_ms=told[1], status=told[2], budgets=budgets)
-        elif act == "grant":
-            replies.append(shop.grant(told[0], told[1], currency=told[2], features=told[3], effective_ms=told[4]))
-        elif act == "hold":
-            replies.append(shop.hold(("calls", told[0]))[0])
-        else:
-            reply = shop.consume(("calls", told[0]), shadow=told[1], key=told[2])
-            if not isinstance(reply, str):
-                reply = (*reply[:5], Near(reply[5]), *reply[6:11], Near(reply[11]), *reply[12:])
-            replies.append(reply)
-    left = {key: value for key, value in shop.desk.dump().items() if not any(part in key for part in PASSING)}
-    del left[KEYS.snapshot]
-    for entry in left.get(KEYS.stream, ()):
-        entry["at"] = Near(int(entry["at"])) if "at" in entry else None
-    return replies, left
+@st.composite
+def caps(draw: st.DrawFn) -> SpendCap:
+    nanos = draw(st.sampled_from([0, 200, 900, 3_000, LARGEST]))
+    currency = draw(st.sampled_from(["USD", "USD", "USD", "EUR"]))
+    return SpendCap(
+        counter=f"${currency}@0",
+        currency=currency,
+        nanos=nanos,
+        ceiling=draw(st.sampled_from([-1, nanos, nanos])),
+        window=draw(st.sampled_from([FOREVER, DAYS, DAYS, DAYS, LISTED, ROLLING])),
+        since_ms=draw(st.sampled_from([0, 0, START_MS - 7, START_MS + DAY_MS // 2 + 7])),
+    )
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> dict[str, Budget]:
+    """Of some nodes, for this feature or for another."""
+    names = draw(st.sets(st.sampled_from(["team:*", "key:*", "user:*", "team:ml", "team:ml/key:k1"]), max_size=4))
+    told: dict[str, Budget] = {}
+    for name in sorted(names):
+        own = draw(st.lists(limits(), max_size=2, unique_by=lambda one: one.counter))
+        guard = Guard(limits=tuple(own), concurrent=draw(st.sampled_from([-1] * 9 + [1])))
+        feature = draw(st.sampled_from(["calls"] * 5 + ["other"]))
+        has_cap = draw(st.sampled_from([False, True]))
+        told[name] = Budget(guards={feature: guard}, caps=(draw(caps()),) if has_cap else ())
+    return told
+
+
+class Run:
+    """The same acts, on the straight way where it goes, or all on the long one."""
+
+    def __init__(self, shop: Shop, *, goes_long: bool) -> None:
+        self.shop, self.replies = shop, list[Any]()
+        self._more = {"": Budget()} if goes_long else {}
+        self._ids, self._open = iter(HOLD_IDS), ""
+
+    def act(self, name: str, *told: Any) -> None:
+        getattr(self, name)(*told)
+
+    def project(self, right: Entitlement, nodes: dict[str, Budget], offset_ms: int, status: Status) -> None:
+        self.shop.project(calls=right, offset_ms=offset_ms, status=status, budgets=nodes | self._more)
+
+    def grant(self, grant_id: str, amount: int, currency: str, features: str, effective_ms: int) -> None:
+        terms = {"currency": currency, "features": features, "effective_ms": effective_ms}
+        self.replies.append(self.shop.grant(grant_id, amount, **terms))
+
+    def consume(self, quantity: int, shadow: bool, key: str, path: str) -> None:
+        self._note(self.shop.consume(("calls", quantity), shadow=shadow, key=key, path=path))
+
+    def record(self, quantity: int, _: bool, key: str, path: str) -> None:
+        self._note(self.shop.record(("calls", quantity), key=key, path=path))
+
+    def hold(self, quantity: int, shadow: bool, key: str, path: str) -> None:
+        more = {"shadow": shadow, "key": key, "path": path, "hold_id": next(self._ids)}
+        reply = self.shop.hold(("calls", quantity), ttl_ms=10**9, **more)
+        if not isinstance(reply, str) and reply[0] == "allowed":
+            self._open = reply[10]
+        self._note(reply)
+
+    def settle(self, quantity: int, as_held: bool, *_: Any) -> None:
+        if self._open:
+            self._note(self.shop.settle(self._open, *(() if as_held else [("calls", quantity)])), AT)
+
+    def release(self, *_: Any) -> None:
+        if self._open:
+            self._note(self.shop.release(self._open), AT)
+
+    def left(self) -> dict[str, Any]:
+        """Every key but the snapshot, with instants that another one equals which is as good."""
+        left = {key: near(key, value) for key, value in self.shop.desk.dump().items()}
+        del left[KEYS.snapshot]
+        return left
+
+    def _note(self, reply: Any, instants: tuple[int, ...] = INSTANTS) -> None:
+        self.replies.append(reply if isinstance(reply, str) else at_about(reply, instants))
+
+
+def at_about(reply: Any, instants: tuple[int, ...] = INSTANTS) -> list[Any]:
+    return [Near(word) if place in instants else word for place, word in enumerate(reply)]
+
+
+def near(key: str, value: Any) -> Any:
+    """What stands under a key, as told above."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int) and not isinstance(value[0], str):
+        return near(key, value[0]), Near(value[1])
+    if ":idem:" in key:
+        return value[0], at_about(value[1])
+    if key in (KEYS.holds, KEYS.shard_holds):
+        return {name: Near(score) for name, score in value.items()}
+    if ":hold:" in key:
+        return value | {name: Near(value[name]) for name in ("at", "deadline_ms") if name in value}
+    if key == KEYS.stream:
+        return [entry | {"at": Near(int(entry["at"]))} for entry in value]
+    return value
 
 
 @settings(max_examples=500, deadline=None)
@@ -130,6 +211,7 @@ def told_and_left(shop: Shop, acts: list[Any], *, goes_long: bool) -> tuple[list
     terms=st.lists(
         st.tuples(
             rights(),
+            budgets(),
             st.sampled_from([0, DAY_MS, DAY_MS // 2 - 60_000, DAY_MS // 2 + 60_000]),
             st.sampled_from([Status.ACTIVE] * 9 + [Status.SUSPENDED]),
         ),
@@ -142,24 +224,44 @@ def told_and_left(shop: Shop, acts: list[Any], *, goes_long: bool) -> tuple[list
 def test_the_straight_way_is_the_long_one_made_short(
     desk: Desk, terms: list[Any], granted: list[Any], asked: list[Any]
 ) -> None:
-    """Whatever the terms, the grants, quantities and the hour: allowed, refused, shadowed or answered before."""
+    """Whatever the terms, the levels, the grants and the hour: allowed, refused, shadowed, held and ended."""
     now = desk.now_ms()
     acts: list[Any] = [("grant", f"grant_{n}", *one) for n, one in enumerate(granted)]
-    for right, later_ms, status in terms:
-        acts += [("project", right, START_MS + later_ms - now, status), *asked]
-    straight = told_and_left(Shop(desk), acts, goes_long=False)
-    assert straight == told_and_left(Shop(desk), acts, goes_long=True)
+    for right, nodes, later_ms, status in terms:
+        acts += [("project", right, nodes, START_MS + later_ms - now, status), *asked]
+    seen: list[Any] = []
+    for goes_long in (False, True):
+        run = Run(Shop(desk), goes_long=goes_long)
+        for act in acts:
+            run.act(*act)
+        seen.append((run.replies, run.left()))
+    assert seen[0] == seen[1]
 
 
-def test_plain_terms_are_decided_on_the_straight_way(shop: Shop) -> None:
-    """Its own mark is a wallet's order that is read alone; with a budget it is read as one of several."""
-    plain = metered(tariff(7, window=DAYS, batch=3), guard=Guard(limits=(limit(100, window=DAYS),)))
-    looks: list[int] = []
-    for budgets in ({}, {"": Budget()}):
-        shop.project(calls=plain, budgets=budgets)
+def plain_terms(guard: Guard) -> Entitlement:
+    return metered(tariff(7, window=DAYS, batch=3), guard=guard)
+
+
+@pytest.mark.parametrize("act", ["consume", "record", "hold", "settle", "release"])
+@pytest.mark.parametrize("path", ["", "team:ml/key:k1"])
+def test_plain_terms_are_decided_on_the_straight_way(shop: Shop, act: str, path: str) -> None:
+    """Its mark is a wallet's order that is read alone; with a budget of the customer it is one of several."""
+    guard, looks = Guard(limits=(limit(100, window=DAYS),)), list[int]()
+    cap = SpendCap(counter="$USD@0", currency="USD", nanos=10**6, ceiling=10**6, window=DAYS)
+    nodes = {"team:*": Budget(caps=(cap,)), "key:*": Budget(guards={"calls": guard})}
+    for more in ({}, {"": Budget()}):
+        shop.project(calls=plain_terms(guard), budgets=nodes | more)
         shop.grant(f"grant_{len(looks)}", 10**6)
+        assert shop.consume(("calls", 5), path=path)[0] == "allowed"
+        hold_id = shop.hold(("calls", 5), path=path)[10]
         shop.desk.client.config_resetstat()
-        assert shop.consume(("calls", 5))[0] == "allowed"
+        match act:
+            case "consume" | "record" | "hold":
+                assert getattr(shop, act)(("calls", 5), path=path)[0] == "allowed"
+            case "settle":
+                assert shop.settle(hold_id, ("calls", 3))[0] == "settled"
+            case _:
+                assert shop.release(hold_id)[0] == "released"
         looks.append(shop.desk.client.info("commandstats").get("cmdstat_hget", {}).get("calls", 0))
     assert looks == [1, 0]
 
