@@ -44,7 +44,7 @@ def caller_of_customer(tenant_id: str, customer_id: str, *, path: str = "") -> C
 def caller_at_hand(directory: Directory, key: str) -> Caller | None:
     """The caller behind a key, where that is remembered; None says nothing, and `caller_of_key` has to be asked."""
     known = directory.at_hand(key)
-    return _caller_of(known) if known is not None else None
+    return caller_of(known) if known is not None else None
 
 
 async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -> Caller | None:
@@ -55,12 +55,12 @@ async def caller_of_key(directory: Directory, key: str, *, deadline: Deadline) -
     Raises: Unavailable.
     """
     known, is_remembered = await _named(directory, key, deadline=deadline)
-    caller = _caller_of(known) if known is not None else None
+    caller = caller_of(known) if known is not None else None
     return msgspec.structs.replace(caller, is_remembered=True) if caller is not None and is_remembered else caller
 
 
 @lru_cache(maxsize=65_536)
-def _caller_of(known: Credential) -> Caller | None:
+def caller_of(known: Credential) -> Caller | None:
     """Whom a credential names, if it opens a customer's account."""
     record = known.record
     if known.keys is None or record.role is not Role.CALLER:

@@ -19,8 +19,21 @@ from gateway.state.resp import Reply
 
 _HEAD: Final = (str, int, int, str, str, int, str, int, int, int, str, int, str)
 _CHARGE: Final = (int, int, int, int, str, str, int)
-_CHARGE_COUNT = len(_CHARGE)
+_HEAD_COUNT: Final = len(_HEAD)
+_CHARGE_COUNT: Final = len(_CHARGE)
+_USUAL_START: Final = (Reason.ALLOWED.value, 0, 0, "", "")
+_USUAL_END: Final = (0, "", 0, "")
 _REASONS: Final = {reason.value: reason for reason in Reason}
+
+
+Words = tuple[Any, ...]
+"""Of a reply: the head's, and those of each charge."""
+
+Frame = tuple[str, int, int, int, str]
+"""Currency, limit, end of its window and seconds until then, currency of the charge."""
+
+Figures = tuple[int, int, int, int]
+"""Cost, balance, remaining units, cost of the charge."""
 
 
 class ChargeOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,12 +93,12 @@ def decision_of(reply: Reply, order: Order, *, decision_id: str) -> Decision:
     Raises: InvariantBroken where the reply is not one that these scripts give.
     """
     try:
-        return _read(words_of(reply, len(order.charges)), order, decision_id=decision_id)
+        return decision_in(words_of(reply, len(order.charges)), order, decision_id=decision_id)
     except LookupError as error:
         raise InvariantBroken(f"a decision's reply cannot be read: {error}") from error
 
 
-def words_of(reply: Reply, count: int) -> tuple[Any, ...]:
+def words_of(reply: Reply, count: int) -> Words:
     """The words of a reply about so many charges.
 
     Raises: InvariantBroken where it is none.
@@ -96,12 +109,31 @@ def words_of(reply: Reply, count: int) -> tuple[Any, ...]:
         raise InvariantBroken(f"a reply about {count} charges cannot be read: {error}") from error
 
 
+def usual_of(words: Words) -> tuple[Frame, Figures] | None:
+    """What nearly all replies about one charge say: it is allowed, and nothing besides; None of any other.
+
+    Two decisions on one order whose frames are the same differ in their figures only, and in their ids; and in the
+    moment, which nobody is told to the millisecond.
+    """
+    at_ms, currency, cost, balance = words[5:9]
+    limit, remaining, reset_at_ms, charge_cost, value, charge_currency, outage_units = words[_HEAD_COUNT:]
+    if words[:5] != _USUAL_START or words[9:13] != _USUAL_END or value or outage_units:
+        return None
+    if limit < 0:
+        limit = remaining = -1
+    elif remaining < 0:
+        return None
+    left_s = -((at_ms - reset_at_ms) // 1_000) if reset_at_ms > at_ms else 0
+    return (currency, limit, reset_at_ms, left_s, charge_currency), (cost, balance, remaining, charge_cost)
+
+
 @lru_cache(maxsize=128)
 def _decoder(count: int) -> msgspec.msgpack.Decoder[tuple[Any, ...]]:
     return msgspec.msgpack.Decoder(tuple[*_HEAD, *_CHARGE * count])  # type: ignore[misc]
 
 
-def _read(words: tuple[Any, ...], order: Order, *, decision_id: str) -> Decision:
+def decision_in(words: Words, order: Order, *, decision_id: str) -> Decision:
+    """The decision that words tell. Raises: LookupError where it is none."""
     charges = order.charges
     (reason, replayed, refused, level, limit, at_ms, currency, cost, balance, deadline_ms, hold_id, retry_ms, would,
      *rest) = words  # fmt: skip

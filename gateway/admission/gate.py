@@ -19,7 +19,7 @@ import msgspec
 
 from billing_core.contract.telemetry import Distribution
 from billing_core.errors import Failure, Unavailable
-from gateway.admission.act.form import Forms
+from gateway.admission.act.form import Command, Forms, filled
 from gateway.admission.caller import Caller
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of
@@ -31,6 +31,7 @@ from gateway.admission.slice.local import LocalDecisions
 from gateway.state.clock import ServerClock
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
+from gateway.state.pipe import Tell
 from gateway.state.resp import ErrorReply
 
 _UNKNOWN_KEY = Decision(reason=Reason.UNKNOWN_KEY, decision_id="")
@@ -65,6 +66,7 @@ class Gate:
         self._link, self._bulk = links
         self._clock = clock
         self._outage, self._local, self._recall = beside.outage, beside.local, beside.recall
+        self._is_shared = any(one is not None for one in (beside.outage, beside.local, beside.recall))
         self._terms = terms
         self._latency = latency
         self._forms = Forms(self._link.pack, terms=terms)
@@ -82,7 +84,7 @@ class Gate:
         if local is not None:
             return local
         try:
-            if self._outage is None and self._recall is None and self._local is None:
+            if not self._is_shared:
                 decision = await self._alone(self._link, caller, order=order, deadline=deadline)
             else:
                 decision = await self._decided(self._link, caller, order=order, deadline=deadline)
@@ -98,6 +100,27 @@ class Gate:
         if decision is not None:
             self._latency.record(decision.reason.value, time.perf_counter() - since_s)
         return decision
+
+    def form(self, caller: Caller, order: Order, *, is_keyed: bool) -> bytes:
+        """The form of this very order, where Redis alone decides it and nobody else has a say; empty otherwise."""
+        if self._is_shared or caller.is_remembered:
+            return b""
+        return self._forms.exact(caller, order, is_keyed=is_keyed)
+
+    def command(self, form: bytes, caller: Caller, *, key: str, at_s: float) -> Command | None:
+        """The command of an order whose form is known, to be run by that moment; None: it has to be planned."""
+        return filled(form, caller, key=key, not_after_ms=self._clock.at_ms(at_s, shard=caller.keys.shard))
+
+    def begin(self, command: Command, caller: Caller, *, tell: Tell, deadline_ms: int) -> None:
+        """Run it; whoever waits is told.
+
+        Raises: Unavailable at once, and then nobody is told.
+        """
+        self._link.post(command.packed, place=caller.keys.snapshot, tell=tell, deadline_ms=deadline_ms)
+
+    def count(self, end: str, since_s: float) -> None:
+        """Take note of how what was begun has ended, by its reason or failure, and when it had come."""
+        self._latency.record(end, time.perf_counter() - since_s)
 
     async def decide_all(
         self, orders: Sequence[tuple[Caller | None, Order]], *, deadline: Deadline

@@ -57,10 +57,12 @@ class Door:
                 raise
             except Exception as error:  # handlers raise failures and nothing else: a law that does not hold
                 raise InvariantBroken(f"{type(error).__name__}: {error}") from error
-        except InvariantBroken as broken:
-            return self.fault(route.path, broken)
         except Failure as failure:
-            return failed(failure)
+            return self.failure(route.path, failure)
+
+    def failure(self, place: str, failure: Failure) -> Answer:
+        """The answer to a failure."""
+        return self.fault(place, failure) if isinstance(failure, InvariantBroken) else failed(failure)
 
     def fault(self, place: str, broken: InvariantBroken) -> Answer:
         """Count and report a fault of ours; the answer says no more than that."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from billing_core.errors import InvalidInput
+from billing_core.errors import Failure, InvalidInput
 
 JSON = "application/json"
 
@@ -39,19 +39,35 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes out where nothing is left to be put together: `lines` are the header fields, ends and all."""
+
+    status: int
+    body: bytes
+    media_type: str
+    lines: bytes
+
+
 Handler = Callable[[Request], Coroutine[Any, Any, Answer]]
+
+Outcome = Answer | Prepared | Failure
+Tell = Callable[[Outcome], None]
+Straight = Callable[[Request, Tell], bool]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where a handler is found. `path` has at most one variable part, `{subject}`; method `*` is any.
 
-    `is_hot`: asked all the time, and therefore on the fast lane.
+    `is_hot`: asked all the time, and therefore on the fast lane. `straight` begins to answer what needs no
+    coroutine: where it says False, nothing was done and the handler has to be asked; else it tells once, at once or
+    later.
     """
 
     method: str
     path: str
     handler: Handler
     is_hot: bool = False
+    straight: Straight | None = None
 
 
 def require_json(request: Request) -> None:

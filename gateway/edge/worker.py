@@ -181,14 +181,26 @@ class Worker:
         account = AccountRoute(reader, directory)
         probe = self.probe()
         return [
-            Route(method="POST", path="/v1/check", handler=check.check, is_hot=True),
+            Route(method="POST", path="/v1/check", handler=check.check, is_hot=True, straight=check.straight),
             Route(method="POST", path="/v1/check/batch", handler=check.check_batch),
             Route(method="POST", path="/v1/holds/{subject}/settle", handler=hold.settle, is_hot=True),
             Route(method="POST", path="/v1/holds/{subject}/extend", handler=hold.extend, is_hot=True),
             Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release, is_hot=True),
             Route(method="POST", path="/v1/events", handler=event.take),
-            Route(method="*", path="/v1/authorize/forward", handler=authorize.forward, is_hot=True),
-            Route(method="*", path="/v1/authorize/nginx", handler=authorize.nginx, is_hot=True),
+            Route(
+                method="*",
+                path="/v1/authorize/forward",
+                handler=authorize.forward,
+                is_hot=True,
+                straight=authorize.straight_forward,
+            ),
+            Route(
+                method="*",
+                path="/v1/authorize/nginx",
+                handler=authorize.nginx,
+                is_hot=True,
+                straight=authorize.straight_nginx,
+            ),
             Route(method="GET", path="/v1/customers/{subject}/usage", handler=account.usage),
             Route(method="GET", path="/v1/customers/{subject}/wallets", handler=account.wallets),
             Route(method="GET", path=JWKS_PATH, handler=probe.keys),

@@ -77,7 +77,11 @@ class Directory:
 
     def at_hand(self, secret: str) -> Credential | None:
         """What stands behind a credential, where it is remembered; None may mean anything."""
-        return self.credentials.at_hand(digest_of(secret), now_s=self._loop.time()) if secret.isascii() else None
+        return self.behind(digest_of(secret)) if secret.isascii() else None
+
+    def behind(self, digest: str) -> Credential | None:
+        """The same, by the digest of the credential."""
+        return self.credentials.at_hand(digest, now_s=self._loop.time())
 
     async def credential(self, secret: str, *, deadline_ms: int = 0) -> Credential | None:
         """What stands behind a credential; None for one that nobody knows. 0: the deadline of the settings.

@@ -82,6 +82,19 @@ class Forms:
         kept = (len(answer_key), answer_key, digest_of_order(order, caller.path).encode())
         return Command(packed=form % (kept + late), decision_id=decision_id)
 
+    def exact(self, caller: Caller, order: Order, *, is_keyed: bool) -> bytes:
+        """The form of this order alone, for whoever keeps it: only id, instant and answer key are left open.
+
+        Empty where there is none. `is_keyed`: each time it comes it has an idempotency key of its own.
+        """
+        if len(order.charges) != 1 or order.mode is not Mode.CONSUME or order.charges[0].is_level:
+            return b""
+        marked = msgspec.structs.replace(order, idempotency_key=_SOME_KEY if is_keyed else "")
+        act = plan(marked, caller, terms=msgspec.structs.replace(self._terms, not_after_ms=_SOME_MS))
+        holes = [(_word(act.answer_key), b"$%d\r\n%b\r\n")] if is_keyed else []
+        holes += [(act.decision_id.encode(), b"%b"), (_word(str(_SOME_MS)), b"$13\r\n%d\r\n")]
+        return _cut(self._pack(act.script, act.keys, args=act.args), holes)
+
     def _form(self, kind: Kind, caller: Caller, *, order: Order) -> bytes:
         marked = msgspec.structs.replace(
             order,
@@ -102,6 +115,18 @@ class Forms:
         if len(self._forms) >= _CAPACITY and kind not in self._forms:
             del self._forms[next(iter(self._forms))]
         self._forms[kind] = form
+
+
+def filled(form: bytes, caller: Caller, *, key: str, not_after_ms: int) -> Command | None:
+    """The command of an order that is known by its exact form; None while the instant is not known."""
+    if not _FIRST_MS <= not_after_ms <= _LAST_MS:
+        return None
+    decision_id = decision_id_of(caller, key)
+    if not key:
+        return Command(packed=form % (decision_id.encode(), not_after_ms), decision_id=decision_id)
+    answer_key = (caller.keys.idempotency_prefix + key).encode()
+    open_words = (len(answer_key), answer_key, decision_id.encode(), not_after_ms)
+    return Command(packed=form % open_words, decision_id=decision_id)
 
 
 def _word(text: str) -> bytes:

@@ -18,7 +18,7 @@ from billing_core.errors import InvalidInput, TooLarge
 from gateway.edge.lane.head import Head, Malformed
 from gateway.edge.lane.reader import Reader
 from gateway.edge.lane.turn import Turn
-from gateway.edge.message import Answer
+from gateway.edge.message import Answer, Outcome
 from gateway.edge.reply import failed
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._reader = Reader(lane.table, lane.bounds)
-        self._turns: deque[Turn] = deque()
+        self._turns: deque[Turn[Outcome]] = deque()
         self._transport: asyncio.Transport | None = None
         self._since_s = 0.0
         self._is_choked = self._is_deaf = self._is_paused = self._is_ending = self._is_lingering = False
@@ -147,17 +147,16 @@ class Connection(asyncio.Protocol):
         is_last = head.is_last or self._lane.is_stopping
         if is_last:
             self._is_ending = True
-        coroutine = self._lane.answer(head, body, since_s=self._since_s)
-        turn = Turn(coroutine, self._tell, is_last=is_last)
+        turn: Turn[Outcome] = Turn(self._tell, is_last=is_last)
         self._turns.append(turn)
-        turn.run()
+        self._lane.begin(head, body, since_s=self._since_s, turn=turn)
 
     def _refuse(self, answer: Answer) -> None:
         """Answer what cannot be understood, behind all that was, and read no more."""
         self._is_ending = True
-        turn = Turn(_known(answer), self._tell, is_last=True)
+        turn: Turn[Outcome] = Turn(self._tell, is_last=True)
         self._turns.append(turn)
-        turn.run()
+        turn.take(answer)
 
     def _tell(self) -> None:
         """An answer is there: write it, and those behind it, if no earlier one is still missing."""
@@ -212,7 +211,3 @@ class Connection(asyncio.Protocol):
         self._lane.connections.discard(self)
         self._transport = None
         self._lane.hand_over(transport, self._reader.rest())
-
-
-async def _known(answer: Answer) -> Answer:
-    return answer

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
-from billing_core.errors import InvariantBroken
+from billing_core.errors import Failure, InvariantBroken
 from billing_core.values.clock import Clock, system_now
 from gateway.edge.door import Door
 from gateway.edge.lane.connection import Connection
 from gateway.edge.lane.head import Head, RouteTable
 from gateway.edge.lane.reader import Bounds
 from gateway.edge.lane.response import Scribe
-from gateway.edge.message import Answer, Request, Route
+from gateway.edge.lane.turn import Turn
+from gateway.edge.message import Answer, Outcome, Request, Route
 from gateway.edge.slumber import Slumber
 from gateway.settings import GatewaySettings
 
@@ -78,17 +79,21 @@ class Lane:
         """Called by the loop for each connection that comes."""
         return Connection(self)
 
-    def answer(self, head: Head, body: bytes, *, since_s: float) -> Coroutine[Any, Any, Answer]:
-        """The handler's answer, on its way."""
+    def begin(self, head: Head, body: bytes, *, since_s: float, turn: Turn[Outcome]) -> None:
+        """Begin to answer, straight where that is possible, else by the handler."""
         route = head.route
         if route is None:
             raise InvariantBroken("what is not the lane's is not answered here")
         request = Request(headers=head.fields, query=head.query, subject=head.subject, body=body, since_s=since_s)
-        answer = self._door.answer(route, request)
-        return _waited(asyncio.create_task(answer)) if self._door.is_traced else answer
+        if self._door.is_traced:
+            turn.run(_waited(asyncio.create_task(self._door.answer(route, request))))
+        elif route.straight is None or not route.straight(request, turn.take):
+            turn.run(self._door.answer(route, request))
 
-    def written(self, answer: Answer, *, is_last: bool) -> bytes:
+    def written(self, answer: Outcome, *, is_last: bool) -> bytes:
         """The answer as it goes over the wire."""
+        if isinstance(answer, Failure):
+            answer = self._door.failure("the straight way", answer)
         try:
             return self._scribe.write(answer, is_last=is_last or self.is_stopping)
         except InvariantBroken as broken:

@@ -15,7 +15,7 @@ from typing import Final
 
 from billing_core.errors import InvariantBroken
 from billing_core.values.clock import Clock
-from gateway.edge.message import Answer
+from gateway.edge.message import Answer, Prepared
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -30,7 +30,7 @@ class Scribe:
         self._fresh_until_s = 0.0
         self._starts: dict[tuple[int, str, bool], bytes] = {}
 
-    def write(self, answer: Answer, *, is_last: bool) -> bytes:
+    def write(self, answer: Answer | Prepared, *, is_last: bool) -> bytes:
         """The answer as it goes over the wire. Raises: InvariantBroken where a field would be two."""
         if self._now_s() >= self._fresh_until_s:
             self._starts.clear()
@@ -38,9 +38,8 @@ class Scribe:
         body = answer.body
         kind = (answer.status, answer.media_type if body else "", is_last)
         start = self._starts.get(kind) or self._start(kind)
-        if not answer.headers:
-            return b"%b%d\r\n\r\n%b" % (start, len(body), body)
-        return b"%b%d\r\n%b\r\n%b" % (start, len(body), _lines(answer.headers), body)
+        lines = answer.lines if isinstance(answer, Prepared) else lines_of(answer.headers)
+        return b"%b%d\r\n%b\r\n%b" % (start, len(body), lines, body)
 
     def _start(self, kind: tuple[int, str, bool]) -> bytes:
         status, media_type, is_last = kind
@@ -54,7 +53,10 @@ class Scribe:
         return start
 
 
-def _lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+def lines_of(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Header fields as they go over the wire. Raises: InvariantBroken where one would be two."""
+    if not headers:
+        return b""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers])
     if text.count("\n") != len(headers) or text.count("\r") != len(headers):
         raise InvariantBroken("a header field has a line end in it")

@@ -1,8 +1,9 @@
-"""One request's turn on its connection: its handler is run by hand, and its answer waits until it may be told.
+"""One request's turn on its connection: its answer waits until it may be told.
 
-A handler asks Redis and waits once. A task for that would cost more than the handler: it is a loop of its own, with
-a start and an end that the event loop has to come round to. So the coroutine is run where the request was read,
-until it waits for a future; when that is done, it is run on from there.
+On the straight way somebody hands the answer in. Else a handler is run, and by hand: it asks Redis and waits once,
+and a task for that would cost more than the handler, because it is a loop of its own, with a start and an end that
+the event loop has to come round to. So the coroutine is run where the request was read, until it waits for a
+future; when that is done, it is run on from there.
 
 What needs to be a task (whoever asks for `asyncio.current_task`, and a tracer's context) is none of a handler's
 business on the lane; where there is a tracer, the lane makes tasks.
@@ -12,47 +13,49 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from gateway.edge.message import Answer
+Told = TypeVar("Told")
 
 
-class Turn:
-    """A coroutine that is on its way to an answer; `tell` is called once it has ended, at once or later.
+class Turn(Generic[Told]):
+    """What a request is to become; `tell` is called once it is done, at once or later.
 
-    Without an answer it has broken, and nothing can be told any more.
+    Done without an answer it has broken, and nothing can be told any more.
     """
 
-    __slots__ = ("_coroutine", "_tell", "answer", "is_done", "is_last")
+    __slots__ = ("_tell", "answer", "is_done", "is_last")
 
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, Answer | None], tell: Callable[[], None], *, is_last: bool
-    ) -> None:
-        self._coroutine = coroutine
+    def __init__(self, tell: Callable[[], None], *, is_last: bool) -> None:
         self._tell = tell
         self.is_last = is_last
         self.is_done = False
-        self.answer: Answer | None = None
+        self.answer: Told | None = None
 
-    def run(self, _: object = None) -> None:
-        """Run on until the next wait, or to the end."""
-        try:
-            waited = self._coroutine.send(None)
-        except StopIteration as end:
-            self.answer = end.value
-        except BaseException:
-            self.is_done = True
-            self._tell()
-            raise
-        else:
-            self._wait_for(waited)
-            return
+    def take(self, answer: Told | None) -> None:
+        """This is the answer."""
+        self.answer = answer
         self.is_done = True
         self._tell()
 
-    def _wait_for(self, waited: Any) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, Told | None], _: object = None) -> None:
+        """Run the coroutine whose end is the answer until its next wait, or to its end."""
+        try:
+            waited = coroutine.send(None)
+        except StopIteration as end:
+            answer: Told | None = end.value
+        except BaseException:
+            self.take(None)
+            raise
+        else:
+            self._wait_for(waited, coroutine)
+            return
+        self.take(answer)
+
+    def _wait_for(self, waited: Any, coroutine: Coroutine[Any, Any, Told | None]) -> None:
         if waited is None:  # `asyncio.sleep(0)`: the others first
-            asyncio.get_running_loop().call_soon(self.run)
+            asyncio.get_running_loop().call_soon(self.run, coroutine)
             return
         waited._asyncio_future_blocking = False  # noqa: SLF001 - as a task does that has seen what it waits for
-        waited.add_done_callback(self.run)
+        waited.add_done_callback(partial(self.run, coroutine))

@@ -48,7 +48,7 @@ class ClientConnection(asyncio.Protocol):
         self._known: RequestHead | None = None
         self._request: RequestHead | None = None
         self._exchange: Exchange | None = None
-        self._turn: Turn | None = None
+        self._turn: Turn[Answer] | None = None
         self._flow: Flow | None = None
         self._collected: list[bytes] = []
         self._whole: asyncio.Future[bytes] | None = None
@@ -262,8 +262,9 @@ class ClientConnection(asyncio.Protocol):
         self._is_pumping = self._is_held = False
         self._taken = 0
         exchange = self._exchange = Exchange(self._port, self, request=known, since_s=self._since_s)
-        turn = self._turn = Turn(exchange.answer(), self._told, is_last=known.is_last)
-        turn.run()
+        turn: Turn[Answer] = Turn(self._told, is_last=known.is_last)
+        self._turn = turn
+        turn.run(exchange.answer())
         return True
 
     def _head(self, buffer: bytes) -> RequestHead | None:

@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import unquote_plus
 
+from billing_core.contract.keys import digest_of
 from billing_core.errors import Failure, InvalidInput, InvariantBroken
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
@@ -39,9 +40,11 @@ from gateway.admission.deadline import deadline_since
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.order import Charge, Order
-from gateway.edge.message import Answer, Request
+from gateway.edge.message import Answer, Request, Tell
 from gateway.edge.ratelimit import rate_limit_headers
 from gateway.edge.reply import failed, refused
+from gateway.edge.straight.ask import Ask, Asks
+from gateway.edge.straight.way import StraightWay
 from gateway.edge.wire import MAX_DEADLINE_MS
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
@@ -66,11 +69,18 @@ class AuthorizeRoute:
         self._nginx_id = settings.nginx_request_id_header
         self._shadow = settings.authorize_shadow
         self._deadline_ms = settings.decision_deadline_ms
+        self._asks = Asks(lambda digest: directory.behind(digest) is not None)
+        self._forward_way = StraightWay(gate, directory, write=_for_others, refuse=lambda failure: failure)
+        self._nginx_way = StraightWay(
+            gate,
+            directory,
+            write=decided_for_nginx,
+            refuse=lambda failure: failure if isinstance(failure, InvariantBroken) else _failed_for_nginx(failure),
+        )
 
     async def forward(self, request: Request) -> Answer:
         """For Caddy `forward_auth`, Traefik `forwardAuth`, HAProxy's auth-intercept."""
-        decision, customer_id = await self._decide(request, self._forward_id)
-        return _allowed(decision, customer_id) if decision.allowed else refused(decision)
+        return _for_others(*await self._decide(request, self._forward_id))
 
     async def nginx(self, request: Request) -> Answer:
         """For nginx `auth_request`; no answer has a body, and none a status that nginx does not know."""
@@ -79,16 +89,54 @@ class AuthorizeRoute:
         except InvariantBroken:
             raise  # a fault of ours is reported at the door, and nginx refuses what is answered by 500
         except Failure as failure:
-            return _for_nginx(failed(failure), reason=failure.code)
-        if decision.allowed:
-            return _allowed(decision, customer_id)
-        return _for_nginx(refused(decision), reason=decision.reason.value)
+            return _failed_for_nginx(failure)
+        return decided_for_nginx(decision, customer_id)
+
+    def straight_forward(self, request: Request, tell: Tell) -> bool:
+        """The same for what is known; whether that could be begun."""
+        return self._begin(request, self._forward_id, way=self._forward_way, tell=tell)
+
+    def straight_nginx(self, request: Request, tell: Tell) -> bool:
+        """The same for what is known; whether that could be begun."""
+        return self._begin(request, self._nginx_id, way=self._nginx_way, tell=tell)
+
+    def _begin(self, request: Request, id_header: str, *, way: StraightWay, tell: Tell) -> bool:
+        headers = request.headers
+        request_id = headers.get(id_header, "") if id_header else ""
+        secrets = headers.get("Authorization", ""), headers.get("X-Api-Key", "")
+        words = (request.query, *secrets, headers.get(DEADLINE_HEADER, ""), bool(request_id))
+        ask = self._asks.get(words) or self._asks.meet(
+            words, partial(self._plain, request, is_keyed=bool(request_id))
+        )
+        if ask is None:
+            return False
+        key = request_key(ask.order.charges, request_id) if request_id else ""
+        return way.begin(ask, key, since_s=request.since_s, tell=tell)
+
+    def _plain(self, request: Request, *, is_keyed: bool) -> Ask | None:
+        """What is asked, unless it is wrong, or so long that it is not worth a place."""
+        secret, query = _secret_of(request), request.query
+        if not secret or not secret.isascii() or len(secret) > _SHORT or len(query) > _SHORT:
+            return None
+        try:
+            budget_ms, charge = _budget_ms(request.headers.get(DEADLINE_HEADER, "")), charge_in(query)
+        except InvalidInput:
+            return None
+        return Ask(
+            Order(charges=(charge,), shadow=self._is_shadow(query)),
+            digest=digest_of(secret),
+            is_keyed=is_keyed,
+            budget_ms=budget_ms or self._deadline_ms,
+        )
+
+    def _is_shadow(self, query: str) -> bool:
+        return self._shadow or query.startswith(SHADOW)
 
     async def _decide(self, request: Request, id_header: str) -> tuple[Decision, str]:
         budget_ms = _budget_ms(request.headers.get(DEADLINE_HEADER, ""))
         deadline = deadline_since(request.since_s, budget_ms or self._deadline_ms)
         charge = charge_in(request.query)
-        secret = bearer_of(request.headers.get("Authorization", "")) or request.headers.get("X-Api-Key", "")
+        secret = _secret_of(request)
         caller = caller_at_hand(self._directory, secret) if secret else None
         if caller is None and secret:
             caller = await caller_of_key(self._directory, secret, deadline=deadline)
@@ -96,10 +144,16 @@ class AuthorizeRoute:
         order = Order(
             charges=(charge,),
             idempotency_key=request_key((charge,), request_id) if request_id else "",
-            shadow=self._shadow or request.query.startswith(SHADOW),
+            shadow=self._is_shadow(request.query),
         )
         decision = await self._gate.decide(caller, order, deadline=deadline)
         return decision, caller.customer_id if caller else ""
+
+
+def _secret_of(request: Request) -> str:
+    """The client's credential."""
+    headers = request.headers
+    return bearer_of(headers.get("Authorization", "")) or headers.get("X-Api-Key", "")
 
 
 def charge_in(query: str) -> Charge:
@@ -169,6 +223,21 @@ def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, st
 
 def _allowed(decision: Decision, customer_id: str) -> Answer:
     return Answer(status=200, headers=(*upstream_headers(decision, customer_id), *rate_limit_headers(decision)))
+
+
+def _for_others(decision: Decision, customer_id: str) -> Answer:
+    return _allowed(decision, customer_id) if decision.allowed else refused(decision)
+
+
+def decided_for_nginx(decision: Decision, customer_id: str) -> Answer:
+    """What nginx is told of a decision."""
+    if decision.allowed:
+        return _allowed(decision, customer_id)
+    return _for_nginx(refused(decision), reason=decision.reason.value)
+
+
+def _failed_for_nginx(failure: Failure) -> Answer:
+    return _for_nginx(failed(failure), reason=failure.code)
 
 
 def _for_nginx(answer: Answer, *, reason: str) -> Answer:

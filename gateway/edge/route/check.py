@@ -9,11 +9,14 @@ decision is, the answer is 200 with `allowed` and `reason`; only where no decisi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Mapping
+from functools import partial
 
 import msgspec
 
 from billing_core.contract.document import decode_strictly
+from billing_core.contract.keys import digest_of
 from billing_core.contract.problem import decode_json, problem_of
 from billing_core.errors import Failure, InvalidInput, NotFound, TooLarge, Unavailable, Unprocessable
 from gateway.admission.caller import Caller, caller_at_hand, caller_of_key, caller_of_operator
@@ -23,15 +26,20 @@ from gateway.admission.gate import Gate
 from gateway.admission.order import Order
 from gateway.admission.proof import receipt_of
 from gateway.admission.reason import RULES, Reason
-from gateway.edge.message import Answer, Request, require_json
+from gateway.edge.message import JSON, Answer, Request, Tell, require_json
 from gateway.edge.reply import check_answer, told
 from gateway.edge.route.order import order_of
+from gateway.edge.straight.ask import Ask, Asks
+from gateway.edge.straight.way import StraightWay
 from gateway.edge.wire import MAX_BATCH, BatchAnswer, BatchRequest, CheckAnswer, CheckRequest, FailedAnswer
 from gateway.receipt import Signer
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
 _CHECK = msgspec.json.Decoder(CheckRequest)
+_KEY = b'"idempotency_key"'
+_KEYED = re.compile(rb'"idempotency_key":\s?"([A-Za-z0-9_.:-]{1,255})"')
+_SHORT = 1_024
 _BATCH = msgspec.json.Decoder(BatchRequest)
 
 
@@ -45,6 +53,33 @@ class CheckRoute:
         self._directory = directory
         self._settings = settings
         self._signer = signer
+        self._asks = Asks(lambda digest: directory.behind(digest) is not None)
+        self._way = StraightWay(gate, directory, write=_written, refuse=_refused)
+
+    def straight(self, request: Request, tell: Tell) -> bool:
+        """Begin to answer a check whose words are known, but for its idempotency key; whether that could be."""
+        body = request.body
+        if len(body) > _SHORT or request.headers.get("Content-Type", JSON) != JSON:
+            return False
+        words, key = (body, "") if _KEY not in body else _without_key(body)
+        ask = self._asks.get(words) or self._asks.meet(words, partial(self._plain, request))
+        return ask is not None and self._way.begin(ask, key, since_s=request.since_s, tell=tell)
+
+    def _plain(self, request: Request) -> Ask | None:
+        """What is asked, where a key asks and all that it wants to know is the decision."""
+        try:
+            asked = decode_strictly(request.body, _CHECK)
+            order = self._order(asked)
+        except Failure:
+            return None
+        if asked.key is None or not asked.key.isascii() or asked.receipt:
+            return None
+        return Ask(
+            msgspec.structs.replace(order, idempotency_key=""),
+            digest=digest_of(asked.key),
+            is_keyed=bool(order.idempotency_key),
+            budget_ms=asked.deadline_ms or self._settings.decision_deadline_ms,
+        )
 
     async def check(self, request: Request) -> Answer:
         """One check, one decision."""
@@ -59,8 +94,7 @@ class CheckRoute:
             decision = await self._gate.decide(caller, order, deadline=deadline)
         except NotFound as failure:
             raise _seen_by(asked, failure) from None
-        if decision.reason is Reason.UNAVAILABLE:
-            raise Unavailable(RULES[Reason.UNAVAILABLE].title)
+        _check_decided(decision)
         return told(self._told(asked, order, caller=caller, decision=decision))
 
     async def check_batch(self, request: Request) -> Answer:
@@ -133,6 +167,39 @@ class CheckRoute:
         return self._told(asked, order, caller=caller, decision=decision)
 
 
-def _seen_by(asked: CheckRequest, failure: NotFound) -> Failure:
+def _check_decided(decision: Decision) -> None:
+    """Raises: Unavailable where none was made in time."""
+    if decision.reason is Reason.UNAVAILABLE:
+        raise Unavailable(RULES[Reason.UNAVAILABLE].title)
+
+
+def _written(decision: Decision, customer_id: str) -> Answer:
+    """The answer on the straight way. Raises: Unavailable."""
+    _check_decided(decision)
+    return told(check_answer(decision, customer_id))
+
+
+def _refused(failure: Failure) -> Failure:
+    return _not_ready() if isinstance(failure, NotFound) else failure
+
+
+def _without_key(body: bytes) -> tuple[Hashable, str]:
+    """The words around an idempotency key, and the key; where it is no plain text, the body as it is.
+
+    No other key, put in its place, could change what the words mean: without a backslash every quote begins or ends
+    a text, so that the name is a name, and where it comes twice the body has no meaning at all.
+    """
+    found = _KEYED.search(body)
+    if found is None or b"\\" in body:
+        return body, ""
+    return (body[: found.start(1)], body[found.end(1) :]), found[1].decode()
+
+
+def _not_ready() -> Unavailable:
     """A key whose customer is not there yet is not the caller's mistake: it becomes known in a moment."""
-    return failure if asked.key is None else Unavailable("the customer of this key is not ready yet")
+    return Unavailable("the customer of this key is not ready yet")
+
+
+def _seen_by(asked: CheckRequest, failure: NotFound) -> Failure:
+    """A failure as whoever asked is told of it."""
+    return failure if asked.key is None else _not_ready()

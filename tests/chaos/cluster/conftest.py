@@ -42,14 +42,14 @@ from tests.integration.gateway.conftest import (
     call,
     eventually,
     gateway,
-    has_lane,
     open_gateway,
     settings,
     unchanged,
+    way,
 )
 from tests.integration.stream.conftest import LONG_AGO, NANOS_PER_TOKEN, Works
 
-__all__ = ["call", "eventually", "gateway", "has_lane", "open_gateway", "settings", "unchanged"]
+__all__ = ["call", "eventually", "gateway", "open_gateway", "settings", "unchanged", "way"]
 
 BALANCE = 10**9
 

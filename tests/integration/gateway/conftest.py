@@ -55,6 +55,7 @@ from billing_core.contract.snapshot import (
 )
 from billing_core.contract.usage_event import UsageEntry, decode_entry
 from gateway.edge.server import Server
+from gateway.edge.straight.ask import Asks
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
 from lua.loader import SCRIPTS
@@ -231,19 +232,21 @@ Open = Callable[[GatewaySettings], Awaitable[tuple[Worker, Call]]]
 
 
 @pytest.fixture
-def has_lane() -> bool:
-    """Whether gateways have the fast lane; who is to be answered alike by both overrides it."""
-    return True
+def way() -> str:
+    """`straight` from the first word on, on the `lane`, or `aiohttp`; who is to be answered alike overrides it."""
+    return "lane"
 
 
 @pytest.fixture
-async def open_gateway(has_lane: bool) -> AsyncIterator[Open]:
+async def open_gateway(way: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
     """Opens gateways in this process and closes them after the test."""
+    if way == "straight":
+        monkeypatch.setattr(Asks, "meet", lambda _, __, read: read())
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_one(settings: GatewaySettings) -> tuple[Worker, Call]:
             worker = Worker(settings)
-            server = Server(worker, has_lane=has_lane)
+            server = Server(worker, has_lane=way != "aiohttp")
             await server.start()
             stack.push_async_callback(server.stop)
             session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -253,10 +256,12 @@ async def open_gateway(has_lane: bool) -> AsyncIterator[Open]:
 
 
 @pytest.fixture
-async def gateway(world: World, settings: GatewaySettings, open_gateway: Open) -> tuple[Worker, Call]:
+async def gateway(world: World, settings: GatewaySettings, open_gateway: Open, way: str) -> tuple[Worker, Call]:
     """Its links stand, and its push: what it remembers is not forgotten in a test because the push came late."""
     worker, call = await open_gateway(settings)
     await until(lambda: worker.listener.is_up and all(link.is_up for link in worker.links.values()))
+    if way == "straight":
+        await worker.directory.credential(world.key)
     return worker, call
 
 

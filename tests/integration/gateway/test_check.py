@@ -12,10 +12,10 @@ from billing_core.contract.snapshot import Status
 from billing_core.contract.usage_event import EntryKind
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
-def has_lane(request: pytest.FixtureRequest) -> bool:
-    """Both servers answer alike."""
-    return bool(request.param)
+@pytest.fixture(params=["straight", "lane", "aiohttp"])
+def way(request: pytest.FixtureRequest) -> str:
+    """All ways lead to the same answers."""
+    return str(request.param)
 
 
 async def test_an_allowed_check_debits_and_records_in_one_step(call: Any, world: Any) -> None:

@@ -13,10 +13,10 @@ from billing_core.contract.usage_event import EntryKind
 from billing_core.values.clock import system_now
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
-def has_lane(request: pytest.FixtureRequest) -> bool:
+@pytest.fixture(params=["lane", "aiohttp"])
+def way(request: pytest.FixtureRequest) -> str:
     """Both servers answer alike."""
-    return bool(request.param)
+    return str(request.param)
 
 
 async def place(call: Any, world: Any, **more: object) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from gateway.command.embedded.valkey import Valkey, start_valkey
 from gateway.settings import GatewaySettings
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
-def has_lane(request: pytest.FixtureRequest) -> bool:
-    """Both servers answer alike."""
-    return bool(request.param)
+@pytest.fixture(params=["straight", "lane", "aiohttp"])
+def way(request: pytest.FixtureRequest) -> str:
+    """All ways lead to the same answers."""
+    return str(request.param)
 
 
 ATTEMPTS, AFFORDABLE = 30, 10

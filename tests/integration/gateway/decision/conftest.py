@@ -1,11 +1,11 @@
-"""What is asked of decisions here is asked of the fast lane and of aiohttp: the answers are the same."""
+"""What is asked of decisions here is asked on the straight way, on the lane and of aiohttp: all answer alike."""
 
 from __future__ import annotations
 
 import pytest
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
-def has_lane(request: pytest.FixtureRequest) -> bool:
-    """Both servers answer alike."""
-    return bool(request.param)
+@pytest.fixture(params=["straight", "lane", "aiohttp"])
+def way(request: pytest.FixtureRequest) -> str:
+    """All ways lead to the same answers."""
+    return str(request.param)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "aiohttp"])
-def has_lane(request: pytest.FixtureRequest) -> bool:
+@pytest.fixture(params=["lane", "aiohttp"])
+def way(request: pytest.FixtureRequest) -> str:
     """Both servers answer alike."""
-    return bool(request.param)
+    return str(request.param)

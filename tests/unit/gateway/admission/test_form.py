@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.contract.keys import customer_keys
 from billing_core.values.money import MAX_EXACT
-from gateway.admission.act.form import Forms
+from gateway.admission.act.form import Forms, filled
 from gateway.admission.caller import Caller
 from gateway.admission.order import Charge, Mode, Order, Terms, plan
 from gateway.state.resp import Word, encode
@@ -76,6 +77,25 @@ def test_a_form_makes_what_the_plan_makes(caller: Caller, orders: list[Order], l
         assert command.packed == wanted
 
 
+@settings(deadline=None)
+@given(caller=CALLERS, order=ORDERS, keys=st.lists(KEYS, min_size=1, max_size=3), late_ms=st.integers(0, 10_000))
+def test_an_exact_form_makes_what_the_plan_makes(
+    caller: Caller, order: Order, keys: list[str], late_ms: int
+) -> None:
+    """For every key that the order may come with."""
+    forms = Forms(pack, terms=TERMS)
+    for key in keys:
+        keyed = msgspec.structs.replace(order, idempotency_key=key)
+        form = forms.exact(caller, msgspec.structs.replace(order, idempotency_key=""), is_keyed=bool(key))
+        if not form:
+            assert str(order.charges[0].quantity) == "4102444800123" or order.charges[0].feature == "4102444800123"
+            continue
+        command = filled(form, caller, key=key, not_after_ms=NOW_MS + late_ms)
+        assert command is not None
+        wanted = planned(keyed, caller, command.decision_id, not_after_ms=NOW_MS + late_ms)
+        assert command.packed == wanted
+
+
 def test_a_retry_has_the_decision_of_the_first_attempt() -> None:
     """Its id is made of its key; without one it is made of chance."""
     forms, caller = Forms(pack, terms=TERMS), Caller(tenant_id="t", customer_id="c", keys=customer_keys("t", "c"))
@@ -105,6 +125,8 @@ def test_what_is_out_of_the_ordinary_has_no_form(order: Order, not_after_ms: int
     caller = Caller(tenant_id="t", customer_id="c", keys=customer_keys("t", "c"))
     forms = Forms(pack, terms=TERMS)
     assert [forms.command(caller, order, not_after_ms=not_after_ms) for _ in range(3)] == [None] * 3
+    form = forms.exact(caller, order, is_keyed=False)
+    assert not form or filled(form, caller, key="", not_after_ms=not_after_ms) is None
 
 
 def test_the_oldest_form_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:

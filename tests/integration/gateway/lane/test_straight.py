@@ -1,0 +1,123 @@
+"""The straight way: who takes it, and that nothing is known longer than it is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from billing_core.contract.keys import KeyRecord, Role, api_key_name, digest_of
+
+
+@pytest.fixture
+def shut(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Shuts the long way: who takes it gets a fault."""
+
+    def shut_it() -> None:
+        monkeypatch.setattr(gateway[0].gate, "decide", None)
+
+    return shut_it
+
+
+async def test_what_comes_again_in_the_same_words_goes_straight(call: Any, world: Any, shut: Any) -> None:
+    """With figures of its own each time, though the answer is written once."""
+    await world.grant(1_000)
+    asked = {"key": world.key, "feature": "tokens"}
+    for _ in range(2):
+        await call("/v1/check", asked)
+    shut()
+    answers = [(await call("/v1/check", asked))[1] for _ in range(4)]
+    assert [answer["balance_nanos"] for answer in answers] == [700, 600, 500, 400]
+    assert len({answer["decision_id"] for answer in answers}) == 4
+    assert len(await world.entries()) == 6
+
+
+async def test_an_idempotency_key_may_be_another_each_time(call: Any, world: Any, shut: Any) -> None:
+    """And a retry is answered as ever."""
+    await world.grant(1_000)
+
+    async def ask(key: str) -> Any:
+        return await call("/v1/check", {"key": world.key, "feature": "tokens", "idempotency_key": key})
+
+    for key in ("k-1", "k-2"):
+        await ask(key)
+    shut()
+    answers = [(await ask(key))[1] for key in ("k-3", "k-4", "k-3", "k-1")]
+    told = [(answer["replayed"], answer["balance_nanos"]) for answer in answers]
+    assert told == [(False, 700), (False, 600), (True, 700), (True, 900)]
+    assert answers[0]["decision_id"] == answers[2]["decision_id"]
+    assert (await call("/v1/check", {"key": world.key, "feature": "export", "idempotency_key": "k-3"}))[0] == 500
+
+
+async def test_an_idempotency_key_that_was_used_for_something_else_is_a_conflict(call: Any, world: Any) -> None:
+    """Also where it is the only word that differs."""
+    await world.grant(1_000)
+    for key in ("k-1", "k-2", "k-3"):
+        await call("/v1/check", {"key": world.key, "feature": "tokens", "idempotency_key": key})
+    asked = {"key": world.key, "feature": "tokens", "quantity": 2}
+    for key in ("k-4", "k-5", "k-6"):
+        await call("/v1/check", asked | {"idempotency_key": key})
+    status, problem, _ = await call("/v1/check", asked | {"idempotency_key": "k-3"})
+    assert (status, problem["code"]) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "forward"])
+async def test_a_proxy_goes_straight_too(call: Any, world: Any, shut: Any, proxy: str) -> None:
+    """With another request id each time, and until the limit."""
+    path = f"/v1/authorize/{proxy}?feature=calls&quantity=1"
+
+    async def ask(name: str) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {world.key}", "X-Request-Id": name}
+        status, _, told = await call(path, method="GET", headers=headers)
+        return status, told.get("RateLimit", "").partition(";t=")[0]
+
+    for number in range(2):
+        await ask(f"r-{number}")
+    shut()
+    told = [await ask(f"r-{number}") for number in range(2, 11)]
+    assert told[:8] == [(200, f'"calls";r={left}') for left in range(7, -1, -1)]
+    assert told[8] == (403 if proxy == "nginx" else 429, '"calls";r=0')
+
+
+async def test_a_key_that_was_revoked_opens_nothing_any_more(
+    gateway: Any, call: Any, world: Any, eventually: Any
+) -> None:
+    """Its words may be known, it is not."""
+    asked = {"key": world.key, "feature": "export"}
+    for _ in range(4):
+        assert (await call("/v1/check", asked))[1]["allowed"]
+    await world.valkey.delete(api_key_name(digest_of(world.key)))
+    await world.forget(digest_of(world.key))
+    await eventually(lambda: gateway[0].directory.behind(digest_of(world.key)) is None)
+    assert (await call("/v1/check", asked))[1]["reason"] == "unknown_key"
+
+
+async def test_a_key_may_become_somebody_elses(gateway: Any, call: Any, world: Any, eventually: Any) -> None:
+    """The same words are then asked by another customer, who has an own wallet and an own name."""
+    await world.grant(1_000)
+    await world.project(customer="other")
+    await world.grant(5_000, customer="other")
+    asked = {"key": world.key, "feature": "tokens"}
+    for _ in range(4):
+        await call("/v1/check", asked)
+    record = KeyRecord(tenant_id="t1", role=Role.CALLER, customer_id="other", hint="er")
+    await world.credential(world.key, record)
+    await world.forget(digest_of(world.key))
+    await eventually(lambda: gateway[0].directory.behind(digest_of(world.key)) is None)
+    answers = [(await call("/v1/check", asked))[1] for _ in range(4)]
+    told = [(answer["customer"], answer["balance_nanos"]) for answer in answers]
+    assert told == [("other", 4_900), ("other", 4_800), ("other", 4_700), ("other", 4_600)]
+
+
+async def test_what_ends_otherwise_is_written_in_full(call: Any, world: Any, shut: Any) -> None:
+    """The wallet runs dry, and is filled again."""
+    await world.grant(300)
+    asked = {"key": world.key, "feature": "tokens"}
+    for _ in range(3):
+        await call("/v1/check", asked)
+    shut()
+    _, answer, _ = await call("/v1/check", asked)
+    assert (answer["allowed"], answer["reason"]) == (False, "insufficient_balance")
+    await world.grant(150, grant_id="g2")
+    told = [(await call("/v1/check", asked))[1] for _ in range(2)]
+    assert [(answer["allowed"], answer["balance_nanos"]) for answer in told] == [(True, 50), (False, 50)]
