@@ -1,7 +1,7 @@
 """What can be done with a hold that stands: settle it, settle a part, extend it, release it.
 
-A hold's id is all that is needed: it says in which shard it lives, and the hold itself knows whose it is. So what is
-done with holds takes turns by their shards, as decisions do by their customers.
+A hold's id is all that is needed: it says in which shard it lives, and the hold itself knows whose it is. So what
+is done with holds takes turns by their shards, as decisions do by their customers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ _RELEASED = frozenset({HoldEnd.RELEASED})
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What a part or an extension does to a hold. `ttl_ms` 0 keeps its deadline."""
+    """What a part or an extension does to a hold. `ttl_ms` 0 keeps its deadline.
+
+    `body` of a part's usage event, which names the charges given here; else the hold's own.
+    """
 
     charges: tuple[Charge, ...]
     ttl_ms: int
     idempotency_key: str = ""
+    body: bytes = b""
 
 
 class Memory(Protocol):
@@ -77,7 +81,7 @@ class Holds:
             *(epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard), stream_key(shard)),
             answer_key(hold_id, shard, key=change.idempotency_key),
         )
-        args: list[Word] = [*self._memory(change), "", change.ttl_ms, *pairs_of(change.charges)]
+        args: list[Word] = [*self._memory(change), change.body, change.ttl_ms, *pairs_of(change.charges)]
         return part_of(await self._run("part", keys, args=args, deadline=deadline))
 
     async def extend(self, hold_id: str, change: Change, *, deadline: Deadline) -> Decision:

@@ -23,10 +23,10 @@ EVENT_STREAM: Final = "text/event-stream"
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that are passed on, or not, as a whole; and how many tokens the response has with them."""
+    """Bytes that are passed on, or not, as a whole; how many tokens the response has with them, where they count."""
 
     data: bytes
-    tokens: int
+    tokens: int | None
 
 
 class Measure(Protocol):
@@ -68,7 +68,7 @@ class BodyMeasure:
             self._kept = None
         elif self._kept is not None:
             self._kept.append(data)
-        return [Piece(data=data, tokens=0)]
+        return [Piece(data=data, tokens=None)]
 
     def end(self) -> list[Piece]:
         """As `Measure`."""

@@ -14,11 +14,13 @@ beside 40 that were read from the cache.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from gateway.edge.proxy.rule import UsagePart
+
+_NAMED: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,23 @@ def updated(usage: Usage | None, frame: Mapping[str, Any]) -> Usage:
         cached=_count(frame, "cache_read_input_tokens", known=known.cached),
         output=_count(frame, "output_tokens", known=known.output),
     )
+
+
+def with_usage(body: bytes) -> bytes | None:
+    """The body of a request for a stream, asking for the usage chunk; None where it asks already, or for no stream.
+
+    What else stands there is kept word for word.
+    """
+    try:
+        told = _NAMED.decode(body)
+        options = _NAMED.decode(told["stream_options"]) if "stream_options" in told else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if bytes(told.get("stream", b"")) != b"true" or bytes(options.get("include_usage", b"")) == b"true":
+        return None
+    options["include_usage"] = msgspec.Raw(b"true")
+    told["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(told)
 
 
 def _count(frame: Mapping[str, Any], name: str, *, known: int = 0) -> int:

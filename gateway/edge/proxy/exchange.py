@@ -31,12 +31,20 @@ from gateway.admission.reason import RULES, Reason
 from gateway.edge.lane.head import CHUNKED, Malformed
 from gateway.edge.message import Answer
 from gateway.edge.meter.cover import Cover
+from gateway.edge.meter.usage import with_usage
 from gateway.edge.proxy.field import added_lines, trailing_lines
 from gateway.edge.proxy.pricing import read_document
 from gateway.edge.proxy.relay import Relay
 from gateway.edge.proxy.request import RequestHead
 from gateway.edge.proxy.rule import Outage, RouteRule
-from gateway.edge.proxy.settlement import Ending, charges_of, covered_charge, settlement_of
+from gateway.edge.proxy.settlement import (
+    Ending,
+    Settlement,
+    body_of,
+    charges_of,
+    covered_charge,
+    settlement_of,
+)
 from gateway.edge.proxy.table import ProxyRoute
 from gateway.edge.ratelimit import rate_limit_headers
 from gateway.edge.reply import failed, refused
@@ -62,7 +70,7 @@ class ClientGone(Exception):  # noqa: N818 - what happened, and nobody is left t
 class Exchange:
     """Made by a connection for each request."""
 
-    __slots__ = ("_body", "_client", "_port", "_request", "_since_s", "relay")
+    __slots__ = ("_body", "_client", "_port", "_request", "_since_s", "_strips_usage", "relay")
 
     def __init__(self, port: ProxyPort, client: ClientConnection, *, request: RequestHead, since_s: float) -> None:
         self._port = port
@@ -70,6 +78,7 @@ class Exchange:
         self._request = request
         self._since_s = since_s
         self._body: bytes | None = None
+        self._strips_usage = False
         self.relay: Relay | None = None
 
     async def answer(self) -> Answer | None:
@@ -109,7 +118,9 @@ class Exchange:
         if rule.reads_body:
             body = await client.whole_body(rule.max_read_bytes)
             document = read_document(body) if rule.charges else None
-            self._body, self._since_s = body, time.perf_counter()
+            asking = with_usage(body) if rule.include_usage else None
+            self._strips_usage = asking is not None
+            self._body, self._since_s = body if asking is None else asking, time.perf_counter()
         route.pool.check_room()
         if not rule.charges:
             return await self._relayed(route, told=b"", decision=None, caller=None)
@@ -160,7 +171,7 @@ class Exchange:
     ) -> Answer | None:
         """Pass the request on and its response back; then the hold ends. Raises: Failure, ClientGone."""
         relay = self.relay = Relay(self._client, self._request, route=route)
-        relay.told = told
+        relay.told, relay.strips_usage = told, self._strips_usage
         self._port.exchanges.add(self)
         hold = decision.hold if decision is not None else None
         if hold is not None:
@@ -172,8 +183,7 @@ class Exchange:
             ending = await self._sent(route, relay, extra=extra)
             if hold is not None:
                 held = _as_held(charges, relay.cover, rule=route.rule)
-                cost = charges_of(route.rule, held, evidence=relay.seen())
-                await self._port.settlements.settle(settlement_of(hold.hold_id, cost))
+                await self._port.settlements.settle(_settlement(relay, held, decision=decision, caller=caller))
         except ClientGone:
             if hold is not None:
                 await self._port.settlements.settle(settlement_of(hold.hold_id, None))
@@ -274,6 +284,20 @@ class Exchange:
             return relay.refusal
         status = _TIMED_OUT if relay.is_late else _BAD_GATEWAY
         return failed(Unavailable(relay.why or "the upstream did not answer"), status=status)
+
+
+def _settlement(
+    relay: Relay, held: tuple[Charge, ...], *, decision: Decision | None, caller: Caller | None
+) -> Settlement:
+    """How the hold ends."""
+    if decision is None or decision.hold is None or caller is None:
+        raise InvariantBroken("what was not held is not settled")
+    evidence, rule = relay.seen(), relay.rule
+    cost = charges_of(rule, held, evidence=evidence)
+    if cost is None or evidence.ending is Ending.WHOLE:
+        return settlement_of(decision.hold.hold_id, cost)
+    body = body_of(rule, caller, decision_id=decision.decision_id, charges=cost, evidence=evidence)
+    return settlement_of(decision.hold.hold_id, cost, body=body)
 
 
 def _unavailable() -> Unavailable:

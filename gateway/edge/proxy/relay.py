@@ -26,7 +26,7 @@ from gateway.edge.meter.measure import Measure, Piece, StreamMeasure, measure_of
 from gateway.edge.meter.websocket import MessageCounter, close_frame
 from gateway.edge.proxy.field import trailing_lines
 from gateway.edge.proxy.request import RequestHead
-from gateway.edge.proxy.rule import Loss
+from gateway.edge.proxy.rule import Loss, RouteRule
 from gateway.edge.proxy.settlement import Ending, Evidence, passed_units
 from gateway.edge.proxy.table import ProxyRoute
 from gateway.edge.upstream.connection import UpstreamConnection
@@ -66,6 +66,11 @@ class Relay:
         self.is_late = False
         self.refusal: Answer | None = None
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    @property
+    def rule(self) -> RouteRule:
+        """The route's."""
+        return self._route.rule
 
     @property
     def is_begun(self) -> bool:
@@ -238,8 +243,8 @@ class Relay:
         while self._pieces and self._seeking is None and not self.ended.done():
             piece = self._pieces[0]
             units = self.cover.units if self.cover is not None else None
-            if units is not None and piece.tokens > units and not self._is_draining:
-                self._seek(piece.tokens)
+            if units is not None and (piece.tokens or 0) > units and not self._is_draining:
+                self._seek(piece.tokens or 0)
                 return
             self._pieces.popleft()
             self._put(piece.data)

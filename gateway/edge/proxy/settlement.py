@@ -10,6 +10,9 @@ Evidence is what was seen: header, usage frame, bytes, messages, seconds. What a
 
 A client that goes before anything came is charged by the same policy: the upstream has the request, and may work.
 
+Where a response did not come to its end, what is charged travels as a part of the hold, in a usage event of its own
+that tells what was seen: ending, policy, status, bytes and tokens that were delivered.
+
 A hold is settled where its request ends, and the next request on the connection waits for that. While Redis is
 away settlements wait their turn, at most `MOST_WAITING` of them and for an hour, and are sent again; settling
 twice is harmless, because the first answer is given again. What is lost all the same, with this process say, ends
@@ -27,9 +30,11 @@ from typing import Final
 
 import msgspec
 
-from billing_core.errors import Failure, Unavailable
-from gateway.admission.deadline import deadline_in
-from gateway.admission.hold import Holds
+from billing_core.contract.usage_event import EventBody, encode_body
+from billing_core.errors import Conflict, Failure, Unavailable
+from gateway.admission.caller import Caller
+from gateway.admission.deadline import Deadline, deadline_in
+from gateway.admission.hold import Change, Holds
 from gateway.admission.order import Charge
 from gateway.edge.meter.usage import Usage
 from gateway.edge.proxy.pricing import units_of
@@ -37,6 +42,7 @@ from gateway.edge.proxy.rule import ChargeRule, Loss, Messages, RouteRule, Usage
 
 MOST_WAITING: Final = 10_000
 _RETRY_S: Final = 0.25
+_TOLD: Final = "evidence"
 _PATIENCE_S: Final = 3_600.0
 
 
@@ -133,24 +139,52 @@ def _used(part: UsagePart | None, evidence: Evidence, *, policy: Loss) -> int | 
     is_whole = evidence.ending is Ending.WHOLE or policy in (Loss.USAGE, Loss.DRAIN)
     if usage is not None and (is_whole or part in (UsagePart.INPUT, UsagePart.CACHED)):
         return usage.part(part)
-    if part is UsagePart.OUTPUT:
-        return counted
+    if part is UsagePart.OUTPUT and (counted or evidence.ending is not Ending.WHOLE):
+        return counted  # of a whole stream in which no token was recognized nothing is known
     if part is UsagePart.CACHED:
         return 0 if usage is not None else None
     return None
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """How a hold is to end. `charges` None: it is released."""
+    """How a hold is to end. `charges` None: it is released. `body`: of a usage event that tells the evidence."""
 
     hold_id: str
     charges: tuple[Charge, ...] | None
+    body: bytes = b""
     until_s: float
 
 
-def settlement_of(hold_id: str, charges: tuple[Charge, ...] | None) -> Settlement:
+def settlement_of(hold_id: str, charges: tuple[Charge, ...] | None, *, body: bytes = b"") -> Settlement:
     """One that is due now."""
-    return Settlement(hold_id=hold_id, charges=charges, until_s=time.perf_counter() + _PATIENCE_S)
+    return Settlement(hold_id=hold_id, charges=charges, body=body, until_s=time.perf_counter() + _PATIENCE_S)
+
+
+def body_of(
+    rule: RouteRule, caller: Caller, *, decision_id: str, charges: tuple[Charge, ...], evidence: Evidence
+) -> bytes:
+    """Of the usage event of a response that nobody got to its end: what was seen, and by what it was charged."""
+    policy = policy_of(rule, evidence.ending)
+    told = {
+        "ending": evidence.ending.value,
+        "policy": policy.value,
+        "status": str(evidence.status),
+        "delivered_bytes": str(evidence.delivered_bytes),
+        "has_usage": "1" if evidence.usage is not None else "0",
+    }
+    if evidence.counted_tokens is not None:
+        told["delivered_tokens"] = str(evidence.counted_tokens)
+    return encode_body(
+        EventBody(
+            event_id=f"{decision_id}.1",
+            tenant_id=caller.tenant_id,
+            customer_id=caller.customer_id,
+            features=tuple([charge.feature for charge in charges]),
+            properties=told,
+            key_hint=caller.key_hint,
+            path=caller.path,
+        )
+    )
 
 
 class Settlements:
@@ -203,8 +237,22 @@ class Settlements:
             await self._holds.release(settlement.hold_id, deadline=deadline)
             self.released += 1
         else:
-            await self._holds.settle(settlement.hold_id, settlement.charges, deadline=deadline)
+            charges = await self._told(settlement, settlement.charges, deadline=deadline)
+            await self._holds.settle(settlement.hold_id, charges, deadline=deadline)
             self.settled += 1
+
+    async def _told(
+        self, settlement: Settlement, charges: tuple[Charge, ...], *, deadline: Deadline
+    ) -> tuple[Charge, ...]:
+        """Charge it as a part that tells the evidence, where there is any; what is left to be settled."""
+        if not settlement.body:
+            return charges
+        change = Change(charges=charges, ttl_ms=0, idempotency_key=_TOLD, body=settlement.body)
+        try:
+            await self._holds.part(settlement.hold_id, change, deadline=deadline)
+        except Conflict:
+            return charges  # it was given back meanwhile: it is settled late, without a word
+        return tuple([msgspec.structs.replace(charge, quantity=0) for charge in charges])
 
     def _wait(self, settlement: Settlement) -> None:
         if len(self._waiting) >= MOST_WAITING:

@@ -212,3 +212,39 @@ async def line(origin: Any) -> AsyncIterator[Callable[[], Awaitable[Line]]]:
 
 TOKENS = {"feature": "tokens", "quantity": {"units": 1}}
 """A hundred nanos each."""
+
+
+class Books:
+    """The customer's wallet as it stands, and what was charged."""
+
+    def __init__(self, call: Any, world: Any) -> None:
+        self._call, self._world = call, world
+
+    async def wallet(self) -> tuple[int, int]:
+        """What may be spent, and what is held."""
+        _, body, _ = await self._call.get("/v1/customers/acme/wallets", token=self._world.token)
+        return body["wallets"][0]["balance_nanos"], body["wallets"][0]["held_nanos"]
+
+    async def settled(self, balance_nanos: int) -> None:
+        """Wait until nothing is held, and see that so much is left."""
+        async with asyncio.timeout(20):
+            while (await self.wallet())[1]:  # noqa: ASYNC110 - the wallet is in Redis, and tells nobody
+                await asyncio.sleep(0.001)
+        assert (await self.wallet())[0] == balance_nanos
+
+    async def units(self) -> dict[str, int]:
+        """Of each feature, all that was charged."""
+        sums: dict[str, int] = {}
+        for entry in await self._world.entries():
+            for one in entry.charges:
+                sums[one.feature] = sums.get(one.feature, 0) + one.quantity
+        return sums
+
+    async def evidence(self) -> list[dict[str, str]]:
+        """What usage events tell of responses that did not come to their end."""
+        return [entry.body.properties for entry in await self._world.entries() if entry.body.properties]
+
+
+@pytest.fixture
+async def books(world: Any, call: Any) -> Books:
+    return Books(call, world)
