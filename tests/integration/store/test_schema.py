@@ -57,28 +57,46 @@ async def _fault_of(connection: asyncpg.Connection, query: Query) -> list[str]:
     return []
 
 
-async def test_a_transfer_that_does_not_sum_to_zero_is_refused_at_commit(postgres_url: str) -> None:
-    """The constraint is deferred: entries may come one by one, the sum is judged at the end."""
+async def test_a_transfer_that_does_not_sum_to_zero_is_refused(postgres_url: str) -> None:
+    """Each currency for itself, and each statement: half a transfer is refused, whatever would follow it."""
     connection = await asyncpg.connect(postgres_url)
     try:
         await connection.execute("INSERT INTO tenant (tenant_id, name, created_at) VALUES ('t', 't', now())")
-        with pytest.raises(asyncpg.CheckViolationError, match="does not sum to zero"):
-            await _book(connection, 5, -4)
-        await _book(connection, 5, -5)
-        assert await connection.fetchval("SELECT count(*) FROM ledger_entry") == 2
+        uneven = ([("USD", 5), ("USD", -4)], [("USD", 5), ("EUR", -5)], [("USD", 5)])
+        for sides in uneven:
+            with pytest.raises(asyncpg.CheckViolationError, match="transfer tra_1 does not sum to zero"):
+                await _book(connection, sides)
+        await _book(connection, [("USD", 5), ("EUR", 7), ("USD", -5), ("EUR", -7)])
+        assert await connection.fetchval("SELECT count(*) FROM ledger_entry") == 4
+        with pytest.raises(asyncpg.CheckViolationError, match="tra_2"):
+            await _book(connection, [("USD", 1), ("USD", -1)], [("USD", 1), ("USD", -2)], [("USD", 2), ("USD", -1)])
+        assert await connection.fetchval("SELECT count(*) FROM ledger_entry") == 4
         with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
             await connection.execute("UPDATE ledger_entry SET nanos = 6 WHERE nanos = 5")
     finally:
         await connection.close()
 
 
-async def _book(connection: asyncpg.Connection, debit: int, credit: int) -> None:
+async def _book(connection: asyncpg.Connection, *transfers: list[tuple[str, int]]) -> None:
+    """Transfers `tra_1`, `tra_2` and so on, all their sides in one statement."""
+    names = [f"tra_{number}" for number in range(1, len(transfers) + 1)]
+    sides = [
+        (name, number, *side)
+        for name, listed in zip(names, transfers, strict=True)
+        for number, side in enumerate(listed, start=1)
+    ]
     async with connection.transaction():
-        await connection.execute("INSERT INTO ledger_transfer VALUES ('t', 'tra_1', 'test', 's', now(), now())")
-        for number, (account, nanos) in enumerate([("cash", debit), ("contract_liability", credit)], start=1):
-            await connection.execute(
-                "INSERT INTO ledger_entry VALUES ('t', 'tra_1', $1, $2, 'c', 'USD', $3)", number, account, nanos
-            )
+        await connection.execute(
+            "INSERT INTO ledger_transfer SELECT 't', name, 'test', name, now(), now()"
+            " FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING",
+            names,
+        )
+        await connection.execute(
+            "INSERT INTO ledger_entry SELECT 't', t.name, t.number + (SELECT count(*) FROM ledger_entry),"
+            " 'cash', 'c', t.currency, t.nanos"
+            " FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[]) AS t (name, number, currency, nanos)",
+            *zip(*sides, strict=True),
+        )
 
 
 async def test_the_outbox_speaks_only_when_there_is_something_in_it(postgres_url: str) -> None:
