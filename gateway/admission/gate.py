@@ -160,7 +160,7 @@ class Gate:
     async def _decided(self, link: Link, caller: Caller, *, order: Order, deadline: Deadline) -> Decision:
         """One decision, by Redis or on a lease, once slices gave way where they must. Raises: as `decide`."""
         local = self._local
-        is_final = local is None or not order.idempotency_key or not local.knows(caller)
+        is_final = local is None or not order.idempotency_key or not local.matters_to(caller)
         decision = await self._by_redis(link, caller, order=order, deadline=deadline, is_final=is_final)
         if local is not None and not decision.allowed and not decision.replayed:
             has_room = decision.reason in _SHORT and await local.give_way(caller, deadline=deadline)

@@ -38,6 +38,7 @@ from gateway.admission.slice.truce import Truce
 from gateway.settings import GatewaySettings
 
 _LOOKS: Final = 8
+_LOOK_S: Final = 0.1
 _LEGACY_S: Final = 5.0
 
 
@@ -95,16 +96,19 @@ class LocalDecisions:
         self.tally.decided += 1
         return piece.take(units)
 
-    def knows(self, caller: Caller) -> bool:
-        """Whether some worker may have slices of this customer's, as far as this one knows."""
-        return bool(self._stands.of_owner(owner_of(caller))) or self._truce.knows(caller)
+    def matters_to(self, caller: Caller) -> bool:
+        """Whether some worker may have slices of this customer's; where that is not known, it soon will be."""
+        is_known = self._truce.knows(caller)
+        if is_known is None:
+            self._spawn(self._truce.learn(caller))
+        return is_known is not False
 
     async def give_way(self, caller: Caller, *, deadline: Deadline) -> bool:
         """Have all slices of this customer settled, here and by other workers; whether any was.
 
         For an order that ran short: what was set aside may be what it lacks.
         """
-        if not self.knows(caller) and not await self._truce.learns(caller, deadline=deadline):
+        if not await self._truce.learns(caller, deadline=deadline):
             return False
         return await self._truce.make(caller, self._yielded, deadline=deadline)
 
@@ -124,12 +128,12 @@ class LocalDecisions:
         looked_s = -_LEGACY_S
         while True:
             if self._now_s() - looked_s >= _LEGACY_S:
-                looked_s = self._now_s()
                 with contextlib.suppress(Unavailable):  # the link counts it; the next look comes soon
                     await self._slicer.finish_legacies()
+                    looked_s = self._now_s()
             self._look()
             await self._slicer.end_owed()
-            await asyncio.sleep(self._slice_s / _LOOKS)
+            await asyncio.sleep(min(_LOOK_S, self._slice_s / _LOOKS))
 
     async def stop(self) -> None:
         """Settle all slices; what cannot be settled now stays in the sheet."""

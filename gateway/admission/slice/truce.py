@@ -66,21 +66,25 @@ class Truce:
         self._making: dict[str, asyncio.Task[bool]] = {}
         self._learning: dict[str, asyncio.Task[bool]] = {}
 
-    def knows(self, caller: Caller) -> bool:
-        """Whether the customer is known to have features that are sliced."""
-        return self._known.at_hand(owner_of(caller), now_s=self._now_s()) or False
+    def knows(self, caller: Caller) -> bool | None:
+        """Whether the customer has features that are sliced; None where that is not known."""
+        return self._known.at_hand(owner_of(caller), now_s=self._now_s())
 
     def note(self, caller: Caller, *, is_sliced: bool) -> None:
-        """What the customer's snapshot says."""
-        until_s = self._now_s() + (_MEMORY_S if is_sliced else self._length_s)
+        """What the customer's snapshot says; a new one that says that they are is pushed."""
+        until_s = self._now_s() + _MEMORY_S
         self._known.keep(owner_of(caller), is_sliced, until_s=until_s, generation=self._known.generation)
 
     async def learns(self, caller: Caller, *, deadline: Deadline) -> bool:
         """Whether the customer has features that are sliced; asked where that is not known."""
-        known = self._known.at_hand(owner_of(caller), now_s=self._now_s())
+        known = self.knows(caller)
         if known is None:
             return await self._by(deadline, caller, tasks=self._learning, work=self._learn)
         return known
+
+    async def learn(self, caller: Caller) -> None:
+        """Ask, for whoever wants to know later."""
+        await self._begun(caller, tasks=self._learning, work=self._learn)
 
     def hear(self, owner: str) -> None:
         """A truce has begun, or the customer's terms are others: for a moment nothing of it is sliced."""
@@ -101,13 +105,19 @@ class Truce:
         self, deadline: Deadline, caller: Caller, *, tasks: dict[str, asyncio.Task[bool]], work: Work
     ) -> bool:
         """What comes of the work for this customer, which all who want it wait for; False where it takes longer."""
+        task = self._begun(caller, tasks=tasks, work=work)
+        await asyncio.wait((task,), timeout=deadline.left_ms() / 1_000)
+        return task.done() and task.result()
+
+    @staticmethod
+    def _begun(caller: Caller, *, tasks: dict[str, asyncio.Task[bool]], work: Work) -> asyncio.Task[bool]:
+        """The task that does this work for the customer; one for all who want it."""
         owner = owner_of(caller)
         task = tasks.get(owner)
         if task is None:
             task = tasks[owner] = asyncio.create_task(work(caller))
             task.add_done_callback(lambda _: tasks.pop(owner, None))
-        await asyncio.wait((task,), timeout=deadline.left_ms() / 1_000)
-        return task.done() and task.result()
+        return task
 
     async def _learn(self, caller: Caller) -> bool:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from billing_core.contract.keys import customer_keys
+from billing_core.contract.keys import customer_keys, is_slice
 from billing_core.contract.snapshot import Entitlement, Guard, Limit, Status
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
@@ -86,6 +86,14 @@ async def until_refused(call: Call, **more: object) -> int:
     while (await ask(call, **more))["allowed"]:
         count += 1
     return count
+
+
+async def open_slices(shop: Shop) -> list[str]:
+    """The holds that stand and are slices."""
+    found: list[bytes] = []
+    async for name in shop.world.valkey.scan_iter("*:chd:*"):
+        found += await shop.world.valkey.zrange(name, 0, -1)
+    return [hold_id.decode() for hold_id in found if is_slice(hold_id.decode())]
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""Slices of processes that stop or die: what was used is charged once, and the rest is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from gateway.settings import GatewaySettings
+from tests.integration.gateway.conftest import Call, World
+from tests.integration.gateway.degraded.conftest import Echo
+from tests.integration.gateway.slice.conftest import NANOS, UNITS, Shop, ask, open_slices
+
+PATIENCE_S = 60
+CALLERS = 4
+
+
+async def sold(shop: Shop, settings: GatewaySettings) -> int:
+    """Ask a process that may only be starting, until it decides out of a slice; how much was allowed."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE_S):
+        call, count = Call(f"http://127.0.0.1:{settings.port}", session), 0
+        while True:
+            try:
+                answer = await ask(call)
+            except (aiohttp.ClientConnectionError, AssertionError):
+                await asyncio.sleep(0.01)  # it does not listen yet, or Redis is not connected
+                continue
+            count += answer["allowed"]
+            if answer.get("sliced"):
+                return count
+
+
+@pytest.fixture
+def port_of(shop: Shop, free_port: Callable[[], int]) -> Callable[[], GatewaySettings]:
+    return lambda: msgspec.structs.replace(shop.settings, port=free_port())
+
+
+async def test_a_process_that_stops_gives_back_what_it_did_not_use(
+    shop: Shop, process: Any, port_of: Callable[[], GatewaySettings]
+) -> None:
+    """Before it ends: nothing is held, and no sheet is left."""
+    await shop.sell(1_000 * NANOS)
+    settings = port_of()
+    child = process(settings)
+    count = await sold(shop, settings)
+    assert (await shop.wallet())["h:g1"] > 0
+    child.process.send_signal(signal.SIGTERM)
+    assert await child.ended() == (0, "")
+    await shop.is_settled(count)
+    assert shop.sheets() == []
+
+
+async def test_what_a_killed_process_used_is_settled_by_the_next(
+    shop: Shop, process: Any, port_of: Callable[[], GatewaySettings], open_gateway: Any, eventually: Any
+) -> None:
+    """To the unit, though nothing of it was in Redis; and the rest is free again."""
+    await shop.sell(1_000 * NANOS)
+    settings = port_of()
+    child = process(settings)
+    count = await sold(shop, settings)
+    child.process.kill()
+    await child.ended()
+    (sheet,) = shop.sheets()
+    assert (await shop.wallet())["h:g1"] > 0
+    worker, _ = await open_gateway(port_of())
+    await eventually(lambda: not sheet.exists())
+    await shop.is_settled(count)
+    assert await open_slices(shop) == []
+    assert worker.local.tally.lost == 0
+
+
+async def test_a_process_killed_while_many_ask_charges_all_that_it_answered(
+    shop: Shop, process: Any, port_of: Callable[[], GatewaySettings], open_gateway: Any, eventually: Any
+) -> None:
+    """And no more than what was asked: of each caller at most the one that it was not answered."""
+    await shop.sell(100_000 * NANOS)
+    settings = port_of()
+    child = process(settings)
+    answered = await sold(shop, settings)
+
+    async def insist(call: Call) -> int:
+        count = 0
+        with contextlib.suppress(aiohttp.ClientError):
+            while True:
+                count += (await ask(call))["allowed"]
+                if count == 2 * UNITS:
+                    asked.release()
+        return count
+
+    asked = asyncio.Semaphore(0)
+    async with aiohttp.ClientSession() as session:
+        call = Call(f"http://127.0.0.1:{settings.port}", session)
+        callers = [asyncio.create_task(insist(call)) for _ in range(CALLERS)]
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(CALLERS):
+                await asked.acquire()
+        child.process.kill()
+        answered += sum(await asyncio.gather(*callers))
+    await child.ended()
+    (sheet,) = shop.sheets()
+    await open_gateway(port_of())
+    await eventually(lambda: not sheet.exists())
+    used = await shop.used()
+    assert answered <= used <= answered + CALLERS
+    await shop.is_settled(used)
+
+
+async def test_a_settlement_that_nobody_heard_of_is_made_once(
+    shop: Shop, started: Any, world: World, sliced: Any, eventually: Any, redis_url: str, tmp_path: Path
+) -> None:
+    """Redis ran it, and its reply was late: it is asked for again, and finds the first."""
+    await shop.sell(1_000 * NANOS)
+    behind = redis_url.partition("unix://")[2].partition("?")[0]
+    async with Echo(behind).open(tmp_path / "e.sock") as echo:
+        path = f"unix://{tmp_path / 'e.sock'}"
+        worker, call, count = await sliced(redis_url=path, bulk_deadline_ms=200)
+        echo.on_time.clear()
+        worker.local.hear("slices:t1:acme")
+        await eventually(lambda: worker.local._slicer._owed)
+        echo.on_time.set()
+        await eventually(lambda: not worker.local._slicer._owed and not worker.local._tasks)
+        await shop.is_settled(count)
+        assert list(worker.local._slicer._sheet.cells()) == []
+        assert (await ask(call))["allowed"] is True
+        await worker.local.stop()
+        worker.local = None
+    await shop.is_settled(count + 1)
