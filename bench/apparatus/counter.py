@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 
-from billing_core.contract.keys import CustomerKeys, customer_keys, event_id_key, hold_key
+from billing_core.contract.keys import CustomerKeys, customer_keys, event_ids_key, hold_key
 from billing_core.contract.snapshot import (
     Budget,
     Entitlement,
@@ -144,7 +144,9 @@ class Counter:
 
     def ingest(self) -> tuple[Any, ...]:
         """An event of its own."""
-        return self.call("ingest", _HELD, event_id_key=event_id_key(_TENANT, secrets.token_hex(8)))
+        keys = self.keys_of(_HELD)
+        places = keys.epoch, keys.stream, event_ids_key(_TENANT, keys.shard)
+        return SCRIPTS["ingest"].call(places, (3_600_000, 0, self.body, secrets.token_hex(8), "d" * 16))
 
     def tidy(self) -> None:
         """Forget the entries, as a flusher does."""
@@ -162,7 +164,6 @@ class Counter:
             "shard_holds_key": keys.shard_holds,
             "answer_key": "-",
             "request_digest": "",
-            "digest": "d",
             "idem_window_ms": 0,
             "refusal_ms": 0,
             "window_ms": 3_600_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -20,6 +21,26 @@ def cpu_seconds(pid: int) -> float:
     """User and system time that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """The same of a process and all its children, those that are gone included."""
+    total = cpu_seconds(pid) + _gone_seconds(pid)
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone meanwhile
+            total += family_cpu_seconds(int(child))
+    return total
+
+
+def _gone_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(") ", 1)[1].split()
+    return (int(fields[13]) + int(fields[14])) * _TICK_S
+
+
+def peak_memory_kib(pid: int) -> int:
+    """The most memory that a process ever had resident."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def facts() -> dict[str, str]:

@@ -7,8 +7,10 @@ Run as a process of its own, so that the load does not share an interpreter with
 It speaks only as much HTTP as a benchmark needs: one request, one answer with Content-Length, again. Latencies are
 measured per request; the answer's status is counted, so that a fast stream of errors is not taken for speed.
 
-With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies FILE` each line of
-the file is one body, and each is sent once.
+With `--rate 500` it is an open loop: so many requests a second at an even pace, whatever the answers take, each
+over a connection that is free, or the next that becomes free; a latency is then from the instant at which the
+request was due. With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies
+FILE` each line of the file is one body, and each is sent once.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -50,15 +52,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     customers: int
     bodies: str
+    rate: float = 0.0
 
 
 class Caller(asyncio.Protocol):
     """One connection: sends, waits for the whole answer, sends again until nothing is left to send."""
 
     def __init__(
-        self, messages: Iterator[bytes], left: list[int], seen: list[int], statuses: Counter[bytes]
+        self,
+        messages: Iterator[bytes],
+        left: list[int],
+        seen: list[int],
+        statuses: Counter[bytes],
+        pace: Pace | None = None,
     ) -> None:
         self._messages, self._left, self._seen, self._statuses = messages, left, seen, statuses
+        self._pace = pace
         self._buffer = b""
         self._sent_ns = 0
         self._transport: asyncio.Transport | None = None
@@ -74,9 +83,19 @@ class Caller(asyncio.Protocol):
         if self._left[0] <= 0:
             self._transport.close()
             return
-        self._left[0] -= 1
-        self._sent_ns = time.perf_counter_ns()
-        self._transport.write(next(self._messages))
+        if self._pace is None:
+            self.ask(time.perf_counter_ns())
+        elif self._pace.due_ns:
+            self.ask(self._pace.due_ns.popleft())
+        else:
+            self._pace.free.append(self)
+
+    def ask(self, due_ns: int) -> None:
+        """Send one request that was due then."""
+        if self._transport is not None:
+            self._left[0] -= 1
+            self._sent_ns = due_ns
+            self._transport.write(next(self._messages))
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -91,9 +110,35 @@ class Caller(asyncio.Protocol):
             self._buffer = b""
             self._send()
 
+    def leave(self) -> None:
+        """Nothing is left to ask."""
+        if self._transport is not None:
+            self._transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(None)
+
+
+class Pace:
+    """Requests that are due and not sent yet, and connections that are free."""
+
+    def __init__(self) -> None:
+        self.due_ns: deque[int] = deque()
+        self.free: deque[Caller] = deque()
+
+    async def keep(self, rate: float, requests: int) -> None:
+        """Make so many requests due, each in its time; then let go of who is free."""
+        began_ns = time.perf_counter_ns()
+        for number in range(requests):
+            due_ns = began_ns + round(number * 1e9 / rate)
+            await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+            if self.free:
+                self.free.popleft().ask(due_ns)
+            else:
+                self.due_ns.append(due_ns)
+        for one in self.free:
+            one.leave()
 
 
 def messages_of(plan: Plan) -> Sequence[bytes]:
@@ -123,10 +168,14 @@ async def drive(plan: Plan) -> Report:
     messages, requests = cycle(different), len(different) if plan.bodies else plan.requests
     left, seen, statuses = [requests], list[int](), Counter[bytes]()
     started = time.perf_counter()
-    callers = [
-        (await loop.create_connection(lambda: Caller(messages, left, seen, statuses), "127.0.0.1", plan.port))[1]
-        for _ in range(plan.connections)
-    ]
+    pace = Pace() if plan.rate else None
+
+    def caller() -> Caller:
+        return Caller(messages, left, seen, statuses, pace)
+
+    callers = [(await loop.create_connection(caller, "127.0.0.1", plan.port))[1] for _ in range(plan.connections)]
+    if pace is not None:
+        await pace.keep(plan.rate, requests)
     await asyncio.gather(*(caller.done for caller in callers))
     return report_of(seen, time.perf_counter() - started, statuses)
 
@@ -157,6 +206,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--customers", type=int, default=0)
     parser.add_argument("--bodies", default="")
+    parser.add_argument("--rate", type=float, default=0.0)
     plan = msgspec.convert(vars(parser.parse_args()), Plan)
     report = uvloop.run(drive(plan))
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")

@@ -33,6 +33,7 @@ RawEntry = Sequence[Any]
 Positions = Mapping[int, StreamPosition]
 
 _LEAST_COUNT = 16
+_STREAMS_FULL = 64
 _SPREAD_LOOK_MS = 50
 _LOOK = """#!lua flags=no-writes,allow-cross-slot-keys
 local found, half = { 0 }, (#ARGV - 1) / 2
@@ -135,7 +136,7 @@ class UsageStream:
             groups = groups[width:]
             self._turn = groups[0][0] if groups else None
             while asked and room > 0:
-                count = max(_LEAST_COUNT, room // len(asked))
+                count = max(1, min(_LEAST_COUNT, most // _STREAMS_FULL), room // len(asked))
                 replied_at, replies, none_away = await self._ask(asked, count)
                 asked_at = asked_at or replied_at
                 is_whole = is_whole and none_away

@@ -9,8 +9,9 @@ trimmed.
 While one batch is being committed the next is read and transcribed, behind the positions that the first will have.
 The first one is small, so that Postgres has something to do soon, and each may be twice as large as the one before.
 Batches grow with the load by themselves: a flusher goes on at once while streams are full, waits a moment when it
-has read them out, and sleeps until something comes when nothing came for a while. `drained_at` of a lane is Redis
-time taken before a read that found everything: what was decided before it is committed.
+has read them out, and sleeps until something comes when nothing came for a while. An entry may be many rows; how
+many, the last batch tells. `drained_at` of a lane is Redis time taken before a read that found everything: what was
+decided before it is committed.
 
 A batch that Postgres refuses for what is in it is halved until the entry at fault stands alone, and that one is
 parked with all its fields.
@@ -111,6 +112,7 @@ class _Flusher:
         self._known_months: set[tuple[int, int]] = set()
         self._drained_s = 0.0
         self._busy_s = 0.0
+        self._rows_per_entry = 1.0
 
     async def work(self) -> None:
         """Take lanes, read where they stand, and flush them for as long as they stay the same."""
@@ -168,11 +170,14 @@ class _Flusher:
         """Trim what is committed, read behind everything that was read, and transcribe it."""
         committed, self._committed = self._committed, {}
         await self._stream.trim(committed)
-        harvest = await self._stream.read(self._after, most=self._room)
+        harvest = await self._stream.read(self._after, most=max(1, int(self._room / self._rows_per_entry)))
         self._room = min(2 * self._room, self._plan.batch_entries)
         for reading in harvest.readings:
             self._after[reading.shard] = reading.last
-        return harvest, await transcribe(harvest.readings)
+        transcript = await transcribe(harvest.readings)
+        if harvest.readings:
+            self._rows_per_entry = max(1.0, len(transcript.usage) / harvest.entry_count)
+        return harvest, transcript
 
     async def _write_and_prepare(self, harvest: Harvest, transcript: Transcript) -> tuple[Harvest, Transcript]:
         ahead = asyncio.create_task(self._prepare())

@@ -28,7 +28,7 @@ import msgspec
 
 from billing_core.adapters.usage_stream import Capture, UsageStream
 from billing_core.contract.keys import LANE_COUNT, SHARD_COUNT, lane_of
-from billing_core.contract.usage_event import StreamPosition, decode_entry
+from billing_core.contract.usage_event import StreamPosition, decode_entries
 from billing_core.errors import InvariantBroken
 from billing_core.store import reconciliation, usage
 from billing_core.store import shard as shards
@@ -225,12 +225,13 @@ def _unflushed(captures: Mapping[int, Capture], marks: Mapping[int, StreamPositi
             if StreamPosition.parse(stream_id.decode()) <= marks[shard]:
                 continue
             try:
-                entry = decode_entry(stream_id, dict(zip(fields[::2], fields[1::2], strict=True)))
+                entries = decode_entries(stream_id, dict(zip(fields[::2], fields[1::2], strict=True)))
             except (InvariantBroken, ValueError):
                 continue
-            for movement in entry.movements:
-                key = entry.body.tenant_id, movement.grant_id
-                taken[key] = taken.get(key, 0) + movement.nanos
+            for entry in entries:
+                for movement in entry.movements:
+                    key = entry.body.tenant_id, movement.grant_id
+                    taken[key] = taken.get(key, 0) + movement.nanos
     return taken
 
 

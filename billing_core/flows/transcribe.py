@@ -1,11 +1,11 @@
 """Transcribe: stream entries become rows, without touching anything.
 
-One entry of the gate becomes one row of usage per charge and one movement per grant that paid; an event that a
-client sent becomes one row of usage; a lapse becomes a movement, a repayment one for each grant that it touched;
-what shadow mode did not refuse becomes rows of its own table. An entry is written whole or parked whole: one that
-cannot be read, that moves a grant which does not exist, or whose charges are not its movements, currency by
-currency, is kept with all its fields and its reason, and the entries behind it go on. Parked nanos are missing from
-the books: reconcile names them until somebody has looked.
+One entry of the gate becomes one row of usage per charge and one movement per grant that paid; events that clients
+sent become one row of usage each; a lapse becomes a movement, a repayment one for each grant that it touched; what
+shadow mode did not refuse becomes rows of its own table. An entry is written whole or parked whole: one that cannot
+be read, that moves a grant which does not exist, or whose charges are not its movements, currency by currency, is
+kept with all its fields and its reason, and the entries behind it go on. Parked nanos are missing from the books:
+reconcile names them until somebody has looked.
 
 A movement is in the currency of its grant, which an entry does not say. Where all its charges are in one, it is
 that one; the few entries with several wait for a second pass, in which the grants are known.
@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -31,10 +31,11 @@ import msgspec
 
 from billing_core.adapters.usage_stream import RawEntry, Reading
 from billing_core.contract.usage_event import NO_CURRENCY, EventBody, parted_body, rest_of_body
+from billing_core.flows.client_row import client_rows, first_of
 from billing_core.store import binary_copy
 from billing_core.store.binary_copy import NULL, sized
 from billing_core.store.money.grant import GrantMove
-from billing_core.values.clock import EPOCH
+from billing_core.values.clock import from_ms
 
 GrantKey: TypeAlias = tuple[str, str]
 """Tenant and grant."""
@@ -49,6 +50,7 @@ _SHAPE = [b"k", b"b", b"at", b"q", b"c", b"u", b"s", b"m", b"w", b"e"]
 _NUMBERED_SHAPE = [*_SHAPE, b"n"]
 """The fields of a gate's entry in the order of the scripts."""
 
+_CLIENT_EVENTS = [b"k", b"event"]
 _GATE_KINDS = frozenset({b"debit", b"settle"})
 _MOVES_ONLY = frozenset({b"lapse", b"repay"})
 _NO_CURRENCY = NO_CURRENCY.encode()
@@ -59,10 +61,10 @@ _PART = struct.Struct(">ii")
 _NANOS = struct.Struct(">iq")
 _AMOUNTS = struct.Struct(">iqiqiq")
 _USAGE_FIELDS, _MOVEMENT_FIELDS = (count.to_bytes(2, "big") for count in (20, 13))
-_NO_AMOUNTS = _AMOUNTS.pack(8, 0, 8, 0, 8, 0)
-_GATE, _CLIENT, _NO_TEXT = map(binary_copy.text, ("gate", "client", ""))
+_GATE, _NO_TEXT = map(binary_copy.text, ("gate", ""))
 _SPENT, _LAPSED, _LAST_MS = range(3)
 _ENTRIES_AT_ONCE = 250
+_ROWS_AT_ONCE = 500
 _REASON_LENGTH = 500
 _SUBJECTS_KEPT = 16_384
 
@@ -128,6 +130,7 @@ class Transcript:
         self._currency_texts: Memory[bytes, bytes] = Memory(_currency)
         self._quantities: Memory[bytes, bytes] = Memory(_quantity)
         self._instants: Memory[bytes, bytes] = Memory(self._instant)
+        self._days: set[int] = set()
 
     def grants(self) -> set[GrantKey]:
         """The grants that something is taken out of."""
@@ -141,7 +144,7 @@ class Transcript:
                 grant_id=grant.decode(),
                 spent_nanos=taken[_SPENT],
                 lapsed_nanos=taken[_LAPSED],
-                last_at=_datetime(taken[_LAST_MS]),
+                last_at=from_ms(taken[_LAST_MS]),
             )
             for (tenant_id, grant), taken in self._taken.items()
         ]
@@ -155,6 +158,8 @@ class Transcript:
                 names = fields[::2]
                 if names == _SHAPE:
                     self._add_charges(where, fields[1::2])
+                elif fields[:2] == _CLIENT_EVENTS:
+                    self._add_events(where, dict(zip(names, fields[1::2], strict=True)))
                 elif names == _NUMBERED_SHAPE:
                     self._add_charges(where, fields[1:-2:2], number=fields[-1])
                 else:
@@ -214,9 +219,7 @@ class Transcript:
         _, owner, _, tail = _subject_of(body.tenant_id, body.customer_id, key_hint=body.key_hint, path=body.path)
         number = f".{int(values[b'n'])}" if b"n" in values else ""
         entry = where, owner, binary_copy.text(body.event_id + number), self._instants[b"%d" % at_ms], tail
-        if kind == b"event":
-            self.usage.append(self._client_row(entry, body))
-        elif kind == b"shadow":
+        if kind == b"shadow":
             self.shadows += self._shadow_rows(place, body, values=values)
         elif kind in _MOVES_ONLY:
             currency = values[b"w"]
@@ -297,21 +300,19 @@ class Transcript:
             rows.append(b"".join(place + moved))
         return rows
 
-    def _client_row(self, entry: _Entry, body: EventBody) -> bytes:
-        """A row of `store.usage.USAGE_COLUMNS`; an event that says no quantity is one of something."""
-        where, owner, event, at, tail = entry
-        said = body.properties.get("quantity", "")
-        is_plain = said.isascii() and said.replace(".", "", 1).isdigit()
-        quantity, properties = binary_copy.numeric(said if is_plain else "1"), binary_copy.jsonb(body.properties)
-        happened_at = self._instants[b"%d" % body.event_at_ms]
-        place = _USAGE_FIELDS, where, _NUMBERS[0], owner, event, self._texts[body.name.encode()], _CLIENT
-        return b"".join((*place, happened_at, at, quantity, properties, _NO_TEXT, _NO_AMOUNTS, tail))
+    def _add_events(self, where: bytes, values: Mapping[bytes, bytes]) -> None:
+        """Add what clients have sent."""
+        rows, days = client_rows(where, values, decided_at=self._instants[values[b"at"]])
+        for at in map(first_of, days - self._days):
+            self.months[at.year, at.month] = at
+        self._days |= days
+        self.usage += rows
 
     def _shadow_rows(
         self, place: Place, body: EventBody, *, values: Mapping[bytes, bytes]
     ) -> list[tuple[object, ...]]:
         """Rows of `store.usage.SHADOW_COLUMNS`."""
-        decided_at, reason, level = _datetime(int(values[b"at"])), values[b"r"].decode(), values[b"l"].decode()
+        decided_at, reason, level = from_ms(int(values[b"at"])), values[b"r"].decode(), values[b"l"].decode()
         charges = zip(body.features, values[b"q"].split(), strict=True)
         return [
             (
@@ -323,7 +324,7 @@ class Transcript:
 
     def _instant(self, stamp: bytes) -> bytes:
         """Encode an instant, and note its month."""
-        at = _datetime(int(stamp))
+        at = from_ms(int(stamp))
         self.months[at.year, at.month] = at
         return binary_copy.instant(at)
 
@@ -382,17 +383,17 @@ def _tenant_in(fields: Sequence[bytes]) -> str:
     return ""
 
 
-def _datetime(ms: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=ms)
-
-
 async def transcribe(
     readings: Sequence[Reading], *, strangers: Collection[GrantKey] = (), currencies: Currencies | None = None
 ) -> Transcript:
     """The rows of what was read; others on the event loop get their turn about every millisecond."""
     transcript = Transcript(strangers, currencies=currencies)
     for reading in readings:
-        for first in range(0, len(reading.entries), _ENTRIES_AT_ONCE):
-            transcript.add(reading.shard, reading.entries[first : first + _ENTRIES_AT_ONCE])
+        first, at_once = 0, _ENTRIES_AT_ONCE
+        while first < len(reading.entries):
+            before = len(transcript.usage)
+            transcript.add(reading.shard, reading.entries[first : first + at_once])
+            first, rows = first + at_once, len(transcript.usage) - before
+            at_once = max(1, min(_ENTRIES_AT_ONCE, at_once * _ROWS_AT_ONCE // max(1, rows)))
             await asyncio.sleep(0)
     return transcript

@@ -26,6 +26,7 @@ _TRAILER = b"\xff\xff"
 _LENGTH = struct.Struct(">i")
 _INT8 = struct.Struct(">iq")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_EPOCH_MS = round(_EPOCH.timestamp() * 1_000)
 _MICROSECOND = timedelta(microseconds=1)
 _BASE_DIGITS = 4
 
@@ -50,6 +51,11 @@ def int8(value: int) -> bytes:
 def instant(value: datetime) -> bytes:
     """A timestamptz field: microseconds since 2000."""
     return _INT8.pack(8, (value - _EPOCH) // _MICROSECOND)
+
+
+def instant_of_ms(value_ms: int) -> bytes:
+    """A timestamptz field, of an instant in ms since 1970."""
+    return _INT8.pack(8, (value_ms - _EPOCH_MS) * 1_000)
 
 
 def jsonb(value: object) -> bytes:

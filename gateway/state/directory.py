@@ -141,6 +141,10 @@ class Directory:
             self.customers.keep(owner, known, until_s=until_s, generation=generation)
         return known
 
+    def customer_at_hand(self, tenant_id: str, customer_id: str) -> CustomerNote | None:
+        """What is remembered of a customer; None may mean anything."""
+        return self.customers.at_hand((tenant_id, customer_id), now_s=self._loop.time())
+
     async def tenant_meters(self, tenant_id: str) -> Meters:
         """The events that some meter of the tenant reads; empty where it has none.
 

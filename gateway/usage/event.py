@@ -1,8 +1,8 @@
 """Client-sent events: usage that did not pass the gate, told afterwards.
 
 An event is an id, a name, an instant, a customer and fields. Numbers are read as exact decimals and travel as
-decimal text; a float never touches them. What an event may be is checked here, before anything is written: by
-itself (shape, numbers), against the clock of its tenant, and against the meters that read it.
+integers or decimal text; a float never touches them. What an event may be is checked here, before anything is
+written: by itself (shape, numbers), against the clock of its tenant, and against the meters that read it.
 
 Worked example: `{"id": "e1", "event": "llm.tokens", "time": "2026-05-01T12:00:00Z", "customer": "acme", "fields":
 {"input": 374, "model": "small"}}` with meters `{"llm.tokens": {"input": 0}}` is good; with `"input": 37.4` it is
@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import msgspec
 
 from billing_core.contract.document import decode_strictly
-from billing_core.contract.usage_event import EventBody, encode_body
+from billing_core.contract.usage_event import encode_record
 from billing_core.errors import InvalidInput
 from billing_core.values.clock import to_ms
 from billing_core.values.ids import Code, IdempotencyKey, is_code
@@ -30,15 +30,21 @@ from gateway.state.directory import Meters
 
 FRACTION_DIGITS: Final = 12
 ANY_SCALE: Final = -1
-_FIELD_COUNT: Final = 64
-_TEXT_LENGTH: Final = 1_024
+FIELD_COUNT: Final = 64
+TEXT_LENGTH: Final = 1_024
+_NAME_LENGTH: Final = 64
 _FIELD_NAMES_KNOWN: Final = 4_096
+_NUMBERS_KNOWN: Final = 4_096
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 _DIGITS: Final = 64
 _DIGEST_BYTES: Final = 16
 
 Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_MS)] | Annotated[datetime, msgspec.Meta(tz=True)]
 """Milliseconds since the epoch, or RFC 3339 text with its offset."""
+
+
+Field = str | int | bytes
+"""A text, a whole number, or another number in plain decimal text without a needless digit."""
 
 
 class ClientEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,14 +58,13 @@ class ClientEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event that is sound by itself. Numbers among the properties are canonical decimal text."""
+    """One event that is sound by itself. A whole number is an integer, any other the bytes of its decimal text."""
 
     event_id: str
     name: str
     event_at_ms: int
     customer_id: str
-    properties: dict[str, str]
-    numbers: frozenset[str]
+    fields: Mapping[str, Field]
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +83,6 @@ def _decimal(text: str) -> Decimal:
 
 _DECODER = msgspec.json.Decoder(ClientEvent, float_hook=_decimal)
 _NAMED = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def read_event(raw: bytes) -> Event:
@@ -87,23 +91,17 @@ def read_event(raw: bytes) -> Event:
     Raises: InvalidInput naming field and rule.
     """
     sent = decode_strictly(raw, _DECODER)
-    if len(sent.fields) > _FIELD_COUNT:
-        raise InvalidInput(f"must have at most {_FIELD_COUNT} entries", field="fields")
-    properties: dict[str, str] = {}
-    numbers: list[str] = []
-    for name, value in sent.fields.items():
-        properties[name] = _property(value, name)
-        if not isinstance(value, str):
-            numbers.append(name)
-    if not all(map(_is_field_name, properties)):
+    if len(sent.fields) > FIELD_COUNT:
+        raise InvalidInput(f"must have at most {FIELD_COUNT} entries", field="fields")
+    fields = {name: _field(value, name) for name, value in sent.fields.items()}
+    if not all(map(is_field_name, fields)):
         raise InvalidInput("a field's name is 1 to 64 of letters, digits, `_`, `.`, `-`", field="fields")
     return Event(
         event_id=sent.id,
         name=sent.event,
         event_at_ms=sent.time if isinstance(sent.time, int) else to_ms(sent.time),
         customer_id=sent.customer,
-        properties=properties,
-        numbers=frozenset(numbers),
+        fields=fields,
     )
 
 
@@ -135,42 +133,36 @@ def check_meters(event: Event, meters: Meters) -> None:
     if wanted is None:
         raise InvalidInput("no meter reads events of this name", field="event")
     for name, scale in wanted.items():
-        field = f"fields.{name}"
-        if name not in event.properties:
+        field, value = f"fields.{name}", event.fields.get(name)
+        if value is None:
             raise InvalidInput("is required: a meter reads it", field=field)
         if scale == ANY_SCALE:
             continue
-        if name not in event.numbers:
+        if isinstance(value, str):
             raise InvalidInput("must be a number: a meter adds it up", field=field)
-        if len(event.properties[name].partition(".")[2]) > scale:
+        if digits_after_point(value) > scale:
             rule = "must be a whole number" if scale == 0 else f"must have at most {scale} digits after the point"
             raise InvalidInput(rule, field=field)
 
 
-def body_of(event: Event, tenant_id: str) -> bytes:
-    """The event as it travels in the stream."""
-    return encode_body(
-        EventBody(
-            event_id=event.event_id,
-            tenant_id=tenant_id,
-            customer_id=event.customer_id,
-            name=event.name,
-            event_at_ms=event.event_at_ms,
-            properties=event.properties,
-        )
-    )
+def digits_after_point(number: int | bytes) -> int:
+    """How many digits a number has after its point."""
+    return 0 if isinstance(number, int) else len(number.partition(b".")[2])
 
 
-def digest_of_event(event: Event) -> str:
-    """A digest of what the event says; two events of one id are the same if these are."""
-    said: tuple[str, int, str, Mapping[str, str], list[str]] = (
-        event.name,
-        event.event_at_ms,
-        event.customer_id,
-        event.properties,
-        sorted(event.numbers),
-    )
-    return hashlib.blake2b(_ENCODER.encode(said), digest_size=_DIGEST_BYTES).hexdigest()
+def record_of(event: Event) -> bytes:
+    """The event as it travels in the stream; two events of one id are the same if these are."""
+    return encode_record((event.event_id, event.name, event.event_at_ms, event.customer_id, event.fields))
+
+
+def digest_of(record: bytes) -> bytes:
+    """A digest of what the event says."""
+    return hashlib.blake2b(record, digest_size=_DIGEST_BYTES).digest()
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a field may be called so."""
+    return len(name) <= _NAME_LENGTH and _is_field_name(name)
 
 
 @lru_cache(maxsize=_FIELD_NAMES_KNOWN)
@@ -178,9 +170,18 @@ def _is_field_name(name: str) -> bool:
     return is_code(name)
 
 
-def _property(value: object, name: str) -> str:
+@lru_cache(maxsize=_NUMBERS_KNOWN)
+def number_of(text: str) -> int | bytes | None:
+    """A number of JSON that is not written as a whole one, as it travels; None where it is none that may."""
+    try:
+        return _number(_decimal(text), "")
+    except (ValueError, InvalidInput):
+        return None
+
+
+def _field(value: object, name: str) -> Field:
     if type(value) is int and 0 <= value <= MAX_EXACT:
-        return str(value)
+        return value
     field = f"fields.{name}"
     if isinstance(value, str):
         return _text(value, field)
@@ -190,21 +191,21 @@ def _property(value: object, name: str) -> str:
 
 
 def _text(value: str, field: str) -> str:
-    if len(value) > _TEXT_LENGTH:
-        raise InvalidInput(f"must have at most {_TEXT_LENGTH} characters", field=field)
+    if len(value) > TEXT_LENGTH:
+        raise InvalidInput(f"must have at most {TEXT_LENGTH} characters", field=field)
     if "\x00" in value:
         raise InvalidInput("must not contain the character U+0000", field=field)
     return value
 
 
-def _number(value: Decimal, field: str) -> str:
-    """Canonical decimal text: no exponent, no needless zero, no minus before zero."""
+def _number(value: Decimal, field: str) -> int | bytes:
+    """An integer, or canonical decimal text: no exponent, no needless zero, no minus before zero."""
     if value < 0:
         raise InvalidInput("must not be negative", field=field)
     if value > MAX_EXACT:
         raise InvalidInput("must be below 2^53", field=field)
     if value == 0:
-        return "0"
+        return 0
     rule = f"must have at most {FRACTION_DIGITS} digits after the point"
     if value.adjusted() < -FRACTION_DIGITS or len(value.as_tuple().digits) > _DIGITS:
         raise InvalidInput(rule, field=field)
@@ -212,4 +213,4 @@ def _number(value: Decimal, field: str) -> str:
     part = part.rstrip("0")
     if len(part) > FRACTION_DIGITS:
         raise InvalidInput(rule, field=field)
-    return f"{whole}.{part}" if part else whole
+    return f"{whole}.{part}".encode() if part else int(whole)

@@ -8,18 +8,13 @@ was taken before is a duplicate.
 
 from __future__ import annotations
 
-import msgspec
-
-from billing_core.contract.problem import decode_json
-from billing_core.errors import TooLarge
 from gateway.admission.caller import tenant_of_operator
 from gateway.edge.message import Answer, Request, require_json
 from gateway.edge.reply import event_answer, failed, told
-from gateway.edge.wire import MAX_BATCH, EventsAnswer
+from gateway.edge.wire import EventsAnswer
 from gateway.state.directory import Directory
 from gateway.usage.intake import Intake
 
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _MULTI_STATUS = 207
 
 
@@ -35,11 +30,8 @@ class EventRoute:
         require_json(request)
         tenant_id = await tenant_of_operator(self._directory, request.headers.get("Authorization", ""))
         if not request.body.lstrip().startswith(b"["):
-            taken = (await self._intake.take(tenant_id, [request.body]))[0]
+            taken = await self._intake.take_one(tenant_id, request.body)
             return failed(taken.failure) if taken.failure else told(event_answer(taken))
-        raws = decode_json(request.body, _ARRAY)
-        if len(raws) > MAX_BATCH:
-            raise TooLarge(f"must have at most {MAX_BATCH} entries", field="body")
-        all_taken = await self._intake.take(tenant_id, [bytes(raw) for raw in raws])
+        all_taken = await self._intake.take_all(tenant_id, request.body)
         status = _MULTI_STATUS if any(taken.failure for taken in all_taken) else 200
         return told(EventsAnswer(results=[event_answer(taken) for taken in all_taken]), status=status)

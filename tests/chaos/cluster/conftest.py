@@ -29,7 +29,7 @@ from billing_core.contract.keys import (
     digest_of,
     epoch_key,
 )
-from billing_core.contract.usage_event import UsageEntry, decode_entry
+from billing_core.contract.usage_event import UsageEntry, decode_entries
 from billing_core.flows.reconcile import ReconcileReport, reconcile
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
@@ -130,9 +130,10 @@ class ClusterWorld(World):
 
     async def entries(self) -> list[UsageEntry]:
         return [
-            decode_entry(place, fields)
+            entry
             for name in await self.names("*:usage")
             for place, fields in await self.valkey.xrange(name)
+            for entry in decode_entries(place, fields)
         ]
 
     async def picture(self) -> dict[bytes, bytes]:

@@ -53,7 +53,7 @@ from billing_core.contract.snapshot import (
     WindowKind,
     snapshot_fields,
 )
-from billing_core.contract.usage_event import UsageEntry, decode_entry
+from billing_core.contract.usage_event import UsageEntry, decode_entries
 from gateway.edge.server import Server
 from gateway.edge.straight.ask import Asks
 from gateway.edge.worker import Worker
@@ -155,7 +155,8 @@ class World:
         """All usage entries of all shards."""
         found: list[UsageEntry] = []
         async for name in self.valkey.scan_iter("*:usage"):
-            found += [decode_entry(place, fields) for place, fields in await self.valkey.xrange(name)]
+            for place, fields in await self.valkey.xrange(name):
+                found += decode_entries(place, fields)
         return found
 
     async def picture(self) -> dict[bytes, bytes]:

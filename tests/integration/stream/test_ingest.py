@@ -12,7 +12,7 @@ import asyncpg
 
 from billing_core.adapters.usage_stream import Harvest, Positions, UsageStream
 from billing_core.contract.keys import SHARD_COUNT, shard_of_customer, stream_key
-from billing_core.contract.usage_event import EventBody, StreamPosition, encode_body
+from billing_core.contract.usage_event import StreamPosition, encode_client_body, encode_record
 from billing_core.flows.ingest import FlushPlan, FlushTally, ingest
 from billing_core.store import shard as shards
 from billing_core.store.database import CONNECTION_FAILURES, Database, Transaction
@@ -50,22 +50,16 @@ async def test_a_settled_hold_and_a_client_event_become_rows_too(works: Works) -
     (grant,) = await works.customer("c", nanos=[10**9])
     hold_id = await works.hold("c", 500)
     assert (await works.settle("c", hold_id, 44))[0] == b"settled"
-    body = EventBody(
-        event_id="e1",
-        tenant_id="t",
-        customer_id="c",
-        name="llm",
-        event_at_ms=1_772_000_000_123,
-        properties={"model": "small", "quantity": "2.50", "note": "nine ✓"},
-    )
+    fields = {"model": "small", "quantity": b"2.50", "note": "nine ✓"}
+    body = encode_client_body("t", [encode_record(("e1", "llm", 1_772_000_000_123, "c", fields))])
     stream = stream_key(shard_of_customer("t", "c"))
-    await works.valkey.xadd(stream, {"k": "event", "b": encode_body(body), "at": 1_772_000_001_000, "e": 1})
+    await works.valkey.xadd(stream, {"k": "event", "b": body, "at": 1_772_000_001_000, "e": 1})
     await works.flush()
     rows = await works.raw.fetch("SELECT * FROM usage_event ORDER BY source")
     client, gate = rows
     assert (client["name"], client["source"], str(client["quantity"])) == ("llm", "client", "2.50")
     assert client["event_at"].timestamp() == 1_772_000_000.123
-    assert json.loads(client["properties"]) == body.properties
+    assert json.loads(client["properties"]) == {"model": "small", "quantity": "2.50", "note": "nine ✓"}
     assert (gate["quantity"], gate["event_id"]) == (44, hold_id)
     assert await works.spent(grant) == 44 * NANOS_PER_TOKEN
     partitions = await works.raw.fetchval(

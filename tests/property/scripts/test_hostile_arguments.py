@@ -15,7 +15,7 @@ from desk import Desk, decision_keys, grant_keys, hold_keys, part_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing_core.contract.keys import CustomerKeys, customer_keys, event_id_key, hold_key, new_hold_id
+from billing_core.contract.keys import CustomerKeys, customer_keys, event_ids_key, hold_key, new_hold_id
 from billing_core.contract.snapshot import (
     Budget,
     Entitlement,
@@ -89,7 +89,10 @@ SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "grant": (grant_keys(KEYS), ("USD", "grant_c", 700, 1, 0, 0, 1, 5, "", BODY)),
     "lapse": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet, KEYS.stream], ("USD", "grant_a", "void", BODY, 0)),
     "project": ([KEYS.epoch, KEYS.snapshot], (2, "active", 0, *snapshot_fields(SNAPSHOT))),
-    "ingest": ([KEYS.epoch, KEYS.stream, event_id_key("acme", "x")], ("digest", 60_000, BODY, 0)),
+    "ingest": (
+        [KEYS.epoch, KEYS.stream, event_ids_key("acme", KEYS.shard)],
+        (60_000, 0, BODY, "x", "digest", "y", ""),
+    ),
     "wallet_read": ([KEYS.epoch, KEYS.snapshot, KEYS.wallet], ()),
     "usage_read": ([KEYS.epoch, KEYS.snapshot, KEYS.counters], (PATH,)),
 }

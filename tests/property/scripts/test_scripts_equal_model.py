@@ -38,7 +38,7 @@ from model.book import SOON_MS
 from model.customer import Customer, ReplyError
 from model.shard import Model
 
-from billing_core.contract.keys import event_id_key, hold_key
+from billing_core.contract.keys import event_ids_key, hold_key
 from billing_core.contract.snapshot import Snapshot, Status, snapshot_fields
 from billing_core.contract.usage_event import EventBody, StreamPosition, decode_entry, encode_body
 
@@ -74,8 +74,9 @@ UPKEEP: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "sweep": {"most": st.sampled_from([1, 2, 1000])},
     "ingest": {
-        "event_id": st.sampled_from(["x1", "x2", "x3"]),
-        "digest": st.sampled_from("aab"),
+        "events": st.lists(
+            st.tuples(st.sampled_from(["x1", "x2", "x3", "x4"]), st.sampled_from("aab")), min_size=1, max_size=4
+        ),
         "days_on": st.integers(0, 3),
     },
 }
@@ -428,14 +429,14 @@ class ScriptMachine(RuleBasedStateMachine):
 
     # ---- events from outside
 
-    def ingest(self, event_id: str, digest: str, days_on: int) -> None:
-        """An event of a client, perhaps again, perhaps with other content."""
+    def ingest(self, events: list[tuple[str, str]], days_on: int) -> None:
+        """Events of a client, some of them perhaps again, perhaps with other content."""
         names, who = self.names[0], self.model.customers[0]
-        key, body = event_id_key(TENANT, event_id), self.body(who)
-        args = digest, LONG_MS, body, days_on * DAY
-        real = self.desk.run("ingest", [names.epoch, names.stream, key], *args)
-        terms = {"digest": digest, "window_ms": LONG_MS, "body": body, "offset_ms": days_on * DAY}
-        self.compare(real, lambda: self.model.ingest(key, **terms))
+        key, body = event_ids_key(TENANT, names.shard), self.body(who)
+        words = [word for event in events for word in event]
+        real = self.desk.run("ingest", [names.epoch, names.stream, key], LONG_MS, days_on * DAY, body, *words)
+        terms = {"window_ms": LONG_MS, "body": body, "offset_ms": days_on * DAY}
+        self.compare(real, lambda: self.model.ingest(key, events, **terms))
 
     # ---- laws
 

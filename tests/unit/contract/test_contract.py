@@ -9,7 +9,18 @@ import pytest
 
 from billing_core.contract import keys
 from billing_core.contract.problem import decode_json
-from billing_core.contract.usage_event import Charge, EventBody, Movement, StreamPosition, decode_entry, encode_body
+from billing_core.contract.usage_event import (
+    Charge,
+    EntryKind,
+    EventBody,
+    Movement,
+    StreamPosition,
+    decode_entries,
+    decode_entry,
+    encode_body,
+    encode_client_body,
+    encode_record,
+)
 from billing_core.errors import InvalidInput, InvariantBroken, UnknownField
 from billing_core.values.ids import Code
 
@@ -18,7 +29,8 @@ def test_a_customer_keeps_its_shard_for_good() -> None:
     """The hash is part of the data: these values may never change."""
     assert keys.shard_of_customer("demo", "acme") == 886
     assert keys.shard_of_customer("t", "c") == 773
-    assert keys.shard_of_event("t", "c") == 773
+    assert keys.shard_of_event("t", "c") == 616
+    assert keys.shard_of_event("t", "d") == 424
 
 
 def test_all_keys_of_a_customer_share_one_hash_tag() -> None:
@@ -100,8 +112,56 @@ def test_what_shadow_mode_did_not_refuse_charges_nothing() -> None:
 def test_tomorrows_gateway_may_write_for_todays_worker() -> None:
     """Unknown fields of a body are passed over, not refused."""
     body = msgspec.msgpack.encode({"event_id": "e", "tenant_id": "t", "customer_id": "c", "colour": "blue"})
-    entry = decode_entry(b"1-0", {b"k": b"event", b"b": body, b"at": b"5"})
+    entry = decode_entry(b"1-0", {b"k": b"lapse", b"b": body, b"at": b"5"})
     assert entry.body.event_id == "e"
+    told = msgspec.msgpack.encode(["t", [["e", "llm", 5, "c", {}, "blue"]], "green"])
+    (entry,) = decode_entries(b"1-0", {b"k": b"event", b"b": told, b"at": b"5"})
+    assert (entry.body.event_id, entry.body.tenant_id, entry.body.customer_id) == ("e", "t", "c")
+
+
+def client_entry(**changes: bytes) -> dict[bytes, bytes]:
+    fields = {"input": 374, "cost": b"1.25", "model": "small"}
+    records = [encode_record((f"e{n}", "llm", 5 + n, "c", fields)) for n in range(3)]
+    entry = {b"k": b"event", b"b": encode_client_body("t", records), b"at": b"9", b"e": b"3"}
+    return entry | {name.encode(): value for name, value in changes.items()}
+
+
+def test_an_entry_of_events_is_read_event_by_event() -> None:
+    """But for those that are left out; each knows its place. Any other entry is one."""
+    entries = decode_entries(b"7-1", client_entry(d=b"1"))
+    assert [(one.part, one.body.event_id, one.body.event_at_ms) for one in entries] == [(0, "e0", 5), (2, "e2", 7)]
+    assert {(one.kind, one.decided_at_ms, one.epoch, one.position) for one in entries} == {
+        (EntryKind.EVENT, 9, 3, StreamPosition(7, 1))
+    }
+    assert entries[0].body.properties == {"input": "374", "cost": "1.25", "model": "small"}
+    assert decode_entries(b"1-0", entry_fields()) == [decode_entry(b"1-0", entry_fields())]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"b": b"\xc1"},
+        {"b": msgspec.msgpack.encode(["t", [["e", "llm", 5, "c"]]])},
+        {"b": msgspec.msgpack.encode(["t", [["e", "llm", 5, "c", {"n": 1.5}]]])},
+        {"b": msgspec.msgpack.encode(["t", [["e", "llm", 5, "c", {"n": True}]]])},
+        {"d": b"3"},
+        {"d": b"-1"},
+        {"d": b"one"},
+        {"at": b"soon"},
+    ],
+)
+def test_an_entry_of_events_that_no_script_writes_breaks_a_law(changes: dict[str, bytes]) -> None:
+    """As any other."""
+    with pytest.raises(InvariantBroken, match="7-1"):
+        decode_entries(b"7-1", client_entry(**changes))
+
+
+def test_the_ids_of_a_tenant_are_spread_over_one_shard_in_each_lane() -> None:
+    """And each over the same for good."""
+    shards = keys.shards_of_events("t")
+    assert sorted(map(keys.lane_of, shards)) == list(range(keys.LANE_COUNT))
+    assert {keys.shard_of_event("t", f"e{n}") for n in range(1_000)} == set(shards)
+    assert keys.shards_of_events("other") != shards
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from billing_core.contract.usage_event import EntryKind, EventBody, decode_entry, encode_body
+from billing_core.contract.usage_event import (
+    EntryKind,
+    EventBody,
+    decode_entries,
+    decode_entry,
+    encode_body,
+    encode_client_body,
+    encode_record,
+)
 from billing_core.flows.transcribe import Transcript
 from billing_core.store.binary_copy import numeric
 from billing_core.store.usage import MOVEMENT_COLUMNS, SHADOW_COLUMNS, USAGE_COLUMNS
+from billing_core.values.clock import from_ms
 
 EPOCH_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 BODY = EventBody(
@@ -249,16 +258,75 @@ def test_an_entry_with_one_stranger_among_its_grants_is_parked_whole() -> None:
     assert len(transcript.parked) == 1
 
 
+Sent = tuple[str, str, int, str, dict[str, Any]]
+
+
+def events(*records: Sent, **more: bytes) -> dict[bytes, bytes]:
+    """An entry of client-sent events of the tenant `acme`."""
+    body = encode_client_body("acme", [encode_record(one) for one in records])
+    return {b"k": b"event", b"b": body, b"at": b"1772000000123", b"e": b"3"} | {
+        name.encode(): value for name, value in more.items()
+    }
+
+
+SENT: list[Sent] = [
+    (f"e{n}", "llm", 1_772_000_000_123 + n, "zoë", {"input": n, "cost": b"1.25", "quantity": 3}) for n in range(3)
+]
+
+
+@pytest.mark.parametrize("told", [{}, {"d": b"1"}, {"d": b"0 1 2"}])
+def test_the_rows_of_events_say_what_the_decoder_says(told: dict[str, bytes]) -> None:
+    """A row for each, but for those that are left out; its part is its place."""
+    fields = events(*SENT, **told)
+    transcript = transcript_of(fields)
+    entries = decode_entries(b"1772000000200-4", fields)
+    rows = [read_row(row, USAGE_COLUMNS) for row in transcript.usage]
+    assert len(rows) == 3 - len(told.get("d", b"").split())
+    for row, entry in zip(rows, entries, strict=True):
+        body = entry.body
+        assert (row["shard"], row["stream_ms"], row["stream_seq"]) == (5, entry.position.ms, entry.position.seq)
+        assert (row["tenant_id"], row["customer_id"], row["event_id"]) == ("acme", body.customer_id, body.event_id)
+        assert (row["part"], row["name"], row["source"]) == (entry.part, body.name, "client")
+        assert row["event_at"] == from_ms(body.event_at_ms)
+        assert row["decided_at"] == from_ms(entry.decided_at_ms)
+        assert row["quantity"] == numeric("3")[4:]
+        assert msgspec.json.decode(row["properties"][1:]) == body.properties
+        assert (row["currency"], row["key_hint"], row["path"]) == ("", "", "")
+        assert (row["charged_nanos"], row["uncollected_nanos"], row["rated_nanos"]) == (0, 0, 0)
+    assert (transcript.movements, transcript.parked) == ([], [])
+
+
+def test_events_tell_the_months_that_they_happened_in() -> None:
+    """Each month needs its partition, and so does that of the decision."""
+    said: list[Sent] = [
+        ("a", "n", 0, "c", {}),
+        ("b", "n", 86_400_000 * 31 - 1, "c", {}),
+        ("c", "n", 86_400_000 * 31, "c", {}),
+    ]
+    assert sorted(transcript_of(events(*said)).months) == [(1970, 1), (1970, 2), (2026, 2)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"b": b"\xc1"},
+        {"b": encode_client_body("acme", [encode_record(("e", "n", 2**62, "c", {}))])},
+        {"b": encode_client_body("acme", [encode_record(SENT[0]), encode_record(("e", "n", 5, "c", {"n": None}))])},
+        {"d": b"7"},
+        {"at": b"soon"},
+    ],
+)
+def test_an_entry_of_events_is_written_whole_or_parked_whole(broken: dict[str, bytes]) -> None:
+    """One that cannot be read takes the others with it; nothing is lost, and somebody looks."""
+    transcript = transcript_of(events(*SENT, **broken))
+    assert (transcript.usage, len(transcript.parked)) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("text", "quantity"),
     [("2.50", "2.50"), ("0", "0"), ("", "1"), ("NaN", "1"), ("-3", "1"), ("1e5", "1"), ("٣", "1"), ("1.2.3", "1")],
 )
 def test_a_client_says_its_quantity_in_plain_decimals_or_it_is_one(text: str, quantity: str) -> None:
     """Numbers were checked at the gateway; what only looks like one is a text."""
-    body = encode_body(
-        EventBody(
-            event_id="e", tenant_id="acme", customer_id="c", name="n", event_at_ms=5, properties={"quantity": text}
-        )
-    )
-    transcript = transcript_of({b"k": b"event", b"b": body, b"at": b"9", b"e": b"1"})
+    transcript = transcript_of(events(("e", "n", 5, "c", {"quantity": text})))
     assert read_row(transcript.usage[0], USAGE_COLUMNS)["quantity"] == numeric(quantity)[4:]

@@ -24,7 +24,7 @@ class Book:
         self.customers = [Customer(keys=keys) for keys in customers]
         self.holds: dict[str, Hold] = {}
         self.stream: list[dict[str, Any]] = []
-        self.events: dict[str, tuple[str, int]] = {}
+        self.events: dict[str, tuple[dict[str, str], int]] = {}
 
     def at(self, who: Customer) -> int:
         return self.real_ms + (who.snapshot.clock_offset_ms if who.snapshot else 0)

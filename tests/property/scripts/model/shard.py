@@ -19,6 +19,9 @@ from model.customer import Charges, Customer, Grant, Node, Parts, ReplyError, bu
 from model.decision import Decision
 from model.hold import placed
 
+EVENT_SPAN_MS = 2**30
+"""Ids of events are kept in a hash for each span of so long."""
+
 
 def _ended(grant: Grant) -> Grant:
     """An overdraft that is void and not repaid: as if it had expired long ago."""
@@ -170,14 +173,21 @@ class Model(Book):
         who.snapshot = snapshot
         return 1
 
-    def ingest(self, key: str, *, digest: str, window_ms: int, body: bytes, offset_ms: int) -> Reply:
+    def ingest(
+        self, key: str, events: list[tuple[str, str]], *, window_ms: int, body: bytes, offset_ms: int
+    ) -> Reply:
         self.need_epoch()
-        if key in self.events:
-            return 0 if self.events[key][0] == digest else -1
-        at = Near(self.real_ms + offset_ms)
-        self.stream.append({"k": "event", "b": body, "at": at, "e": str(self.epoch)})
-        self.events[key] = digest, window_ms
-        return 1
+        span, taken = self.real_ms // EVENT_SPAN_MS, ""
+        known = dict(self.events.get(f"{key}{span}", ({}, 0))[0])
+        for event_id, digest in events:
+            taken += "a" if event_id not in known else "d" if known[event_id] == digest else "c"
+            known.setdefault(event_id, digest)
+        if "a" in taken:
+            at, left_out = Near(self.real_ms + offset_ms), [str(n) for n, one in enumerate(taken) if one != "a"]
+            entry = {"k": "event", "b": body, "at": at, "e": str(self.epoch)}
+            self.stream.append(entry | ({"d": " ".join(left_out)} if left_out else {}))
+            self.events[f"{key}{span}"] = known, (span + 1) * EVENT_SPAN_MS + window_ms
+        return (taken,)
 
     # ---- every key
 
@@ -194,7 +204,7 @@ class Model(Book):
             content |= self.dump_customer(who)
         for name, hold in self.holds.items():
             content[hold_key(name, keys.shard)] = hold.dump()
-        content |= {key: (digest, Near(window_ms)) for key, (digest, window_ms) in self.events.items()}
+        content |= {key: (known, Near(until_ms - self.real_ms)) for key, (known, until_ms) in self.events.items()}
         return {key: value for key, value in content.items() if value}
 
     def dump_customer(self, who: Customer) -> dict[str, Any]:
