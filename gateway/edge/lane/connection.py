@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._reader = Reader(lane.table, lane.bounds)
+        self._reader = Reader(lane.memory, lane.bounds)
         self._turns: deque[Turn[Outcome]] = deque()
         self._transport: asyncio.Transport | None = None
         self._since_s = 0.0

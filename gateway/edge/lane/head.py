@@ -61,6 +61,12 @@ class Fields(Mapping[str, str]):
         """The field's value, without the detour by an exception that a mapping takes."""
         return self._by_name.get(key.lower(), default)
 
+    def beside(self, name: str, value: str) -> Fields:
+        """The same fields, but for that one, whose name is told in lower case."""
+        fields = Fields(())
+        fields._by_name = {**self._by_name, name: value}
+        return fields
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
 
@@ -78,7 +84,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     route: Route | None
     subject: str = ""
     query: str = ""
-    fields: Mapping[str, str]
+    fields: Fields
     length: int = 0
     is_last: bool = False
 
@@ -156,7 +162,7 @@ def read_head(raw: bytes, table: RouteTable) -> Head:
     """
     words, is_upgrade = read_words(raw)
     if is_upgrade:
-        return Head(raw=raw, route=None, fields={})
+        return Head(raw=raw, route=None, fields=Fields(()))
     method, version = words.method, words.version
     fields = Fields(words.fields)
     length = length_of(fields)

@@ -19,6 +19,7 @@ from billing_core.values.clock import Clock, system_now
 from gateway.edge.door import Door
 from gateway.edge.lane.connection import Connection
 from gateway.edge.lane.head import Head, RouteTable
+from gateway.edge.lane.memory import HeadMemory
 from gateway.edge.lane.reader import Bounds
 from gateway.edge.lane.response import Scribe
 from gateway.edge.lane.turn import Turn
@@ -63,7 +64,7 @@ class Lane:
         clock: Clock = system_now,
     ) -> None:
         """`guest` makes the protocol of whoever gets what is not the lane's."""
-        self.table = RouteTable(routes)
+        self.memory = HeadMemory(RouteTable(routes))
         self.bounds = Bounds(max_head_bytes=settings.max_head_bytes, max_body_bytes=settings.max_body_bytes)
         self.patience = patience_of(settings)
         self.slumber = slumber

@@ -3,8 +3,8 @@
 Nothing is kept beyond its bound: a head that is not whole at `max_head_bytes` is refused, and so is a body by the
 length that it announces, before it is read. Memory is bounded by the larger of the two and one read of the socket.
 
-Callers send the same head again and again. So the last one is remembered with what it means, and where the next
-bytes begin with it word for word, they mean the same: reading is a pure function of the bytes, and is not repeated.
+A connection carries the same head again and again. So the last one is remembered with what it means, and where the
+next bytes begin with it word for word, they mean the same. Behind it stands the memory of the lane.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 
 from billing_core.errors import TooLarge
 from gateway.edge.lane.chunk import ChunkReader
-from gateway.edge.lane.head import CHUNKED, Head, Malformed, RouteTable, read_head
+from gateway.edge.lane.head import CHUNKED, Head, Malformed
+from gateway.edge.lane.memory import HeadMemory
 
 _END: Final = b"\r\n\r\n"
 _EMPTY_LINE: Final = b"\r\n"
@@ -32,10 +33,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class Reader:
     """Reads one connection: `feed`, then `take` until it has nothing."""
 
-    __slots__ = ("_bounds", "_buffer", "_chunks", "_has_skipped", "_head", "_known", "_seen", "_table")
+    __slots__ = ("_bounds", "_buffer", "_chunks", "_has_skipped", "_head", "_known", "_memory", "_seen")
 
-    def __init__(self, table: RouteTable, bounds: Bounds) -> None:
-        self._table = table
+    def __init__(self, memory: HeadMemory, bounds: Bounds) -> None:
+        self._memory = memory
         self._bounds = bounds
         self._buffer = bytearray()
         self._seen = 0
@@ -55,9 +56,14 @@ class Reader:
 
     def take_whole(self, data: bytes) -> tuple[Head, bytes] | None:
         """The one request that these bytes are, where nothing waits and its head is known; else nothing happens."""
-        known = self._known
-        if known is None or self._buffer or self._head is not None or not data.startswith(known.raw):
+        if self._buffer or self._head is not None:
             return None
+        known = self._known
+        if known is None or not data.startswith(known.raw):
+            end = data.find(_END, 0, self._bounds.max_head_bytes)
+            known = self._memory.known(data[: end + len(_END)]) if end >= 0 else None
+            if known is None:
+                return None
         size = len(known.raw)
         return (known, data[size:]) if known.length != CHUNKED and len(data) == size + known.length else None
 
@@ -101,7 +107,7 @@ class Reader:
             self._check_begun()
             return None
         raw = bytes(buffer[: end + len(_END)])
-        head = read_head(raw, self._table)
+        head = self._memory.known(raw) or self._memory.read(raw)
         if head.route is not None and len(raw) <= _LONGEST_KEPT:
             self._known = head
         return self._taken(head)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from billing_core.errors import TooLarge
 from gateway.edge.lane.head import Malformed
+from gateway.edge.lane.memory import HeadMemory
 from gateway.edge.lane.reader import Reader
 from tests.unit.gateway.lane.requests import BOUNDS, CHUNKS, PIECES, TABLE, head, request
 
 
 def read(pieces: list[bytes]) -> list[Any]:
     """What a connection's reader makes of bytes that come in these pieces."""
-    reader, found = Reader(TABLE, BOUNDS), []
+    reader, found = Reader(HeadMemory(TABLE), BOUNDS), []
     try:
         for piece in pieces:
             whole = reader.take_whole(piece)
@@ -65,7 +66,7 @@ def test_no_changed_byte_breaks_the_reader(data: st.DataObject, piece: bytes) ->
 
 def test_the_same_head_again_is_not_read_again() -> None:
     """And another head is, though the bytes begin alike."""
-    reader = Reader(TABLE, BOUNDS)
+    reader = Reader(HeadMemory(TABLE), BOUNDS)
     assert reader.take_whole(request(b"{}")) is None
     reader.feed(request(b"{}"))
     first = reader.take()
@@ -79,7 +80,7 @@ def test_the_same_head_again_is_not_read_again() -> None:
 
 def test_a_request_for_others_keeps_its_bytes() -> None:
     """Whoever gets the connection reads it from its first byte."""
-    reader, raw = Reader(TABLE, BOUNDS), head("Content-Length: 3", target="/v1/events")
+    reader, raw = Reader(HeadMemory(TABLE), BOUNDS), head("Content-Length: 3", target="/v1/events")
     reader.feed(request(b"{}") + raw + b"ab")
     reader.take()
     found = reader.take()
