@@ -94,9 +94,12 @@ class Gate:
         self._latency.record(decision.reason.value, deadline.spent_s())
         return decision
 
-    def locally(self, caller: Caller, order: Order, *, since_s: float) -> Decision | None:
-        """The decision on an order that came then and that a slice covers; None where it is to be asked for."""
-        decision = self._local.allow(caller, order) if self._local is not None else None
+    def locally(self, caller: Caller, order: Order, *, since_s: float, is_known: bool = False) -> Decision | None:
+        """The decision on an order that came then and that a slice covers; None where it is to be asked for.
+
+        `is_known`: where there is none, `decide` comes next.
+        """
+        decision = self._local.allow(caller, order, is_known=is_known) if self._local is not None else None
         if decision is not None:
             self._latency.record(decision.reason.value, time.perf_counter() - since_s)
         return decision

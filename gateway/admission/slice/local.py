@@ -70,8 +70,11 @@ class LocalDecisions:
         self._is_over = False
         self.tally: SliceTally = slicer.tally
 
-    def allow(self, caller: Caller, order: Order) -> Decision | None:
-        """The decision on an order that a slice covers; None where Redis decides."""
+    def allow(self, caller: Caller, order: Order, *, is_known: bool = False) -> Decision | None:
+        """The decision on an order that a slice covers; None where Redis decides.
+
+        `is_known`: where there is none, this very order is looked at once more, and counted then.
+        """
         charges = order.charges
         if order.idempotency_key or len(charges) != 1 or order.mode is not Mode.CONSUME:
             return None
@@ -79,7 +82,8 @@ class LocalDecisions:
         units, kind = charge.quantity, (caller.keys.snapshot, caller.path, caller.key_hint, charge.feature)
         stand = self._stands.of_kind.get(kind)
         if stand is None:
-            self._warm(kind, caller)
+            if not is_known:
+                self._warm(kind, caller)
             return None
         if units <= 0 or charge.is_level or order.shadow or order.attested or caller.is_remembered:
             return None
@@ -89,7 +93,7 @@ class LocalDecisions:
             if piece is None:
                 return None
         if not piece.order_count:  # Redis decides the first, and tells what else is to be known from time to time
-            piece.order_count = 1
+            piece.order_count = 0 if is_known else 1
             return None
         if piece.left <= stand.low_units and not stand.is_asked and stand.following is None:
             self._ask(kind, stand, units=piece.units)

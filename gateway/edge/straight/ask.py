@@ -15,8 +15,9 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from gateway.admission.caller import Caller
-from gateway.admission.decision import Frame
+from gateway.admission.decision import Decision, Frame
 from gateway.admission.order import Order
+from gateway.edge.message import Prepared
 from gateway.edge.straight.template import Template
 from gateway.state.directory import Credential
 
@@ -27,10 +28,22 @@ class Ask:
     """One order by one credential, and what was found out about it.
 
     The order has no idempotency key; `is_keyed`: each time it comes with one of its own. `frame` is that of the
-    last answer, and `template` fits it.
+    last answer, and `template` fits it; `repeated` is the answer to the decision `local`.
     """
 
-    __slots__ = ("budget_ms", "caller", "credential", "digest", "form", "frame", "is_keyed", "order", "template")
+    __slots__ = (
+        "budget_ms",
+        "caller",
+        "credential",
+        "digest",
+        "form",
+        "frame",
+        "is_keyed",
+        "local",
+        "order",
+        "repeated",
+        "template",
+    )
 
     def __init__(self, order: Order, *, digest: str, is_keyed: bool, budget_ms: int) -> None:
         """`digest` is the credential's; `budget_ms`: how long after it came the answer is needed."""
@@ -43,6 +56,8 @@ class Ask:
         self.form = b""
         self.frame: Frame | None = None
         self.template: Template | None = None
+        self.local: Decision | None = None
+        self.repeated: Prepared | None = None
 
 
 class Asks:

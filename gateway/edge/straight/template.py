@@ -52,6 +52,13 @@ class Template:
         )
 
 
+def prepared(answer: Answer) -> Prepared:
+    """An answer in which nothing ever differs."""
+    return Prepared(
+        status=answer.status, media_type=answer.media_type, lines=lines_of(answer.headers), body=answer.body
+    )
+
+
 def template_of(decision: Decision, write: Write) -> Template | None:
     """The template of all answers like this decision's, of one charge; None where a name looks like a mark."""
     answer, marked = write(decision), write(_marked(decision))

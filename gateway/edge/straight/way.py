@@ -5,6 +5,7 @@
     command     the form, filled in, goes to Redis with those of the same turn
     reply       read where it arrives; the usual one fills a template of the answer, any other is written in full
 
+What a slice covers (see `admission/slice`) is answered at once, in the words of the last answer out of that slice.
 Everything else takes the long way, through a handler: what came for the first time, what is not known by heart,
 and where somebody besides Redis has a say. The long way is the law, and the straight way is never another answer:
 one suite of tests asks both.
@@ -26,7 +27,7 @@ from gateway.admission.gate import Gate
 from gateway.admission.reason import Reason
 from gateway.edge.message import Answer, Outcome, Prepared, Tell
 from gateway.edge.straight.ask import Ask
-from gateway.edge.straight.template import template_of
+from gateway.edge.straight.template import prepared, template_of
 from gateway.state.directory import Credential, Directory
 from gateway.state.fault import failure_of
 from gateway.state.pipe import Told
@@ -63,7 +64,13 @@ class StraightWay:
             self._learn(ask, credential)
         caller, budget_ms = ask.caller, ask.budget_ms
         left_ms = budget_ms - int((time.perf_counter() - since_s) * 1_000)
-        if caller is None or not ask.form or left_ms < 1:
+        if caller is None or left_ms < 1:
+            return False
+        local = None if ask.is_keyed else self._gate.locally(caller, ask.order, since_s=since_s, is_known=True)
+        if local is not None:
+            tell(self._repeated(ask, local, customer_id=caller.customer_id))
+            return True
+        if not ask.form:
             return False
         command = self._gate.command(ask.form, caller, key=key, at_s=since_s + budget_ms / 1_000)
         if command is None:
@@ -80,8 +87,15 @@ class StraightWay:
     def _learn(self, ask: Ask, credential: Credential) -> None:
         """It is somebody else than the last time, or is known anew."""
         ask.credential, ask.caller = credential, caller_of(credential)
-        ask.frame = ask.template = None
+        ask.frame = ask.template = ask.local = None
         ask.form = b"" if ask.caller is None else self._gate.form(ask.caller, ask.order, is_keyed=ask.is_keyed)
+
+    def _repeated(self, ask: Ask, decision: Decision, *, customer_id: str) -> Prepared:
+        """The answer out of a slice, which is the same until the next slice."""
+        if ask.local is not decision or ask.repeated is None:
+            answer = self._write(decision, customer_id)
+            ask.local, ask.repeated = decision, prepared(answer)
+        return ask.repeated
 
     def ended(self, errand: _Errand, told: Told) -> Outcome:
         """What is answered at the end of an errand, whatever that is."""

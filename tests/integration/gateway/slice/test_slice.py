@@ -26,9 +26,10 @@ async def test_a_hot_key_is_decided_without_redis_and_charged_as_one_event(shop:
     (charge,) = answer["charges"]
     assert (charge["limit_units"], charge["remaining_units"]) == (None, None)
     assert (await shop.wallet())["h:g1"] >= UNITS * NANOS
+    assert await ask(call) == answer == await ask(call, path=None)  # the way that is known by heart, and the long one
     await worker.local.stop()
     worker.local = None
-    await shop.is_settled(count + 1)
+    await shop.is_settled(count + 3)
     entries = {entry.body.event_id: entry for entry in await shop.world.entries()}
     (told,) = entries[answer["decision_id"]].charges
     assert (entries[answer["decision_id"]].body.reason, told.quantity >= 2) == ("slice", True)
