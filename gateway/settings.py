@@ -23,7 +23,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     decision_deadline_ms: Positive = 15
     bulk_deadline_ms: Positive = 2_000
     max_in_flight: Positive = 8_192
-    decisions_in_flight: Positive = 64
+    decisions_in_flight: Positive = 256
     customer_in_flight: Positive = 8
     customer_waiting: Positive = 4_096
     link_stall_ms: Positive = 50

@@ -34,7 +34,7 @@ class Line:
         self._tally = tally
         self._send = send
         self._timers: dict[Waiting, asyncio.TimerHandle] = {}
-        self._queue = FairQueue(bounds, self._start, now_s=time.perf_counter)
+        self._queue = FairQueue(bounds, self._start, now_s=_turn_s, worked_s=time.thread_time)
         self.take = self._queue.take
 
     @property
@@ -49,7 +49,7 @@ class Line:
 
     def wait(self, packed: bytes, *, place: str, tell: Tell, deadline_ms: int) -> None:
         """Wait for a place, as long as the deadline is away. Raises: Unavailable, and then nobody is told."""
-        now_s, for_s = time.perf_counter(), deadline_ms / 1_000
+        now_s, for_s = _turn_s(), deadline_ms / 1_000
         command = Waiting(packed, place=place, tell=tell, since_s=now_s, until_s=now_s + for_s)
         shed = self._queue.wait(command)
         if shed is not None:
@@ -60,7 +60,7 @@ class Line:
     def _start(self, command: Waiting, share: Share) -> None:
         """Its turn has come."""
         self._timers.pop(command).cancel()
-        left_ms = max(1, int((command.until_s - time.perf_counter()) * 1_000))
+        left_ms = max(1, int((command.until_s - _turn_s()) * 1_000))
         try:
             self._send(command.packed, tell=command.tell, deadline_ms=left_ms, seat=share)
         except Unavailable as failure:
@@ -73,3 +73,8 @@ class Line:
         self._queue.withdraw(command)
         self._tally.shed[Shed.LATE] += 1
         command.tell(Unavailable(_WHY[Shed.LATE]))
+
+
+def _turn_s() -> float:
+    """When this turn of the loop began, where the loop can tell; to the millisecond."""
+    return asyncio.get_running_loop().time()

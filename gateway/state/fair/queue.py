@@ -3,14 +3,19 @@
 A command takes a place until the server is done with it. Where all are taken, or a customer has as many as one may
 have, its next command waits in that customer's own queue, and free places go round: one to each customer who waits,
 and again. Who had nothing under way when its command came is new to the round and goes first, once; so whoever asks
-now and then passes those who always ask, and cannot pass them twice. A customer who has been alone for a minute may
-have every place: there is nobody to be unfair to.
+now and then passes those who always ask, and cannot pass them twice. For a customer who has been alone for a minute
+there are no bounds: there is nobody to be unfair to.
 
-What would not be reached in time is refused when it comes, which costs nothing and charges nothing: the commands
+A place is free when the reply has been read. Where the process comes round to that late, because so much else is
+asked of it, a few places would be few decisions: then a customer may have as many as it could have decided in the
+time that it has worked meanwhile. Whoever else asks has to wait for such a process anyway.
+
+What would not be reached in time is refused when it comes, which costs little and charges nothing: the commands
 before it in its queue, times what each of them has taken lately. The first few are never refused so, and keep that
-figure fresh.
+figure fresh. Nor is what would give up soon by itself: who is refused at once asks again at once, and a process
+that does nothing but refuse has no time for anybody.
 
-Worked example: 64 places, 8 for a customer. Quiet has asked a second ago, and Noisy sends 50 commands: 8 leave, 42
+Worked example: 256 places, 8 for a customer. Quiet has asked a second ago, and Noisy sends 50 commands: 8 leave, 42
 wait. Quiet's next one leaves at once. Each reply to Noisy frees one of its places, and its next command takes that.
 
 Source: Demers, Keshav and Shenker, "Analysis and simulation of a fair queueing algorithm", 1989; RFC 8290, sections
@@ -32,13 +37,18 @@ _ALONE_S: Final = 60.0
 _SAMPLES: Final = 8
 """So many of the last commands say how long one takes."""
 
+_SOON_S: Final = 0.05
+_LATE_S: Final = 0.002
+_EACH_S: Final = 0.00004
+"""What a decision takes this process, about."""
+
 _FEW_SHARES: Final = 4_096
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How many commands may be under way, and how many may wait: in all, and of one customer."""
 
-    places: int = 64
+    places: int = 256
     customer_places: int = 8
     waiting: int = 8_192
     customer_waiting: int = 4_096
@@ -94,19 +104,27 @@ class FairQueue:
     """Gives places; `start` sends what has waited, with its place taken, and raises nothing."""
 
     def __init__(
-        self, bounds: Bounds, start: Callable[[Waiting, Share], None], *, now_s: Callable[[], float]
+        self,
+        bounds: Bounds,
+        start: Callable[[Waiting, Share], None],
+        *,
+        now_s: Callable[[], float],
+        worked_s: Callable[[], float],
     ) -> None:
+        """`now_s` is the same within a turn of the loop; `worked_s` is how long the process has worked so far."""
         self._bounds = bounds
         self._start = start
         self._now_s = now_s
+        self._worked_s = worked_s
         self._shares: dict[str, Share] = {}
         self._sweep_at = _FEW_SHARES
         self._new: deque[Share] = deque()
         self._round: deque[Share] = deque()
         self._is_going = False
         self._latest: Share | None = None
-        self._met_s = 0.0
-        self._most = self._places = bounds.places
+        self._met_s = self._turned_s = self._until_turn_s = 0.0
+        self._is_shared = False
+        self._places = self._most = bounds.waiting
         self.taken = 0
         self.waiting = 0
 
@@ -122,9 +140,8 @@ class FairQueue:
             share = self._open(name)
         if share is not self._latest:
             self._meet(share)
-        if self.taken >= self._places:
-            return None
-        if (share.taken >= self._most or share.waiting) and not self._is_alone_with_room(share):
+        is_held_up = self.taken >= self._places or share.taken >= self._most or share.waiting
+        if is_held_up and not self._is_alone_with_room(share):
             return None
         share.taken += 1
         self.taken += 1
@@ -139,8 +156,11 @@ class FairQueue:
         if ahead >= bounds.customer_waiting:
             return Shed.CUSTOMER_FULL
         command.share, command.rank = share, ahead + 1
-        if ahead >= bounds.customer_places and command.since_s + command.rank * share.each_s > command.until_s:
+        for_s = command.until_s - command.since_s
+        if ahead >= bounds.customer_places and command.rank * share.each_s > for_s > _SOON_S:
             return Shed.SLOW
+        if not self.waiting:
+            self._turned_s, self._until_turn_s = command.since_s, self._worked_s()
         share.waiting.append(command)
         self.waiting += 1
         if not share.is_called and share.taken < self._most:
@@ -159,6 +179,9 @@ class FairQueue:
 
     def freed(self, share: Share) -> None:
         """Send what may be sent now that this customer has a place less."""
+        now_s = self._now_s()
+        if now_s != self._turned_s:
+            self._turn(now_s)
         if share.waiting and not share.is_called:
             share.is_called = True
             self._round.append(share)
@@ -183,20 +206,29 @@ class FairQueue:
             share.each_s += (took_s - share.each_s) / _SAMPLES if share.each_s else took_s
             self._start(command, share)
 
+    def _turn(self, now_s: float) -> None:
+        """The first reply of another turn: more places, where much was done since that of the turn before."""
+        worked_s, self._turned_s = self._worked_s(), now_s
+        late_s, self._until_turn_s = worked_s - self._until_turn_s, worked_s
+        most = int(late_s / _EACH_S) if late_s > _LATE_S else 0
+        if self._is_shared:
+            self._most = max(self._bounds.customer_places, min(most, self._places))
+
     def _meet(self, share: Share) -> None:
         """Another customer than the latest one."""
         if self._latest is not None:
             self._met_s = self._now_s()
-            self._most = min(self._bounds.customer_places, self._places)
+            self._is_shared = True
+            self._places, self._most = self._bounds.places, self._bounds.customer_places
         self._latest = share
 
     def _is_alone_with_room(self, share: Share) -> bool:
-        """Whether nobody else has asked for long, and a place is left; then all places are this customer's."""
-        if self._most == self._places or self._now_s() - self._met_s <= _ALONE_S:
-            return False
-        self._most = self._places
-        self.freed(share)
-        return self.taken < self._places and not share.waiting
+        """Whether nobody else has asked for long, and there is room."""
+        if self._is_shared and self._now_s() - self._met_s > _ALONE_S:
+            self._is_shared = False
+            self._places = self._most = self._bounds.waiting
+            self.freed(share)
+        return not self._is_shared and self.taken < self._places
 
     def _open(self, name: str) -> Share:
         """A share for whoever has none; now and then those go that nobody has used since."""

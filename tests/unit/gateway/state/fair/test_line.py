@@ -213,6 +213,9 @@ async def test_a_full_queue_refuses_at_once_and_counts_it(scene: Scene) -> None:
         LIBRARY,
     )
     link.use(scene.pipe)
+    for place in ("a", "b"):
+        link.post(encode(("ECHO", "xx")), place=place, tell=lambda _: None, deadline_ms=LATER_MS)
+        scene.pipe.data_received(b":0\r\n")
     asked = [("a", "sent"), ("a", "waits"), ("a", "refused"), ("b", "waits"), ("c", "refused")]
     seen: list[tuple[str, str]] = []
     for place, _ in asked:
