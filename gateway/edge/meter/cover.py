@@ -1,7 +1,8 @@
 """What a hold covers, and how it comes to cover more.
 
 A part of a response passes only where the hold covers it. Where it does not, more is asked for, `extend_units` at a
-time; a refusal ends the response there, so that nobody gets what nobody has set aside.
+time, and where that is refused just as much as is needed; where that is refused too the response ends there, so that
+nobody gets what nobody has set aside.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ class Cover:
             return ""
         if not self._extend_units:
             return Reason.INSUFFICIENT_BALANCE.value
-        steps = -(-(wanted - self.units) // self._extend_units)
-        more = steps * self._extend_units
-        reason = await self._change((Charge(feature=self._feature, quantity=more),))
-        if not reason:
-            self.units += more
-            self.more += more
+        least = wanted - self.units
+        most = -(-least // self._extend_units) * self._extend_units
+        reason = ""
+        for more in sorted({most, least}, reverse=True):
+            reason = await self._change((Charge(feature=self._feature, quantity=more),))
+            if not reason:
+                self.units += more
+                self.more += more
+                break
         return reason
 
     def keep(self, now_s: float) -> None:

@@ -23,7 +23,7 @@ EVENT_STREAM: Final = "text/event-stream"
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that are passed on, or not, as a whole; how many tokens the response has with them, where they count."""
+    """Bytes that pass as a whole, or not at all; the tokens that the response has with them, if they count."""
 
     data: bytes
     tokens: int | None

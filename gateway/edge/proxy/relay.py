@@ -23,7 +23,7 @@ from gateway.edge.lane.head import Malformed
 from gateway.edge.message import Answer
 from gateway.edge.meter.cover import Cover
 from gateway.edge.meter.measure import Measure, Piece, StreamMeasure, measure_of
-from gateway.edge.meter.websocket import MessageCounter, close_frame
+from gateway.edge.meter.websocket import Tunnel, close_frame
 from gateway.edge.proxy.field import trailing_lines
 from gateway.edge.proxy.request import RequestHead
 from gateway.edge.proxy.rule import Loss, RouteRule
@@ -52,7 +52,7 @@ class Relay:
         self._measure: Measure | None = None
         self._pieces: deque[Piece] = deque()
         self._out: list[bytes] = []
-        self._counters: tuple[MessageCounter, MessageCounter] | None = None
+        self._tunnel: Tunnel | None = None
         self._trailers = b""
         self._is_chunked = self._is_complete = self._is_draining = False
         self._seeking: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class Relay:
     @property
     def is_tunnel(self) -> bool:
         """Whether the connection speaks another protocol now."""
-        return self._counters is not None
+        return self._tunnel is not None
 
     def take_interim(self, head: ResponseHead) -> None:
         """Called by the upstream's connection: only whoever waits to send a body is told."""
@@ -113,8 +113,8 @@ class Relay:
             self.heard_s = time.perf_counter()
             self._pieces.extend(self._measure.take(piece))
             self._pass()
-        elif self._counters is not None:
-            self._tunnel_down(piece, self._counters[0])
+        elif self._tunnel is not None:
+            self._pass_tunnel(piece, b"")
         else:
             self._put(piece)
 
@@ -182,11 +182,7 @@ class Relay:
 
     def tunnel_up(self, data: bytes) -> None:
         """Bytes of the client, after the protocol was switched."""
-        self.heard_s = time.perf_counter()
-        if self._counters is not None and self.upstream is not None:
-            self._counters[1].take(data)
-            self.upstream.write(data)
-            self._check_tunnel()
+        self._pass_tunnel(b"", data)
 
     def give_up(self, answer: Answer) -> None:
         """The request itself is broken, and no response has come: it is answered so."""
@@ -215,14 +211,17 @@ class Relay:
             return
         limit_ms = rule.silence_ms if self.is_begun else rule.response_ms
         limit_ms = rule.drain_ms if self._is_draining else limit_ms
-        if self._counters is not None:
-            self._check_tunnel()
+        if self._tunnel is not None and self.cover is not None and self.cover.units is not None:
+            used = passed_units(rule, self.seen())
+            if used > self.cover.units:
+                self._seek(used)
+                return
         if (now_s - self.heard_s) * 1_000 <= limit_ms:
             return
         self.upstream.leave()
         if self._is_draining:
             self._end(Ending.CLIENT_LOST)
-        elif self._counters is not None:
+        elif self._tunnel is not None:
             self._finish()
         else:
             self.is_late = True
@@ -233,8 +232,8 @@ class Relay:
         evidence, measure = self.evidence, self._measure
         if measure is not None:
             evidence.usage, evidence.found = measure.usage, measure.found()
-        if self._counters is not None:
-            evidence.messages_down, evidence.messages_up = (counter.count for counter in self._counters)
+        if self._tunnel is not None:
+            evidence.messages_down, evidence.messages_up = self._tunnel.down.count, self._tunnel.up.count
         evidence.seconds = time.perf_counter() - self._begun_s
         return evidence
 
@@ -264,7 +263,7 @@ class Relay:
         if self._is_chunked:
             self._out.append(last_chunk(trailing_lines(self._trailers)))
         self.flush()
-        if self._counters is not None and self._client is not None:
+        if self._tunnel is not None and self._client is not None:
             self._client.cut()
         self._end(Ending.CLIENT_LOST if self._is_draining else Ending.WHOLE)
 
@@ -290,16 +289,18 @@ class Relay:
         self.heard_s = time.perf_counter()
         if self.upstream is not None and (self._client is None or not self._client.is_choked):
             self.upstream.resume()
-        if self._counters is None:
-            self._pass()
-            self.flush()
+        if self._tunnel is not None:
+            self.resume_request()
+            self._pass_tunnel(b"", b"")
+        self._pass()
+        self.flush()
 
     def _cut(self, reason: str) -> None:
         """End the response here, in good order."""
         if self.upstream is not None:
             self.upstream.leave()
         client = self._client
-        if client is not None and self._counters is not None:
+        if client is not None and self._tunnel is not None:
             client.write(close_frame(_POLICY_VIOLATION, reason))
             client.cut()
         elif client is not None:
@@ -320,7 +321,8 @@ class Relay:
             raise Malformed("the upstream switches to a protocol that nobody asked for", status=502)
         self._response = head
         self.evidence.status = head.status
-        self._counters = MessageCounter(), MessageCounter()
+        settled = [charge.settle.messages for charge in self.rule.charges if charge.settle is not None]
+        self._tunnel = Tunnel(next(filter(None, settled), None))
         self._begun_s = time.perf_counter()
         start = self._route.scribe.start(head, is_recut=True)
         self._out += (start, self.told, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -328,16 +330,20 @@ class Relay:
             self.flush()
             client.begin_tunnel()
 
-    def _tunnel_down(self, data: bytes, counter: MessageCounter) -> None:
-        counter.take(data)
-        self._put(data)
-        self._check_tunnel()
-
-    def _check_tunnel(self) -> None:
-        """Ask for cover where more has passed than is covered."""
-        if self.cover is None or self.cover.units is None or self._seeking is not None or self.ended.done():
+    def _pass_tunnel(self, down: bytes, up: bytes) -> None:
+        """Pass on what is covered; where something is not, nobody is read until it is."""
+        tunnel, upstream = self._tunnel, self.upstream
+        if tunnel is None or upstream is None:
             return
-        used = passed_units(self._route.rule, self.seen())
-        if used > self.cover.units:
+        self.heard_s = time.perf_counter()
+        units = self.cover.units if self.cover is not None else None
+        passing = tunnel.pass_down(down, units)
+        if passing:
+            self._put(passing)
+        passing = tunnel.pass_up(up, units)
+        if passing:
+            upstream.write(passing)
+        if tunnel.is_blocked and self._seeking is None and not self.ended.done():
             self.flush()
-            self._seek(used)
+            self.hold_request()
+            self._seek(passed_units(self.rule, self.seen()) + 1)

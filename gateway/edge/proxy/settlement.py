@@ -22,6 +22,7 @@ as the hold's `on_expiry` says.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ def _units(told: ChargeRule, evidence: Evidence, *, policy: Loss) -> int | None:
     if settle.bytes is not None:
         return -(-evidence.delivered_bytes // settle.bytes)
     if settle.seconds is not None:
-        return -(-int(evidence.seconds * 1_000) // (settle.seconds * 1_000))
+        return math.ceil(evidence.seconds / settle.seconds)
     if settle.messages is not None:
         down = 0 if settle.messages is Messages.UP else evidence.messages_down
         return down + (0 if settle.messages is Messages.DOWN else evidence.messages_up)

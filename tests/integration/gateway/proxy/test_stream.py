@@ -135,7 +135,7 @@ async def test_a_stream_is_cut_where_the_hold_ends(
     assert (await client.response()).body == b"ok"
 
 
-@pytest.mark.parametrize(("granted", "passing"), [(10_000, 9), (700, 7), (300, 3)])
+@pytest.mark.parametrize(("granted", "passing"), [(10_000, 9), (700, 7), (600, 6), (300, 3)])
 async def test_a_hold_that_is_used_up_is_extended_as_far_as_the_wallet_goes(
     proxied: Any, origin: Any, line: Any, world: Any, books: Any, granted: int, passing: int
 ) -> None:
