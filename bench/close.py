@@ -5,10 +5,12 @@ peer: it only adds them up per customer, while the close also makes a digest of 
 invoices with their lines, books, schedules and payments, and opens the next periods. With a hundred events a
 customer most of the time goes into writing. Each scale has a database of its own. Postgres is durable (fsync on).
 `--anchored` gives every customer a period of its own instead of the calendar's. Bytes are what the close added to
-its tables and indexes. `close_growth` is the time of the last scale over that of the first, to be held against
-`work_growth`.
+its tables and indexes. CPU is of the worker and of all of Postgres' processes. `worker_peak_mib` is the most memory
+that the worker had during the close, `worker_rest_mib` what it had before. `close_growth` is the time of the last
+scale over that of the first, to be held against `work_growth`.
 
     python -m bench.close [--customers 1000] [--events 100000] [--scales 1,10] [--anchored]
+    python -m bench.close --events 1000000          the same customers with 1,000 events each: up to 10,000,000
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -29,7 +30,7 @@ from typing import Any, cast
 import asyncpg
 import msgspec
 
-from bench.apparatus.ground import cpu_seconds, middle, spread, tell
+from bench.apparatus.ground import cpu_seconds, family_cpu_seconds, middle, peak_memory_kib, spread, tell
 from billing_core.catalog.catalog import catalog_of
 from billing_core.catalog.document import CatalogDocument
 from billing_core.flows.billing.close import close_due
@@ -37,7 +38,7 @@ from billing_core.flows.setup.enroll import TenantDraft, found_tenant
 from billing_core.flows.setup.publish import publish
 from billing_core.store.database import Database
 from billing_core.store.migration import migrate
-from gateway.command.embedded.postgres import start_postgres
+from gateway.command.embedded.postgres import Postgres, start_postgres
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 END = datetime(2026, 4, 1, tzinfo=UTC)
@@ -139,14 +140,27 @@ async def furnish(db: Database, raw: Any, words: Words) -> None:
     await raw.execute("VACUUM ANALYZE")
 
 
-async def plain(raw: Any) -> list[float]:
+class Plain(msgspec.Struct, frozen=True, kw_only=True):
+    """The aggregate alone, once."""
+
+    took_s: float
+    cpu_s: float
+
+
+async def plain(raw: Any, postgres: int) -> list[Plain]:
     """The aggregate alone, some times."""
-    times: list[float] = []
+    seen: list[Plain] = []
     for _ in range(ROUNDS):
-        begun = time.perf_counter()
+        begun_s, cpu_s = time.perf_counter(), family_cpu_seconds(postgres)
         await raw.fetch(PLAIN, START, START + CUT_SHORT)
-        times.append(time.perf_counter() - begun)
-    return times
+        took_s = time.perf_counter() - begun_s
+        seen.append(Plain(took_s=took_s, cpu_s=family_cpu_seconds(postgres) - cpu_s))
+    return seen
+
+
+def forget_peak() -> None:
+    """Let the peak of this process' memory count from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 async def weight(raw: Any) -> int:
@@ -156,20 +170,25 @@ async def weight(raw: Any) -> int:
     )
 
 
-async def measure(url: str, words: Words, *, scale: int) -> dict[str, object]:
+async def measure(server: Postgres, words: Words, *, scale: int) -> dict[str, object]:
     """One scale: the aggregate, the close, the aggregate again."""
     words = msgspec.structs.replace(words, customers=words.customers * scale, events=words.events * scale)
-    async with ground(url, f"bench_close_{scale}") as (db, raw):
+    postgres, worker = server.child.pid, os.getpid()
+    async with ground(server.url("{}"), f"bench_close_{scale}") as (db, raw):
         await furnish(db, raw, words)
-        times, before = await plain(raw), await weight(raw)
-        cpu, begun = cpu_seconds(os.getpid()), time.perf_counter()
+        seen, before = await plain(raw, postgres), await weight(raw)
+        forget_peak()
+        rest_kib, cpu_s, postgres_s = peak_memory_kib(worker), cpu_seconds(worker), family_cpu_seconds(postgres)
+        begun_s = time.perf_counter()
         closed = await close_due(db, now=END + timedelta(days=2))
-        took_s, cpu_s = time.perf_counter() - begun, cpu_seconds(os.getpid()) - cpu
-        times += await plain(raw)
+        took_s, cpu_s = time.perf_counter() - begun_s, cpu_seconds(worker) - cpu_s
+        postgres_s, peak_kib = family_cpu_seconds(postgres) - postgres_s, peak_memory_kib(worker)
+        seen += await plain(raw, postgres)
         billed = await raw.fetchval("SELECT sum(event_count)::bigint FROM invoice_line")
         added = await weight(raw) - before
     if (closed, billed) != (words.customers, words.events):
         raise SystemExit(f"closed {closed} of {words.customers} periods, billed {billed} of {words.events} events")
+    times, plain_cpu_s = [one.took_s for one in seen], middle([one.cpu_s for one in seen])
     return {
         "scale": scale,
         "customers": words.customers,
@@ -180,14 +199,17 @@ async def measure(url: str, words: Words, *, scale: int) -> dict[str, object]:
         "close_over_plain": float(f"{took_s / middle(times):.4g}"),
         "invoices_per_s": round(closed / took_s),
         "worker_cpu_s": float(f"{cpu_s:.4g}"),
-        "worker_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "postgres_cpu_s": float(f"{postgres_s:.4g}"),
+        "plain_cpu_s": plain_cpu_s,
+        "worker_rest_mib": rest_kib // 1024,
+        "worker_peak_mib": peak_kib // 1024,
         "bytes_per_invoice": round(added / closed),
     }
 
 
 def main() -> None:
     """Measure each scale and tell one line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", type=int, default=1_000)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--scales", default="1,10")
@@ -202,7 +224,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tallygate-bench-"))
     server = start_postgres(folder)
     try:
-        runs = [asyncio.run(measure(server.url("{}"), words, scale=scale)) for scale in words.scales]
+        runs = [asyncio.run(measure(server, words, scale=scale)) for scale in words.scales]
     finally:
         server.stop()
         shutil.rmtree(folder)

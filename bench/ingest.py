@@ -140,7 +140,7 @@ async def one_round(on: Ground, *, port: int, gateway: int, bodies: Path, count:
     began_ms = int(await on.raw.fetchval("SELECT min(stream_ms) FROM usage_event"))
     per_second = count * 1_000 / (now_ms - began_ms)
     batches = int(await on.raw.fetchval("SELECT count(DISTINCT recorded_at) FROM usage_event"))
-    copied = await copy(on, count, batches=batches)
+    copied = (await copy(on, count, batches=batches)).per_second
     await empty(on)
     write_bodies(bodies, count)
     async with flusher(on):

@@ -78,7 +78,7 @@ async def flusher(on: Ground) -> AsyncGenerator[int]:
         yield pid
 
 
-async def until(on: Ground, question: str) -> None:
-    """Ask Postgres until it says yes."""
+async def until(on: Ground, question: str, *, look_s: float = _LOOK_S) -> None:
+    """Ask Postgres until it says yes, so often."""
     while not await on.raw.fetchval(question):  # noqa: ASYNC110 - the answer changes in another process
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(look_s)
