@@ -1,8 +1,9 @@
 """Close: periods that have ended become invoices, and the next ones are opened.
 
 For each tenant, as long as periods are due: a cut is taken under the lock that every writer of usage shares, so
-that what was recorded before it is all there; the periods are metered and priced as of that cut; then they are
-closed, some hundred in a transaction, each with its invoice, its next period and its bookings. A period is due when
+that what was recorded before it is all there; the periods are metered as of that cut; then they are priced and
+closed, some hundred in a transaction, each with its invoice, its next period and its bookings. Two transactions are
+under way at a time: while one writes its bills, the next locks its periods and prices them. A period is due when
 the tenant's clock has passed its end and everything that was decided before that end is flushed.
 
 Killed anywhere, what was committed is whole and the rest is done by the next run: a period is closed by moving its
@@ -16,6 +17,7 @@ transactions of 500 invoices.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -24,7 +26,7 @@ import msgspec
 
 from billing_core.catalog.catalog import PlanVersion
 from billing_core.flows.billing import bill
-from billing_core.flows.billing.rate import PeriodName, RatedPeriod, rate
+from billing_core.flows.billing.rate import MeteredPeriod, PeriodName, RatedPeriod, meter, rate
 from billing_core.flows.billing.subscribe import fee_share
 from billing_core.invoices.correction import differences_of, fitted
 from billing_core.invoices.invoice import InvoiceReason, totals_of
@@ -55,10 +57,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Periods as they are to be billed, as of one cut; corrections by subscription."""
 
     tenant: DueTenant
+    finalize: bool
     now: datetime
     cut_at: datetime
     keys: tuple[PeriodKey, ...]
-    rated: dict[PeriodName, RatedPeriod]
+    metered: dict[PeriodName, MeteredPeriod]
     corrections: dict[str, list[Correction]]
 
 
@@ -71,6 +74,13 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
     corrected: tuple[LatePeriod, ...]
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """When the bills of one transaction may be written: once those before it are committed."""
+
+    before: asyncio.Task[int] | None
+    has_come: asyncio.Event
+
+
 async def close_due(db: Database, *, now: datetime, finalize: bool = True) -> int:
     """Close every period that is due, of every tenant; how many. `now` is real time.
 
@@ -80,16 +90,31 @@ async def close_due(db: Database, *, now: datetime, finalize: bool = True) -> in
         tenants = await subscriptions.due_tenants(tx, now=now)
     closed = 0
     for tenant in tenants:
-        while prepared := await _prepare(db, tenant, now=now):
-            for first in range(0, len(prepared.keys), INVOICES_WRITTEN_TOGETHER):
-                keys = prepared.keys[first : first + INVOICES_WRITTEN_TOGETHER]
-                async with db.transaction() as tx:
-                    closed += await _close(tx, prepared, keys=keys, finalize=finalize)
+        while prepared := await _prepare(db, tenant, now=now, finalize=finalize):
+            closed += await _close_all(db, prepared)
     return closed
 
 
-async def _prepare(db: Database, tenant: DueTenant, *, now: datetime) -> Prepared | None:
-    """Meter and price what is due; None where nothing is."""
+async def _close_all(db: Database, prepared: Prepared) -> int:
+    """Close all that was prepared, some hundred in a transaction, in their order; how many.
+
+    Raises: the first failure; what was not committed by then has not happened.
+    """
+    parts: list[asyncio.Task[int]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for first in range(0, len(prepared.keys), INVOICES_WRITTEN_TOGETHER):
+                turn = Turn(before=parts[-1] if parts else None, has_come=asyncio.Event())
+                keys = prepared.keys[first : first + INVOICES_WRITTEN_TOGETHER]
+                parts.append(group.create_task(_close(db, prepared, keys=keys, turn=turn)))
+                await turn.has_come.wait()
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return sum(part.result() for part in parts)
+
+
+async def _prepare(db: Database, tenant: DueTenant, *, now: datetime, finalize: bool) -> Prepared | None:
+    """Meter what is due; None where nothing is."""
     async with db.transaction() as tx:
         keys = await subscriptions.due(tx, tenant, most=PERIODS_METERED_TOGETHER)
     if not keys:
@@ -97,14 +122,15 @@ async def _prepare(db: Database, tenant: DueTenant, *, now: datetime) -> Prepare
     async with db.transaction() as tx:
         cut_at = await subscriptions.cut(tx)
     async with db.transaction() as tx:
-        rated = await rate(tx, tenant.tenant_id, keys=keys, recorded_until=cut_at)
+        metered = await meter(tx, tenant.tenant_id, keys=keys, recorded_until=cut_at)
         corrections = await _corrections(tx, tenant.tenant_id, keys=keys, cut_at=cut_at)
     return Prepared(
         tenant=tenant,
+        finalize=finalize,
         now=now + timedelta(milliseconds=tenant.clock_offset_ms),
         cut_at=cut_at,
         keys=tuple(keys),
-        rated=rated,
+        metered=metered,
         corrections=corrections,
     )
 
@@ -137,8 +163,19 @@ async def _corrections(
     return found
 
 
-async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKey], finalize: bool) -> int:
-    """Close those of the periods that are still open, in the caller's transaction; how many."""
+async def _close(db: Database, prepared: Prepared, *, keys: Sequence[PeriodKey], turn: Turn) -> int:
+    """Close those of the periods that are still open; how many. Bills are numbered in the order of the turns."""
+    async with db.transaction() as tx:
+        closings = await _reckon(tx, prepared, keys=keys)
+        if turn.before is not None:
+            await turn.before
+        turn.has_come.set()
+        await bill.write(tx, [one.bill for one in closings], now=prepared.now, finalize=prepared.finalize)
+    return len(closings)
+
+
+async def _reckon(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKey]) -> list[Closing]:
+    """Lock and close those of the periods that are still open, and open what follows; the bills are not written."""
     tenant_id = prepared.tenant.tenant_id
     await tx.plan_once()
     ends = {(key.subscription_id, key.start_at): key.end_at for key in keys}
@@ -153,12 +190,11 @@ async def _close(tx: Transaction, prepared: Prepared, *, keys: Sequence[PeriodKe
     await subscriptions.open_all(tx, tenant_id=tenant_id, periods=following)
     corrected = [period for one in closings for period in one.corrected]
     await subscriptions.mark_corrected(tx, tenant_id=tenant_id, keys=corrected, cut_at=prepared.cut_at)
-    await bill.write(tx, [one.bill for one in closings], now=prepared.now, finalize=finalize)
     moved = [period for period in locked if period.change is not None]
     await subscriptions.move_on(tx, tenant_id=tenant_id, subscription_ids=[one.subscription_id for one in moved])
     customers = [period.customer_id for period in (*ended, *moved)]
     await subscriptions.push_snapshots(tx, tenant_id=tenant_id, customer_ids=customers)
-    return len(closings)
+    return closings
 
 
 async def _plans_that_follow(
@@ -174,7 +210,7 @@ async def _plans_that_follow(
 
 def _closing(prepared: Prepared, period: ClosingPeriod, *, plans: dict[tuple[str, int], PlanVersion]) -> Closing:
     """The bill of a period under lock: its usage, what came late for others, and the fee of the next one."""
-    rated = prepared.rated[(period.subscription_id, period.start_at)]
+    rated = prepared.metered[(period.subscription_id, period.start_at)].rated()
     following, fees = _following(rated, period, plans=plans)
     lines = [*rated.lines, *fees]
     corrections = prepared.corrections.get(period.subscription_id, [])

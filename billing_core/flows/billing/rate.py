@@ -1,13 +1,14 @@
 """Rate: meter and price closed periods, many customers at a time.
 
-One query reads one meter for all periods that are asked for; the pricing of each is pure. What comes out is a
-function of the events recorded until the cut and of the stored plan version, so it comes out again the same.
+One query reads one meter for all periods that are asked for; the pricing of each is pure, and done when it is
+wanted: a close prices some periods while Postgres writes the bills of others. What comes out is a function of the
+events recorded until the cut and of the stored plan version, so it comes out again the same.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -36,22 +37,46 @@ class RatedPeriod(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
 
 
-async def rate(
+class MeteredPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan's meters say about a period as of a cut, by the names of the readings."""
+
+    key: PeriodKey
+    plan: PlanVersion
+    recorded_until: datetime
+    readings: Mapping[str, Sequence[MeterReading]]
+
+    def rated(self) -> RatedPeriod:
+        """The period, priced."""
+        lines = period_lines(_rated(self.key, self.plan, recorded_until=self.recorded_until), self.readings)
+        return RatedPeriod(key=self.key, plan=self.plan, lines=tuple(lines))
+
+
+async def meter(
     tx: Transaction, tenant_id: str, *, keys: Sequence[PeriodKey], recorded_until: datetime
-) -> dict[PeriodName, RatedPeriod]:
-    """The usage lines of these periods, by subscription and start."""
-    rated: dict[PeriodName, RatedPeriod] = {}
+) -> dict[PeriodName, MeteredPeriod]:
+    """The readings of these periods, by subscription and start."""
+    metered: dict[PeriodName, MeteredPeriod] = {}
     ordered = sorted(keys, key=_plan_of)
     for (plan_code, version), group in groupby(ordered, key=_plan_of):
         plan = await plan_version(tx, tenant_id, plan_code=plan_code, version=version)
         members = list(group)
-        readings = await _readings(tx, tenant_id, plan=plan, keys=members, recorded_until=recorded_until)
+        found = await _readings(tx, tenant_id, plan=plan, keys=members, recorded_until=recorded_until)
         for key in members:
-            lines = period_lines(
-                _rated(key, plan, recorded_until=recorded_until), readings[(key.customer_id, key.start_at)]
+            metered[(key.subscription_id, key.start_at)] = MeteredPeriod(
+                key=key,
+                plan=plan,
+                recorded_until=recorded_until,
+                readings=found.get((key.customer_id, key.start_at), {}),
             )
-            rated[(key.subscription_id, key.start_at)] = RatedPeriod(key=key, plan=plan, lines=tuple(lines))
-    return rated
+    return metered
+
+
+async def rate(
+    tx: Transaction, tenant_id: str, *, keys: Sequence[PeriodKey], recorded_until: datetime
+) -> dict[PeriodName, RatedPeriod]:
+    """The usage lines of these periods, by subscription and start."""
+    metered = await meter(tx, tenant_id, keys=keys, recorded_until=recorded_until)
+    return {name: period.rated() for name, period in metered.items()}
 
 
 def calendar_for(key: PeriodKey, plan: PlanVersion) -> Calendar:

@@ -6,17 +6,15 @@ Words: the database, now, the number of the chunk to die in, and whether `before
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
 from datetime import datetime
 from typing import Any
 
-from billing_core.flows.billing import close
+from billing_core.flows.billing import bill, close
 from billing_core.store.database import Database
-
-_real = close._close
-_chunks = 0
 
 
 def die() -> None:
@@ -24,17 +22,22 @@ def die() -> None:
 
 
 async def main(postgres_url: str, now: str, chunk: str, point: str) -> None:
-    async def closing(*words: Any, **more: Any) -> int:
-        global _chunks
-        if point == "after" and _chunks == int(chunk):
+    real_write, real_close = bill.write, close._close
+    written, committed = itertools.count(1), itertools.count(1)
+
+    async def write(*words: Any, **more: Any) -> Any:
+        bills = await real_write(*words, **more)
+        if next(written) == int(chunk) and point == "before":
             die()
-        _chunks += 1
-        closed = await _real(*words, **more)
-        if point == "before" and _chunks == int(chunk):
+        return bills
+
+    async def closing(*words: Any, **more: Any) -> int:
+        closed = await real_close(*words, **more)
+        if next(committed) == int(chunk) and point == "after":
             die()
         return closed
 
-    close._close, close.INVOICES_WRITTEN_TOGETHER = closing, 5
+    bill.write, close._close, close.INVOICES_WRITTEN_TOGETHER = write, closing, 5
     db = await Database.connect(postgres_url, size=2)
     await close.close_due(db, now=datetime.fromisoformat(now))
     await db.close()
