@@ -38,7 +38,7 @@ KEYS: Final[Mapping[str, str]] = {"customer": "tgk_bench", "noisy": "tgk_noisy"}
 _FOREVER: Final = Window(kind=WindowKind.LIFETIME)
 
 
-async def furnish(url: str, callers: Mapping[str, str] = KEYS) -> None:
+async def furnish(url: str, callers: Mapping[str, str] = KEYS, *, slice_units: int = 0) -> None:
     """Put these customers there, each as it would stand after its plan was entitled and its wallet topped up."""
     tariff = Tariff(
         price_id="calls",
@@ -49,7 +49,13 @@ async def furnish(url: str, callers: Mapping[str, str] = KEYS) -> None:
         window=_FOREVER,
     )
     limit = Limit(counter="calls@lifetime", units=10**12, ceiling=10**12, window=_FOREVER)
-    feature = Entitlement(kind=FeatureKind.METERED, enabled=True, guard=Guard(limits=(limit,)), tariffs=(tariff,))
+    feature = Entitlement(
+        kind=FeatureKind.METERED,
+        enabled=True,
+        guard=Guard(limits=(limit,)),
+        tariffs=(tariff,),
+        slice_units=slice_units,
+    )
     snapshot = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={"calls": feature})
     async with redis.asyncio.Redis.from_url(url) as client:
         async with client.pipeline(transaction=False) as pipe:
