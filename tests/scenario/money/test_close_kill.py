@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from billing_core.errors import Unavailable
+from billing_core.flows.billing import bill, close
 from billing_core.flows.billing.close import close_due
 
 if TYPE_CHECKING:
@@ -58,6 +63,30 @@ async def test_a_close_killed_with_9_again_and_again_is_whole_in_the_end(world: 
     assert left == [23, 18, 13, 3]
     assert await world.close() == 3
     await is_billed_once(world)
+
+
+async def test_a_close_that_fails_says_why_and_keeps_what_was_committed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third part fails while the fourth is being reckoned: two are whole, and the next close does the rest."""
+    await furnish(world)
+    real, written = bill.write, itertools.count(1)
+
+    async def write(*words: Any, **more: Any) -> Any:
+        if next(written) == 3:
+            raise Unavailable("the disk is full")
+        return await real(*words, **more)
+
+    monkeypatch.setattr(close, "INVOICES_WRITTEN_TOGETHER", 5)
+    monkeypatch.setattr(bill, "write", write)
+    with pytest.raises(Unavailable, match="the disk is full"):
+        await world.close()
+    await world.check()
+    assert await world.close() == CUSTOMERS - 2 * 5
+    await is_billed_once(world)
+    ends = sorted((one.number or "", one.customer_id) for one in await world.invoices() if one.reason == "period")
+    parts = [int(customer[1:]) // 5 for _, customer in ends]
+    assert parts == sorted(parts), "bills are numbered in the order of the periods, part by part"
 
 
 async def test_two_closes_at_once_share_the_periods(world: World) -> None:
