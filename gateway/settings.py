@@ -9,6 +9,9 @@ import msgspec
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Index = Annotated[int, msgspec.Meta(ge=0)]
+EventAge = Annotated[int, msgspec.Meta(gt=0, le=63_072_000_000)]
+EventSkew = Annotated[int, msgspec.Meta(gt=0, le=86_400_000)]
+"""With their ages, ids stay within what `lua/request/ingest.lua` looks through."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +39,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     customer_ttl_ms: Positive = 60_000
     meter_ttl_ms: Positive = 60_000
     deaf_ttl_ms: Positive = 1_000
-    max_event_age_ms: Positive = 2_937_600_000
-    max_event_skew_ms: Positive = 300_000
+    max_event_age_ms: EventAge = 2_937_600_000
+    max_event_skew_ms: EventSkew = 300_000
     idempotency_window_ms: Positive = 86_400_000
     idempotency_refusal_ms: Positive = 60_000
     nginx_request_id_header: str = "X-Request-Id"

@@ -11,8 +11,20 @@ from lua.library import LISTING, listed_names
 from lua.loader import LIBRARY
 from tests.embedded_cluster import EmbeddedCluster
 from tests.integration.gateway.test_check import *  # noqa: F403
+from tests.integration.gateway.test_event import (
+    send,
+    test_a_known_id_with_other_content_is_refused,
+    test_an_array_is_answered_event_by_event_in_order,
+    test_an_event_is_taken_once,
+)
 from tests.integration.gateway.test_hold import *  # noqa: F403
 
+__all__ = [
+    "send",
+    "test_a_known_id_with_other_content_is_refused",
+    "test_an_array_is_answered_event_by_event_in_order",
+    "test_an_event_is_taken_once",
+]
 SNAPSHOT = Snapshot(version=1, status=Status.ACTIVE, clock_offset_ms=0, features={})
 
 
