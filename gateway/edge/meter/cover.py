@@ -1,8 +1,8 @@
 """What a hold covers, and how it comes to cover more.
 
-A part of a response passes only where the hold covers it. Where it does not, more is asked for, `extend_units` at a
-time, and where that is refused just as much as is needed; where that is refused too the response ends there, so that
-nobody gets what nobody has set aside.
+A part of a response passes only where the hold covers it. Where it does not, more is asked for, `extend_units` at
+a time, and where that is refused just as much as is needed; where that is refused too the response ends there, so
+that nobody gets what nobody has set aside.
 """
 
 from __future__ import annotations

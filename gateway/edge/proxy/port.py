@@ -25,6 +25,7 @@ from gateway.edge.proxy.rule import RoutesFile, load_routes
 from gateway.edge.proxy.settlement import Settlements
 from gateway.edge.proxy.table import ProxyTable
 from gateway.edge.slumber import Slumber
+from gateway.edge.upstream.health import keep_asking
 from gateway.edge.upstream.pool import Pool
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
@@ -85,7 +86,8 @@ class ProxyPort:
 
     async def start(self, listener: socket.socket, *, backlog: int) -> None:
         """Listen."""
-        self._keepers = [asyncio.create_task(self._keep()), asyncio.create_task(self.settlements.keep())]
+        keepers = (self._keep(), self.settlements.keep(), keep_asking(self.pools.values()))
+        self._keepers = [asyncio.create_task(keeper) for keeper in keepers]
         self._entrance = Entrance(listener, lambda: ClientConnection(self))
         await self._entrance.open(backlog=backlog)
 

@@ -26,14 +26,14 @@ class Endpoint:
     """One server: its idle connections, the last used first, and whether it is well."""
 
     __slots__ = (
-        "_failures", "_idle", "_rule", "_tls", "connections", "gain", "host", "host_line", "is_ill", "out_until_s",
-        "port", "weight",
+        "_failures", "_idle", "_rule",  "connections", "gain", "host", "host_line", "is_ill", "out_until_s",
+        "port", "tls", "weight",
     )  # fmt: skip
 
     def __init__(self, rule: UpstreamRule, told: EndpointRule) -> None:
         self._rule = rule
         scheme, self.host, self.port = address_of(told.url)
-        self._tls = _tls(rule) if scheme == "https" else None
+        self.tls = _tls(rule) if scheme == "https" else None
         self.host_line = f"Host: {told.url.partition('://')[2].rstrip('/')}\r\n".encode("ascii")
         self._idle: list[UpstreamConnection] = []
         self._failures = 0
@@ -72,8 +72,8 @@ class Endpoint:
                     lambda: connection,
                     self.host,
                     self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
+                    ssl=self.tls,
+                    server_hostname=self.host if self.tls else None,
                 )
         except (OSError, TimeoutError):
             self.connections.discard(connection)
