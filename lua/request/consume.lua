@@ -91,7 +91,7 @@
 --!include lib/hold/hold.lua as hold_acts
 --!include lib/plain/terms.lua as plain_acts
 --!include lib/plain/walk.lua as walk_acts
---!include lib/decision/straight.lua as straight_debit
+--!include lib/decision/straight.lua as straight_acts
 --!include lib/decision/debit.lua
 --!include lib/decision/answer.lua
 
@@ -107,8 +107,8 @@ if not refusal_ms then return redis.error_reply('INVALID refusal_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
 if not not_after_ms then return redis.error_reply('INVALID not_after_ms') end
 if shadow ~= '0' and shadow ~= '1' then return redis.error_reply('INVALID shadow') end
-local quantity, charges, fault = single_quantity(ARGV, 8), nil, nil
-if not quantity then charges, fault = read_charges(ARGV, 8) end
+local few, charges, fault = straight_acts.charges(ARGV, 8), nil, nil
+if not few then charges, fault = read_charges(ARGV, 8) end
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -122,8 +122,8 @@ if path ~= '' and not path_names(path) then return redis.error_reply('INVALID pa
 local real_ms = real_now_ms()
 local is_late = not_after_ms > 0 and real_ms > not_after_ms
 local has_due = not is_late and hold_acts.has_due(customer_holds_key, real_ms)
-if quantity and not is_late and not has_due then
-  local packed = straight_debit(KEYS, ARGV[9], quantity, path, real_ms, epoch, body)
+if few and not is_late and not has_due then
+  local packed = straight_acts.debit(KEYS, few, path, real_ms, epoch, body)
   if packed and idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, packed) end
   if packed then return packed end
 end

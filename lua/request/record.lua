@@ -82,7 +82,7 @@
 --!include lib/hold/hold.lua as hold_acts
 --!include lib/plain/terms.lua as plain_acts
 --!include lib/plain/walk.lua as walk_acts
---!include lib/decision/straight.lua as straight_debit
+--!include lib/decision/straight.lua as straight_acts
 --!include lib/decision/debit.lua
 --!include lib/decision/answer.lua
 
@@ -94,8 +94,8 @@ if #KEYS ~= 8 or #ARGV < 5 then return redis.error_reply('INVALID arguments') en
 idem_window_ms = whole(idem_window_ms)
 if not idem_window_ms then return redis.error_reply('INVALID idem_window_ms') end
 if body == '' then return redis.error_reply('INVALID body') end
-local quantity, charges, fault = single_quantity(ARGV, 5), nil, nil
-if not quantity then charges, fault = read_charges(ARGV, 5) end
+local few, charges, fault = straight_acts.charges(ARGV, 5), nil, nil
+if not few then charges, fault = read_charges(ARGV, 5) end
 if fault then return redis.error_reply(fault) end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -108,8 +108,8 @@ end
 if path ~= '' and not path_names(path) then return redis.error_reply('INVALID path') end
 local real_ms = real_now_ms()
 local has_due = hold_acts.has_due(customer_holds_key, real_ms)
-if quantity and not has_due then
-  local packed = straight_debit(KEYS, ARGV[6], quantity, path, real_ms, epoch, body)
+if few and not has_due then
+  local packed = straight_acts.debit(KEYS, few, path, real_ms, epoch, body)
   if packed and idem_window_ms > 0 then remember(answer_key, request_digest, idem_window_ms, packed) end
   if packed then return packed end
 end

@@ -22,7 +22,7 @@ end
 -- hold lacks its charges, leases and currency.
 local function straight_hold(keys, feature, quantity, real_ms, hold)
   local walk = walk_acts.of(keys, feature, quantity, hold.path, real_ms, true)
-  if not walk then return nil end
+  if not walk or not walk_acts.pay(walk, keys[4], walk.cost) then return nil end
   local usable, moved, parts, deadline_ms = walk.usable, walk.parts, {}, hold.deadline_ms
   for n = 1, #moved, 2 do parts[n], parts[n + 1] = usable.grants[moved[n]], moved[n + 1] end
   hold.currency = walk.terms.tariff and walk.currency or ''

@@ -66,11 +66,13 @@ local function walk_node(walk, key, depth, terms)
   return true
 end
 
--- Take the cost out of the wallet's usable grants (not yet out of Redis). False where it cannot be paid so simply.
-local function walk_wallet(walk, wallet_key)
+-- Take what the walk costs, or the walks together, out of the wallet's usable grants (not yet out of Redis). False where it cannot
+-- be paid so simply.
+local function pay_walk(walk, wallet_key, cost)
+  if not walk.terms.order then return true end
   local usable = usable_grants(redis.call('HGET', wallet_key, walk.terms.order), walk.at)
   if usable.is_restricted or not usable.fields[1] then return false end
-  local values, parts, left, balance = read_fields(wallet_key, usable.fields), { nil, nil }, walk.cost, 0
+  local values, parts, left, balance = read_fields(wallet_key, usable.fields), { nil, nil }, cost, 0
   for place = 1, #usable.fields do
     local nanos = tonumber(values[place] or 0)
     balance = balance + nanos
@@ -79,11 +81,11 @@ local function walk_wallet(walk, wallet_key)
       parts[n + 1], parts[n + 2], left = place, part, left - part
     end
   end
-  walk.usable, walk.parts, walk.balance = usable, parts, balance - walk.cost
+  walk.usable, walk.parts, walk.balance = usable, parts, balance - cost
   return left == 0
 end
 
--- The walk of one charge, used or held, if it is plainly allowed; else nil. `keys` are those of consume, record and hold.
+-- The walk of one charge, used or held, if it is plainly allowed by all but the wallet; else nil. `keys` are those of consume, record and hold.
 local function walk_of(keys, feature, quantity, path, real_ms, as_hold)
   local terms, snapshot = plain_acts.read(keys[2], feature, path)
   if not terms or snapshot[1] ~= 'active' then return nil end
@@ -117,8 +119,16 @@ local function walk_of(keys, feature, quantity, path, real_ms, as_hold)
       if at_node ~= NONE and not walk_node(walk, keys[3] .. '/' .. names[depth][1], depth + 1, at_node) then return nil end
     end
   end
-  if terms.order and not walk_wallet(walk, keys[4]) then return nil end
   return walk
+end
+
+-- What the walk takes of its grants, as text: `grant=nanos grant=nanos`.
+local function moved_text(walk)
+  local usable, parts, text = walk.usable, walk.parts, ''
+  for n = 1, #parts, 2 do
+    text = (n == 1 and '' or text .. ' ') .. usable.grants[parts[n]] .. '=' .. digits(parts[n + 1])
+  end
+  return text
 end
 
 -- Write what was counted on the walk.
@@ -138,4 +148,4 @@ local function reply_of_walk(walk, deadline_ms, hold_id)
     '', walk.most, walk.remaining, walk.until_ms, cost, '', currency, walk.terms.outage_units)
 end
 
-return { of = walk_of, write = write_walk, reply = reply_of_walk }
+return { of = walk_of, pay = pay_walk, moved = moved_text, write = write_walk, reply = reply_of_walk }

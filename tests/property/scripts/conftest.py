@@ -18,7 +18,7 @@ from shop import Shop
 @pytest.fixture(scope="module")
 def desk(valkey_server: str) -> Iterator[Desk]:
     """Runs scripts and reads keys; each test begins with `desk.clear()`."""
-    with redis.Redis.from_url(valkey_server) as client:
+    with redis.Redis.from_url(valkey_server, socket_timeout=60) as client:
         yield Desk(client)
 
 

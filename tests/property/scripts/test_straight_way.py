@@ -43,7 +43,7 @@ GRANTS = st.lists(
     st.tuples(
         st.sampled_from([1, 40, 200, 3_000]),
         st.sampled_from(["USD", "USD", "USD", "EUR"]),
-        st.sampled_from(["", "", "", "calls", "other"]),
+        st.sampled_from([""] * 12 + ["calls", "other"]),
         st.sampled_from([0, 0, 0, START_MS + DAY_MS // 8]),
     ),
     max_size=4,
@@ -51,7 +51,10 @@ GRANTS = st.lists(
 QUANTITIES = st.one_of(st.integers(0, 30), st.integers(0, 30), st.integers(LARGEST - 30, LARGEST))
 ASKED = st.tuples(
     st.sampled_from(["consume", "consume", "consume", "record", "hold", "hold", "settle", "settle", "release"]),
-    QUANTITIES,
+    st.one_of(
+        st.tuples(st.tuples(st.just("calls"), QUANTITIES)),
+        st.lists(st.tuples(st.sampled_from(["calls", "other", "other"]), QUANTITIES), min_size=2, max_size=5),
+    ),
     st.sampled_from([False, False, True]),
     st.sampled_from(["", "", "k1"]),
     st.sampled_from(PATHS),
@@ -61,8 +64,8 @@ ASKED = st.tuples(
 @st.composite
 def limits(draw: st.DrawFn) -> Limit:
     units = draw(st.sampled_from([0, 10, 40, LARGEST]))
-    window = draw(st.sampled_from([FOREVER, DAYS, DAYS, LISTED, ROLLING]))
-    is_carried = window.kind is not WindowKind.ROLLING and draw(st.sampled_from([False, False, False, True]))
+    window = draw(st.sampled_from([FOREVER, DAYS, DAYS, DAYS, DAYS, LISTED, LISTED, ROLLING]))
+    is_carried = window.kind is not WindowKind.ROLLING and draw(st.sampled_from([False] * 9 + [True]))
     return limit(
         units,
         ceiling=draw(st.sampled_from([-1, units, units, min(LARGEST, units + 5)])),
@@ -93,20 +96,18 @@ def tariffs(draw: st.DrawFn, price_id: str) -> Tariff:
 
 
 @st.composite
-def rights(draw: st.DrawFn) -> Entitlement:
+def rights(draw: st.DrawFn, prices: str = "pq") -> Entitlement:
     """Mostly plain terms, each strange in a way of its own now and then."""
     kinds = [FeatureKind.METERED] * 8 + [FeatureKind.SWITCH, FeatureKind.GAUGE, FeatureKind.STATIC]
     kind = draw(st.sampled_from(kinds))
     guard = Guard(
         limits=tuple(draw(st.lists(limits(), max_size=2, unique_by=lambda one: one.counter))),
-        concurrent=draw(st.sampled_from([-1, -1, -1, 1])),
+        concurrent=draw(st.sampled_from([-1] * 9 + [1])),
     )
-    prices = (
-        ()
-        if kind in (FeatureKind.GAUGE, FeatureKind.STATIC)
-        else draw(st.sampled_from([("p",), ("p",), (), ("p", "q")]))
+    is_free = kind in (FeatureKind.GAUGE, FeatureKind.STATIC)
+    listed = tuple(
+        draw(tariffs(one)) for one in ("" if is_free else draw(st.sampled_from([prices[0], "", prices])))
     )
-    listed = tuple(draw(tariffs(price_id)) for price_id in prices)
     return metered(*listed, guard=guard, kind=kind, outage_units=draw(st.sampled_from([0, 9])))
 
 
@@ -149,29 +150,31 @@ class Run:
     def act(self, name: str, *told: Any) -> None:
         getattr(self, name)(*told)
 
-    def project(self, right: Entitlement, nodes: dict[str, Budget], offset_ms: int, status: Status) -> None:
-        self.shop.project(calls=right, offset_ms=offset_ms, status=status, budgets=nodes | self._more)
+    def project(self, rights: Any, nodes: dict[str, Budget], offset_ms: int, status: Status) -> None:
+        calls, other = rights
+        budgets = nodes | self._more
+        self.shop.project(calls=calls, other=other, offset_ms=offset_ms, status=status, budgets=budgets)
 
     def grant(self, grant_id: str, amount: int, currency: str, features: str, effective_ms: int) -> None:
         terms = {"currency": currency, "features": features, "effective_ms": effective_ms}
         self.replies.append(self.shop.grant(grant_id, amount, **terms))
 
-    def consume(self, quantity: int, shadow: bool, key: str, path: str) -> None:
-        self._note(self.shop.consume(("calls", quantity), shadow=shadow, key=key, path=path))
+    def consume(self, charges: Any, shadow: bool, key: str, path: str) -> None:
+        self._note(self.shop.consume(*charges, shadow=shadow, key=key, path=path))
 
-    def record(self, quantity: int, _: bool, key: str, path: str) -> None:
-        self._note(self.shop.record(("calls", quantity), key=key, path=path))
+    def record(self, charges: Any, _: bool, key: str, path: str) -> None:
+        self._note(self.shop.record(*charges, key=key, path=path))
 
-    def hold(self, quantity: int, shadow: bool, key: str, path: str) -> None:
+    def hold(self, charges: Any, shadow: bool, key: str, path: str) -> None:
         more = {"shadow": shadow, "key": key, "path": path, "hold_id": next(self._ids)}
-        reply = self.shop.hold(("calls", quantity), ttl_ms=10**9, **more)
+        reply = self.shop.hold(*charges, ttl_ms=10**9, **more)
         if not isinstance(reply, str) and reply[0] == "allowed":
             self._open = reply[10]
         self._note(reply)
 
-    def settle(self, quantity: int, as_held: bool, *_: Any) -> None:
+    def settle(self, charges: Any, as_held: bool, *_: Any) -> None:
         if self._open:
-            self._note(self.shop.settle(self._open, *(() if as_held else [("calls", quantity)])), AT)
+            self._note(self.shop.settle(self._open, *(() if as_held else charges)), AT)
 
     def release(self, *_: Any) -> None:
         if self._open:
@@ -210,7 +213,7 @@ def near(key: str, value: Any) -> Any:
 @given(
     terms=st.lists(
         st.tuples(
-            rights(),
+            st.tuples(rights(), rights("rs")),
             budgets(),
             st.sampled_from([0, DAY_MS, DAY_MS // 2 - 60_000, DAY_MS // 2 + 60_000]),
             st.sampled_from([Status.ACTIVE] * 9 + [Status.SUSPENDED]),
@@ -227,8 +230,8 @@ def test_the_straight_way_is_the_long_one_made_short(
     """Whatever the terms, the levels, the grants and the hour: allowed, refused, shadowed, held and ended."""
     now = desk.now_ms()
     acts: list[Any] = [("grant", f"grant_{n}", *one) for n, one in enumerate(granted)]
-    for right, nodes, later_ms, status in terms:
-        acts += [("project", right, nodes, START_MS + later_ms - now, status), *asked]
+    for both, nodes, later_ms, status in terms:
+        acts += [("project", both, nodes, START_MS + later_ms - now, status), *asked]
     seen: list[Any] = []
     for goes_long in (False, True):
         run = Run(Shop(desk), goes_long=goes_long)
@@ -246,7 +249,7 @@ def plain_terms(guard: Guard) -> Entitlement:
 @pytest.mark.parametrize("path", ["", "team:ml/key:k1"])
 def test_plain_terms_are_decided_on_the_straight_way(shop: Shop, act: str, path: str) -> None:
     """Its mark is a wallet's order that is read alone; with a budget of the customer it is one of several."""
-    guard, looks = Guard(limits=(limit(100, window=DAYS),)), list[int]()
+    guard, looks = Guard(limits=(limit(100, window=DAYS),)), list[list[int]]()
     cap = SpendCap(counter="$USD@0", currency="USD", nanos=10**6, ceiling=10**6, window=DAYS)
     nodes = {"team:*": Budget(caps=(cap,)), "key:*": Budget(guards={"calls": guard})}
     for more in ({}, {"": Budget()}):
@@ -262,8 +265,10 @@ def test_plain_terms_are_decided_on_the_straight_way(shop: Shop, act: str, path:
                 assert shop.settle(hold_id, ("calls", 3))[0] == "settled"
             case _:
                 assert shop.release(hold_id)[0] == "released"
-        looks.append(shop.desk.client.info("commandstats").get("cmdstat_hget", {}).get("calls", 0))
-    assert looks == [1, 0]
+        told = shop.desk.client.info("commandstats")
+        looks.append([told.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("hget", "hmget")])
+    (alone, others), (none, all_of_them) = looks
+    assert (alone, others, none) == (1, all_of_them - 2, 0), "the long one has looked at the terms before"
 
 
 def test_what_is_held_takes_room_in_a_price_on_either_way(shop: Shop) -> None:
