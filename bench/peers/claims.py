@@ -8,7 +8,15 @@ from typing import Final
 import msgspec
 
 from bench.apparatus.ground import middle, spread
-from bench.peers.roster import AIOHTTP, GRPC_AIO, NGINX_LUA, PIPELINED_CALLS, RATE_LIMITER, TALLYGATE
+from bench.peers.roster import (
+    AIOHTTP,
+    GRPC_AIO,
+    NGINX_LUA,
+    OWN_PROXY,
+    PIPELINED_CALLS,
+    RATE_LIMITER,
+    TALLYGATE,
+)
 from bench.peers.rounds import NOISY_TIMES, Findings, Sample
 
 _HALF: Final = 0.5
@@ -42,6 +50,9 @@ RATES: Final = (
         theirs="envoy to nginx+lua",
         least=1.0,
     ),
+    Wanted(name="own proxy / traefik's rate limit", ours=OWN_PROXY, theirs="traefik's rate limit", least=1.0),
+    Wanted(name="own proxy / envoy's ext_authz", ours=OWN_PROXY, theirs="envoy to tallygate", least=1.0),
+    Wanted(name="own proxy / aiohttp as a proxy", ours=OWN_PROXY, theirs="aiohttp as a proxy", least=3.0),
 )
 
 

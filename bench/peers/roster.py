@@ -49,6 +49,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 TALLYGATE: Final = "tallygate"
 NGINX_LUA: Final = "nginx+lua"
 RATE_LIMITER: Final = "tallygate, rate limit service"
+OWN_PROXY: Final = "tallygate's own proxy"
 GRPC_AIO: Final = "grpc.aio+redis-py"
 AIOHTTP: Final = "aiohttp+redis-py"
 PIPELINED_CALLS: Final = f"redis-benchmark, {PIPELINED} at once"
@@ -76,6 +77,14 @@ PEERS: Final = (
         port="starlette",
         script="its own",
         is_recorded=False,
+    ),
+    Peer(name=OWN_PROXY, role=_PROXY, servers=("tallygate", "front"), port="tallygate_proxy", script="decision"),
+    Peer(
+        name="aiohttp as a proxy",
+        role=_PROXY,
+        servers=("aiohttp_proxy", "front"),
+        port="aiohttp_proxy",
+        script="decision",
     ),
     Peer(
         name="nginx to tallygate",
@@ -128,12 +137,13 @@ PEERS: Final = (
 )
 
 PORTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tallygate": ("tallygate", "tallygate_grpc"),
+    "tallygate": ("tallygate", "tallygate_grpc", "tallygate_proxy"),
     "grpc": ("grpc",),
     "nginx_lua": ("lua_full", "lua_least"),
     "fastify": ("fastify",),
     "fastify_limiter": ("fastify_limiter",),
     "aiohttp": ("aiohttp",),
+    "aiohttp_proxy": ("aiohttp_proxy",),
     "starlette": ("starlette",),
     "front": ("front_tallygate", "front_lua", "static"),
     "envoy": ("envoy_tallygate", "envoy_tallygate_grpc", "envoy_lua"),

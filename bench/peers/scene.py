@@ -33,6 +33,7 @@ _READY_MS: Final = 20_000
 _PATIENCE_MS: Final = 1_000  # of a decision under a load that no peer bounds
 _TOKEN: Final = re.compile(r"@([a-z_]+)@")
 _CONFIGURED: Final = {
+    "tallygate": ("routes.toml",),
     "nginx_lua": ("nginx_lua.conf",),
     "front": ("nginx_front.conf",),
     "envoy": ("envoy.yaml",),
@@ -135,6 +136,8 @@ def _command(stage: Scene, name: str, *, home: Path) -> tuple[tuple[str, ...], d
     told = {
         "TALLYGATE_GATEWAY_PORT": str(stage.ports["tallygate"]),
         "TALLYGATE_GATEWAY_GRPC_PORT": str(stage.ports["tallygate_grpc"]),
+        "TALLYGATE_GATEWAY_PROXY_PORT": str(stage.ports["tallygate_proxy"]),
+        "TALLYGATE_GATEWAY_PROXY_ROUTES_FILE": str(folder / "routes.toml"),
         "TALLYGATE_GATEWAY_REDIS_URL": url,
         "TALLYGATE_GATEWAY_DECISION_DEADLINE_MS": str(_PATIENCE_MS),
         "TALLYGATE_GATEWAY_NGINX_REQUEST_ID_HEADER": "",  # nginx+lua keeps no answers either
@@ -151,6 +154,8 @@ def _command(stage: Scene, name: str, *, home: Path) -> tuple[tuple[str, ...], d
         "fastify": ((programs["node"], script, "script", full, port), node),
         "fastify_limiter": ((programs["node"], script, "limiter", full, port), node),
         "aiohttp": ((sys.executable, "-m", "bench.peers.servers.aiohttp_app", full, port), {}),
+        "aiohttp_proxy": ((sys.executable, "-m", "bench.peers.servers.aiohttp_proxy", full, port,
+                           str(stage.ports["static"])), {}),
         "grpc": ((programs["python-grpc"], str(SERVERS / "grpc_app.py"), full, port), {}),
         "starlette": ((programs["python"], str(SERVERS / "starlette_app.py"), url, port), {}),
         "envoy": ((programs["envoy"], "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "-l", "error",
