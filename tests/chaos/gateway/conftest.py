@@ -25,8 +25,9 @@ from tests.integration.gateway.conftest import (
     until,
     world,
 )
+from tests.integration.gateway.slice.conftest import port_of, shop
 
-__all__ = ["process", "settings", "unchanged", "world"]
+__all__ = ["port_of", "process", "settings", "shop", "unchanged", "world"]
 
 PATIENCE_S = 30
 SLEPT_S = 0.6  # clearly longer than what is borne

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -22,6 +23,7 @@ from tests.integration.gateway.conftest import DAY, FEATURES, Call, World
 
 UNITS = 20
 NANOS = 100
+PATIENCE_S = 60
 
 
 def limited(ceiling: int) -> Entitlement:
@@ -88,6 +90,21 @@ async def until_refused(call: Call, **more: object) -> int:
     return count
 
 
+async def sold(shop: Shop, settings: GatewaySettings) -> int:
+    """Ask a process that may only be starting, until it decides out of a slice; how much was allowed."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE_S):
+        call, count = Call(f"http://127.0.0.1:{settings.port}", session), 0
+        while True:
+            try:
+                answer = await ask(call)
+            except (aiohttp.ClientConnectionError, AssertionError):
+                await asyncio.sleep(0.01)  # it does not listen yet, or Redis is not connected
+                continue
+            count += answer["allowed"]
+            if answer.get("sliced"):
+                return count
+
+
 async def open_slices(shop: Shop) -> list[str]:
     """The holds that stand and are slices."""
     found: list[bytes] = []
@@ -124,3 +141,9 @@ def sliced(shop: Shop, open_gateway: Any, eventually: Any, free_port: Callable[[
                     return worker, call, count
 
     return opened
+
+
+@pytest.fixture
+def port_of(shop: Shop, free_port: Callable[[], int]) -> Callable[[], GatewaySettings]:
+    """The settings of one more gateway, on a port of its own."""
+    return lambda: msgspec.structs.replace(shop.settings, port=free_port())

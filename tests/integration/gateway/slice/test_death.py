@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import msgspec
-import pytest
-
 from gateway.settings import GatewaySettings
-from tests.integration.gateway.conftest import Call, World
+from tests.integration.gateway.conftest import World
 from tests.integration.gateway.degraded.conftest import Echo
-from tests.integration.gateway.slice.conftest import NANOS, UNITS, Shop, ask, open_slices
-
-PATIENCE_S = 60
-CALLERS = 4
-
-
-async def sold(shop: Shop, settings: GatewaySettings) -> int:
-    """Ask a process that may only be starting, until it decides out of a slice; how much was allowed."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE_S):
-        call, count = Call(f"http://127.0.0.1:{settings.port}", session), 0
-        while True:
-            try:
-                answer = await ask(call)
-            except (aiohttp.ClientConnectionError, AssertionError):
-                await asyncio.sleep(0.01)  # it does not listen yet, or Redis is not connected
-                continue
-            count += answer["allowed"]
-            if answer.get("sliced"):
-                return count
-
-
-@pytest.fixture
-def port_of(shop: Shop, free_port: Callable[[], int]) -> Callable[[], GatewaySettings]:
-    return lambda: msgspec.structs.replace(shop.settings, port=free_port())
+from tests.integration.gateway.slice.conftest import NANOS, Shop, ask, open_slices, sold
 
 
 async def test_a_process_that_stops_gives_back_what_it_did_not_use(
@@ -74,42 +45,6 @@ async def test_what_a_killed_process_used_is_settled_by_the_next(
     await shop.is_settled(count)
     assert await open_slices(shop) == []
     assert worker.local.tally.lost == 0
-
-
-async def test_a_process_killed_while_many_ask_charges_all_that_it_answered(
-    shop: Shop, process: Any, port_of: Callable[[], GatewaySettings], open_gateway: Any, eventually: Any
-) -> None:
-    """And no more than what was asked: of each caller at most the one that it was not answered."""
-    await shop.sell(100_000 * NANOS)
-    settings = port_of()
-    child = process(settings)
-    answered = await sold(shop, settings)
-
-    async def insist(call: Call) -> int:
-        count = 0
-        with contextlib.suppress(aiohttp.ClientError):
-            while True:
-                count += (await ask(call))["allowed"]
-                if count == 2 * UNITS:
-                    asked.release()
-        return count
-
-    asked = asyncio.Semaphore(0)
-    async with aiohttp.ClientSession() as session:
-        call = Call(f"http://127.0.0.1:{settings.port}", session)
-        callers = [asyncio.create_task(insist(call)) for _ in range(CALLERS)]
-        async with asyncio.timeout(PATIENCE_S):
-            for _ in range(CALLERS):
-                await asked.acquire()
-        child.process.kill()
-        answered += sum(await asyncio.gather(*callers))
-    await child.ended()
-    (sheet,) = shop.sheets()
-    await open_gateway(port_of())
-    await eventually(lambda: not sheet.exists())
-    used = await shop.used()
-    assert answered <= used <= answered + CALLERS
-    await shop.is_settled(used)
 
 
 async def test_a_settlement_that_nobody_heard_of_is_made_once(

@@ -26,7 +26,9 @@ async def test_a_hot_key_is_decided_without_redis_and_charged_as_one_event(shop:
     (charge,) = answer["charges"]
     assert (charge["limit_units"], charge["remaining_units"]) == (None, None)
     assert (await shop.wallet())["h:g1"] >= UNITS * NANOS
-    assert await ask(call) == answer == await ask(call, path=None)  # the way that is known by heart, and the long one
+    assert (
+        await ask(call) == answer == await ask(call, path=None)
+    )  # the way that is known by heart, and the long one
     await worker.local.stop()
     worker.local = None
     await shop.is_settled(count + 3)
