@@ -19,10 +19,8 @@ from gateway.state.resp import Reply
 
 _HEAD: Final = (str, int, int, str, str, int, str, int, int, int, str, int, str)
 _CHARGE: Final = (int, int, int, int, str, str, int)
-_HEAD_COUNT: Final = len(_HEAD)
 _CHARGE_COUNT: Final = len(_CHARGE)
-_USUAL_START: Final = (Reason.ALLOWED.value, 0, 0, "", "")
-_USUAL_END: Final = (0, "", 0, "")
+_ALLOWED: Final = Reason.ALLOWED.value
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
@@ -115,9 +113,11 @@ def usual_of(words: Words) -> tuple[Frame, Figures] | None:
     Two decisions on one order whose frames are the same differ in their figures only, and in their ids; and in the
     moment, which nobody is told to the millisecond.
     """
-    at_ms, currency, cost, balance = words[5:9]
-    limit, remaining, reset_at_ms, charge_cost, value, charge_currency, outage_units = words[_HEAD_COUNT:]
-    if words[:5] != _USUAL_START or words[9:13] != _USUAL_END or value or outage_units:
+    (reason, replayed, refused, level, limited, at_ms, currency, cost, balance, deadline_ms, hold_id, retry_ms,
+     would, limit, remaining, reset_at_ms, charge_cost, value, charge_currency, outage_units) = words  # fmt: skip
+    if reason != _ALLOWED or replayed or refused or level or limited or deadline_ms or hold_id or retry_ms:
+        return None
+    if would or value or outage_units:
         return None
     if limit < 0:
         limit = remaining = -1

@@ -92,21 +92,16 @@ class Seat(Protocol):
         ...
 
 
-class Slot:
+class Slot(msgspec.Struct, kw_only=True, eq=False):
     """One command on its way. `tell` is None once somebody was told, or where nobody waits; `source` is the library
     that has its function, `is_repeated`: it was brought here."""
 
-    __slots__ = ("is_repeated", "packed", "seat", "source", "tell", "watch")
-
-    def __init__(
-        self, tell: Tell | None, watch: _Watch, *, packed: bytes, source: str | None, seat: Seat | None = None
-    ) -> None:
-        self.seat = seat
-        self.tell = tell
-        self.watch = watch
-        self.packed = packed
-        self.source = source
-        self.is_repeated = False
+    tell: Tell | None
+    watch: _Watch
+    packed: bytes
+    source: str | None
+    seat: Seat | None = None
+    is_repeated: bool = False
 
 
 class Ring(Protocol):
@@ -171,7 +166,7 @@ class Pipe(asyncio.Protocol):
         watch = self._watches.get(deadline_ms)
         if watch is None or not watch.unanswered:  # whose timer is off: all that it watched was answered meanwhile
             watch = self._watch(deadline_ms)
-        slot = Slot(tell, watch, packed=packed, source=source, seat=seat)
+        slot = Slot(tell=tell, watch=watch, packed=packed, source=source, seat=seat)
         watch.slots.append(slot)
         watch.unanswered += 1
         if not self._is_flush_due:
@@ -231,7 +226,7 @@ class Pipe(asyncio.Protocol):
 
     def _unheard(self, words: tuple[Word, ...]) -> Slot:
         """A command whose reply nobody waits for."""
-        return Slot(None, _Watch(), packed=encode(words), source=None)
+        return Slot(tell=None, watch=_Watch(), packed=encode(words), source=None)
 
     def _enqueue(self, slot: Slot) -> None:
         if not self._is_flush_due:

@@ -147,14 +147,14 @@ class Connection(asyncio.Protocol):
         is_last = head.is_last or self._lane.is_stopping
         if is_last:
             self._is_ending = True
-        turn: Turn[Outcome] = Turn(self._tell, is_last=is_last)
+        turn: Turn[Outcome] = Turn(tell=self._tell, is_last=is_last)
         self._turns.append(turn)
         self._lane.begin(head, body, since_s=self._since_s, turn=turn)
 
     def _refuse(self, answer: Answer) -> None:
         """Answer what cannot be understood, behind all that was, and read no more."""
         self._is_ending = True
-        turn: Turn[Outcome] = Turn(self._tell, is_last=True)
+        turn: Turn[Outcome] = Turn(tell=self._tell, is_last=True)
         self._turns.append(turn)
         turn.take(answer)
 

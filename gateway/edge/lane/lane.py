@@ -72,6 +72,7 @@ class Lane:
         self.is_stopping = False
         self.tick = 0
         self._door = door
+        self._is_traced = door.is_traced
         self._guest = guest
         self._scribe = Scribe(clock, time.monotonic)
         self._grace_s = settings.stop_grace_ms / 1_000
@@ -86,7 +87,7 @@ class Lane:
         if route is None:
             raise InvariantBroken("what is not the lane's is not answered here")
         request = Request(headers=head.fields, query=head.query, subject=head.subject, body=body, since_s=since_s)
-        if self._door.is_traced:
+        if self._is_traced:
             turn.run(_waited(asyncio.create_task(self._door.answer(route, request))))
         elif route.straight is None or not route.straight(request, turn.take):
             turn.run(self._door.answer(route, request))

@@ -64,6 +64,7 @@ class Reader:
             known = self._memory.known(data[: end + len(_END)]) if end >= 0 else None
             if known is None:
                 return None
+            self._known = known
         size = len(known.raw)
         return (known, data[size:]) if known.length != CHUNKED and len(data) == size + known.length else None
 

@@ -16,28 +16,27 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 Told = TypeVar("Told")
 
 
-class Turn(Generic[Told]):
+class Turn(msgspec.Struct, Generic[Told], kw_only=True, eq=False):
     """What a request is to become; `tell` is called once it is done, at once or later.
 
     Done without an answer it has broken, and nothing can be told any more.
     """
 
-    __slots__ = ("_tell", "answer", "is_done", "is_last")
-
-    def __init__(self, tell: Callable[[], None], *, is_last: bool) -> None:
-        self._tell = tell
-        self.is_last = is_last
-        self.is_done = False
-        self.answer: Told | None = None
+    tell: Callable[[], None]
+    is_last: bool
+    is_done: bool = False
+    answer: Told | None = None
 
     def take(self, answer: Told | None) -> None:
         """This is the answer."""
         self.answer = answer
         self.is_done = True
-        self._tell()
+        self.tell()
 
     def run(self, coroutine: Coroutine[Any, Any, Told | None], _: object = None) -> None:
         """Run the coroutine whose end is the answer until its next wait, or to its end."""

@@ -262,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_pumping = self._is_held = False
         self._taken = 0
         exchange = self._exchange = Exchange(self._port, self, request=known, since_s=self._since_s)
-        turn: Turn[Answer] = Turn(self._told, is_last=known.is_last)
+        turn: Turn[Answer] = Turn(tell=self._told, is_last=known.is_last)
         self._turn = turn
         turn.run(exchange.answer())
         return True

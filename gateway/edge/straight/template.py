@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -31,7 +31,7 @@ _MARKS: Final = tuple(
 """In the order of `Figures`, and the id."""
 
 Write = Callable[[Decision], Answer]
-Text = Callable[[tuple[Any, ...]], bytes]
+Told = tuple[int | bytes, ...]
 
 
 class Template:
@@ -42,14 +42,37 @@ class Template:
     def __init__(self, answer: Answer) -> None:
         """Of an answer with marks."""
         self._status, self._media_type = answer.status, answer.media_type
-        self._lines, self._body = _cut(lines_of(answer.headers)), _cut(answer.body)
+        self._lines, self._body = _Text(lines_of(answer.headers)), _Text(answer.body)
 
     def fill(self, figures: Figures, decision_id: str) -> Prepared:
         """The answer."""
         told = (*figures, decision_id.encode())
+        lines, body = self._lines, self._body
         return Prepared(
-            status=self._status, media_type=self._media_type, lines=self._lines(told), body=self._body(told)
+            status=self._status,
+            media_type=self._media_type,
+            lines=lines.form % lines.pick(told),
+            body=body.form % body.pick(told),
         )
+
+
+class _Text:
+    """Bytes with holes, and what goes into them."""
+
+    __slots__ = ("form", "pick")
+
+    def __init__(self, text: bytes) -> None:
+        """Of a text with marks."""
+        places = sorted((text.index(mark), index) for index, mark in enumerate(_MARKS) if mark in text)
+        self.form = text.replace(b"%", b"%%")
+        for _, index in places:
+            self.form = self.form.replace(_MARKS[index], b"%b" if _MARKS[index] == _MARKS[-1] else b"%d")
+        indices = [index for _, index in places]
+        self.pick: Callable[[Told], object] = itemgetter(*indices) if indices else _nothing
+
+
+def _nothing(_: Told) -> tuple[()]:
+    return ()
 
 
 def prepared(answer: Answer) -> Prepared:
@@ -76,15 +99,3 @@ def _marked(decision: Decision) -> Decision:
     return msgspec.structs.replace(
         decision, decision_id=_SOME_ID, cost_nanos=_SOME_COST, balance_nanos=_SOME_BALANCE, charges=(told,)
     )
-
-
-def _cut(text: bytes) -> Text:
-    """What makes the text of what was told."""
-    places = sorted((text.index(mark), index) for index, mark in enumerate(_MARKS) if mark in text)
-    if not places:
-        return lambda _: text
-    form = text.replace(b"%", b"%%")
-    for _, index in places:
-        form = form.replace(_MARKS[index], b"%b" if _MARKS[index] == _MARKS[-1] else b"%d")
-    pick: Any = itemgetter(*(index for _, index in places))
-    return lambda told: form % pick(told)
