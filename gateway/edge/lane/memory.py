@@ -5,8 +5,6 @@ pure function of the bytes and need not be repeated. What differs each time behi
 head is remembered by the words around that id, and known again where the id is of letters, digits and hyphens: for
 such a value every reader says the same of everything else in the head.
 
-Invariant: no head that was read has a NUL in it; so the words with one in the place of the id are no other head's.
-
 Worked example: `GET /v1/authorize/nginx?... CR LF X-Request-Id: 4bf92f35 CR LF Host: a CR LF CR LF` is known again
 with `00f067aa` instead.
 """
@@ -24,6 +22,9 @@ _PLAIN: Final = re.compile(rb"[0-9A-Za-z-]{1,64}(?=\r\n)")
 _CAPACITY: Final = 4_096
 _LONGEST: Final = 2_048
 
+_Words = bytes | tuple[bytes, bytes]
+"""A whole head, or what stands before and behind its id."""
+
 
 class HeadMemory:
     """The heads of one lane; the oldest give way."""
@@ -31,7 +32,7 @@ class HeadMemory:
     def __init__(self, table: RouteTable, *, capacity: int = _CAPACITY) -> None:
         self._table = table
         self._capacity = capacity
-        self._heads: dict[bytes, Head] = {}
+        self._heads: dict[_Words, Head] = {}
 
     def known(self, raw: bytes) -> Head | None:
         """What a whole head means, where its like was read before."""
@@ -39,7 +40,7 @@ class HeadMemory:
         if found is None:
             return self._heads.get(raw)
         start, end = found
-        head = self._heads.get(b"%b\0%b" % (raw[:start], raw[end:]))
+        head = self._heads.get((raw[:start], raw[end:]))
         if head is None:
             return None
         return Head(
@@ -61,14 +62,15 @@ class HeadMemory:
 
     def _keep(self, head: Head) -> None:
         raw, found = head.raw, _id_in(head.raw)
+        words: _Words = raw
         if found is not None:
             if raw.lower().count(_ID_LINE.lower().rstrip()) > 1:
                 return  # of two the first counts, and it may be written otherwise
             start, end = found
-            raw = b"%b\0%b" % (raw[:start], raw[end:])
+            words = raw[:start], raw[end:]
         if len(self._heads) >= self._capacity:
             del self._heads[next(iter(self._heads))]
-        self._heads[raw] = head
+        self._heads[words] = head
 
 
 def _id_in(raw: bytes) -> tuple[int, int] | None:

@@ -37,6 +37,7 @@ def meaning(raw: bytes, memory: HeadMemory | None) -> Any:
 @example(lines=["x-request-id: a", "X-Request-Id: {}"], ids=["a", "b"])
 @example(lines=["X-Request-Id: {}", "x-request-id: a"], ids=["a", "b"])
 @example(lines=["X-Request-Id: {}", "A:\0{}"], ids=["a", "b"])
+@example(lines=["X-Request-Id: {}"], ids=["a", "\0"])
 def test_a_known_head_means_what_it_would_mean_if_it_were_read(lines: list[str], ids: list[str]) -> None:
     """Whatever comes in the place of the id, and whatever came before."""
     memory = HeadMemory(TABLE)
