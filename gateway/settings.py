@@ -27,7 +27,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_deadline_ms: Positive = 2_000
     max_in_flight: Positive = 8_192
     decisions_in_flight: Positive = 256
-    customer_in_flight: Positive = 8
+    customer_in_flight: Positive = 6
     customer_waiting: Positive = 4_096
     link_stall_ms: Positive = 50
     link_hang_ms: Positive = 1_000

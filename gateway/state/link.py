@@ -172,6 +172,8 @@ class Link:
         except Unavailable:
             share.leave()
             raise
+        if self.tally.waiting and share.taken == 1:
+            pipe.push()  # somebody asks so much that turns are long; who asks little need not wait for their end
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over a command that another node of the cluster sent here; whether it may wait here."""

@@ -64,12 +64,14 @@ class PipeLimits(msgspec.Struct, frozen=True, kw_only=True):
 class PipeTally:
     """What happened on all connections of a link, for telemetry."""
 
-    __slots__ = ("commands", "connects", "expired", "refused", "shed", "writes")
+    __slots__ = ("commands", "connects", "expired", "refused", "shed", "waiting", "writes")
 
     def __init__(self) -> None:
         self.commands = self.writes = self.expired = self.refused = self.connects = 0
+        self.waiting = 0
+        """Commands that wait for a place; see `fair`."""
         self.shed: Counter[str] = Counter()
-        """What was never sent, by reason; see `fair`."""
+        """What was never sent, by reason."""
 
 
 class _Watch:
@@ -85,7 +87,9 @@ class _Watch:
 
 
 class Seat(Protocol):
-    """What a command takes up until the server is done with it."""
+    """What a command takes up until the server is done with it; its customer has `taken` so many."""
+
+    taken: int
 
     def leave(self) -> None:
         """It is free again. Raises nothing."""
@@ -175,7 +179,7 @@ class Pipe(asyncio.Protocol):
         self._unsent.append(packed)
         self._slots.append(slot)
         if len(self._unsent) >= self._push_at:
-            self._push()
+            self.push()
 
     def adopt(self, slot: Slot, *, is_asking: bool) -> bool:
         """Take over what another node sent here, with what is left of its deadline; whether it may wait here.
@@ -244,7 +248,7 @@ class Pipe(asyncio.Protocol):
             self._tally.writes += 1
             self._transport.write(b"".join(batch))
 
-    def _push(self) -> None:
+    def push(self) -> None:
         """In the middle of the turn: what has come so far leaves, where nothing is still to leave before it.
 
         A transport may keep what it is given until the turn is over; so the socket is written to.
@@ -308,11 +312,19 @@ class Pipe(asyncio.Protocol):
             return
         if replies:
             self._silent_since = None
+        crowd: list[tuple[Slot, Reply | ErrorReply]] = []
+        is_crowded = self._tally.waiting > 0 and len(replies) > 1
         for reply in replies:
             if not self._slots:
                 self.close()  # a reply that nobody asked for: the order cannot be trusted any more
-                return
-            self._answer(self._slots.popleft(), reply)
+                break
+            slot = self._slots.popleft()
+            if is_crowded and slot.seat is not None and slot.seat.taken > 1:
+                crowd.append((slot, reply))  # who has asked for one thing is told before who has asked for many
+            else:
+                self._answer(slot, reply)
+        for slot, reply in crowd:
+            self._answer(slot, reply)
 
     def _answer(self, slot: Slot, reply: Reply | ErrorReply) -> None:
         if isinstance(reply, ErrorReply) and self._is_sent_again(slot, reply):

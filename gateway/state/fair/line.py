@@ -33,7 +33,6 @@ class Line:
     def __init__(self, bounds: Bounds, tally: PipeTally, *, send: Send) -> None:
         self._tally = tally
         self._send = send
-        self._timers: dict[Waiting, asyncio.TimerHandle] = {}
         self._queue = FairQueue(bounds, self._start, now_s=_turn_s, worked_s=time.thread_time)
         self.take = self._queue.take
 
@@ -55,11 +54,14 @@ class Line:
         if shed is not None:
             self._tally.shed[shed] += 1
             raise Unavailable(_WHY[shed])
-        self._timers[command] = asyncio.get_running_loop().call_later(for_s, self._give_up, command)
+        self._tally.waiting += 1
+        command.timer = asyncio.get_running_loop().call_later(for_s, self._give_up, command)
 
     def _start(self, command: Waiting, share: Share) -> None:
         """Its turn has come."""
-        self._timers.pop(command).cancel()
+        self._tally.waiting -= 1
+        if command.timer is not None:
+            command.timer.cancel()
         left_ms = max(1, int((command.until_s - _turn_s()) * 1_000))
         try:
             self._send(command.packed, tell=command.tell, deadline_ms=left_ms, seat=share)
@@ -69,7 +71,7 @@ class Line:
 
     def _give_up(self, command: Waiting) -> None:
         """Its deadline has come first."""
-        del self._timers[command]
+        self._tally.waiting -= 1
         self._queue.withdraw(command)
         self._tally.shed[Shed.LATE] += 1
         command.tell(Unavailable(_WHY[Shed.LATE]))

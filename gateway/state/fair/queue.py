@@ -15,7 +15,7 @@ before it in its queue, times what each of them has taken lately. The first few 
 figure fresh. Nor is what would give up soon by itself: who is refused at once asks again at once, and a process
 that does nothing but refuse has no time for anybody.
 
-Worked example: 256 places, 8 for a customer. Quiet has asked a second ago, and Noisy sends 50 commands: 8 leave, 42
+Worked example: 256 places, 6 for a customer. Quiet has asked a second ago, and Noisy sends 50 commands: 6 leave, 44
 wait. Quiet's next one leaves at once. Each reply to Noisy frees one of its places, and its next command takes that.
 
 Source: Demers, Keshav and Shenker, "Analysis and simulation of a fair queueing algorithm", 1989; RFC 8290, sections
@@ -24,6 +24,7 @@ Source: Demers, Keshav and Shenker, "Analysis and simulation of a fair queueing 
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
@@ -49,7 +50,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How many commands may be under way, and how many may wait: in all, and of one customer."""
 
     places: int = 256
-    customer_places: int = 8
+    customer_places: int = 6
     waiting: int = 8_192
     customer_waiting: int = 4_096
 
@@ -66,7 +67,7 @@ class Shed(StrEnum):
 class Waiting:
     """A command that waits. `until_s`: it is of no use later; `rank`: which it was in its queue, from 1."""
 
-    __slots__ = ("packed", "place", "rank", "share", "since_s", "tell", "until_s")
+    __slots__ = ("packed", "place", "rank", "share", "since_s", "tell", "timer", "until_s")
 
     def __init__(self, packed: bytes, *, place: str, tell: Tell, since_s: float, until_s: float) -> None:
         self.packed = packed
@@ -76,6 +77,7 @@ class Waiting:
         self.until_s = until_s
         self.share: Share | None = None
         self.rank = 0
+        self.timer: TimerHandle | None = None
 
 
 class Share:

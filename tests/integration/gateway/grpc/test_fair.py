@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-NOISY_COUNT, PLACES = 200, 8
+from gateway.settings import GatewaySettings
+
+NOISY_COUNT, PLACES = 200, GatewaySettings().customer_in_flight
 
 
 async def test_calls_of_a_quiet_customer_pass_those_of_a_noisy_one(port: Any, neighbours: Any) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import re
 from typing import Any
 
+from gateway.settings import GatewaySettings
+
 CONNECTIONS, EACH = 16, 63
 NOISY_COUNT = CONNECTIONS * EACH
-PLACES = 8
+PLACES = GatewaySettings().customer_in_flight
 
 
 async def test_a_quiet_caller_passes_a_thousand_requests_that_wait(

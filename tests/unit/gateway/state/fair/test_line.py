@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,21 +20,27 @@ from lua.loader import LIBRARY
 LATER_MS = 60_000
 
 
+def _named(data: bytes) -> list[str]:
+    """The second words of commands."""
+    return [piece.split(b"\r\n")[0].decode() for piece in data.split(b"$4\r\nECHO\r\n$2\r\n")[1:]]
+
+
 class Wire(asyncio.Transport):
     """Remembers the commands that were written, by their second word."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[str] = []
+        self.is_aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent += [piece.split(b"\r\n")[0].decode() for piece in bytes(data).split(b"$4\r\nECHO\r\n$2\r\n")[1:]]
+        self.sent += _named(bytes(data))
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
     def abort(self) -> None:
-        pass
+        self.is_aborted = True
 
 
 class HandLink(Link):
@@ -100,6 +107,55 @@ async def test_a_late_reply_frees_the_place_and_a_deadline_does_not(scene: Scene
     scene.pipe.data_received(b":0\r\n")
     await asyncio.sleep(0)
     assert scene.wire.sent == ["n0", "n1"]
+
+
+async def test_of_replies_that_come_together_those_of_a_crowd_are_told_last() -> None:
+    """Who has asked for one thing does not wait for answers to one who has asked for many; the rest in order."""
+    scene = Scene(Bounds(places=9, customer_places=3))
+    await asyncio.sleep(0)
+    for name in ("n0", "n1", "n2", "n3"):
+        scene.ask("noisy", name)
+    scene.ask("quiet", "q0")
+    scene.told.clear()
+    scene.pipe.data_received(b":0\r\n:1\r\n:2\r\n:3\r\n")
+    assert list(scene.told.items()) == [("q0", 3), ("n0", 0), ("n1", 1), ("n2", 2)]
+    scene.ask("quiet", "q1")
+    scene.pipe.data_received(b":4\r\n:5\r\n")
+    assert list(scene.told.items())[4:] == [("n3", 4), ("q1", 5)]
+
+
+async def test_a_reply_that_nobody_asked_for_keeps_no_other_from_being_told(scene: Scene) -> None:
+    """The connection is given up; what was read before that counts."""
+    scene.ask("noisy", "n0")
+    scene.ask("noisy", "n1")
+    scene.told.clear()
+    scene.pipe.data_received(b":0\r\n:1\r\n:2\r\n")
+    assert scene.told["n0"] == 0
+    assert scene.wire.is_aborted
+
+
+async def test_who_asks_for_one_thing_is_sent_at_once_while_others_wait() -> None:
+    """Before the turn ends, in which much else is still to be read."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    link = HandLink(
+        LinkSettings(endpoint=Endpoint(path="/nowhere"), bounds=Bounds(places=9, customer_places=2)), LIBRARY
+    )
+    loop = asyncio.get_running_loop()
+    limits = PipeLimits(push_at=100)
+    _, pipe = await loop.connect_accepted_socket(lambda: Pipe(limits, link.tally), near)
+    link.use(pipe)
+    for place, name in (("quiet", "ok"), ("noisy", "n0"), ("noisy", "n1"), ("noisy", "n2")):
+        link.post(encode(("ECHO", name)), place=place, tell=lambda _: None, deadline_ms=LATER_MS)
+    with pytest.raises(BlockingIOError):
+        far.recv(1 << 20)
+    pipe.data_received(b":0\r\n")
+    link.post(encode(("ECHO", "q0")), place="quiet", tell=lambda _: None, deadline_ms=LATER_MS)
+    assert _named(far.recv(1 << 20)) == ["ok", "n0", "n1", "q0"]
+    pipe.close()
+    await pipe.lost
+    far.close()
 
 
 async def test_who_waits_past_its_deadline_is_told_and_never_sent(scene: Scene) -> None:
