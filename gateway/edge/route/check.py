@@ -61,7 +61,7 @@ class CheckRoute:
         body = request.body
         if len(body) > _SHORT or request.headers.get("Content-Type", JSON) != JSON:
             return False
-        words, key = (body, "") if _KEY not in body else _without_key(body)
+        words, key = (body, "") if _KEY not in body else split_key(body)
         ask = self._asks.get(words) or self._asks.meet(words, partial(self._plain, request))
         return ask is not None and self._way.begin(ask, key, since_s=request.since_s, tell=tell)
 
@@ -183,7 +183,7 @@ def _refused(failure: Failure) -> Failure:
     return _not_ready() if isinstance(failure, NotFound) else failure
 
 
-def _without_key(body: bytes) -> tuple[Hashable, str]:
+def split_key(body: bytes) -> tuple[Hashable, str]:
     """The words around an idempotency key, and the key; where it is no plain text, the body as it is.
 
     No other key, put in its place, could change what the words mean: without a backslash every quote begins or ends
