@@ -115,7 +115,7 @@ class Exchange:
         document: object = None
         if request.length > rule.max_body_bytes:
             raise TooLarge(f"the body is larger than {rule.max_body_bytes} bytes", field="body")
-        if rule.reads_body:
+        if route.reads_body:
             body = await client.whole_body(rule.max_read_bytes)
             document = read_document(body) if rule.charges else None
             asking = with_usage(body) if rule.include_usage else None

@@ -34,12 +34,13 @@ _REST: Final = "...}"
 
 
 class ProxyRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A route, ready to be taken."""
+    """A route, ready to be taken. `reads_body`: a request is decided by what stands in its body."""
 
     rule: RouteRule
     pool: Pool
     pricing: Pricing
     scribe: ResponseScribe
+    reads_body: bool
     pattern: re.Pattern[str]
     host: str
     methods: frozenset[str]
@@ -55,6 +56,7 @@ class ProxyTable:
                 pool=pools[rule.upstream],
                 pricing=Pricing(rule, shadow=shadow),
                 scribe=ResponseScribe(rule),
+                reads_body=rule.reads_body,
                 pattern=pattern_of(rule.path),
                 host=rule.host.lower(),
                 methods=frozenset(rule.methods),

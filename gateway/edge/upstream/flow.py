@@ -110,17 +110,20 @@ class ChunkedFlow:
         """Read what stands between chunks; where it ends, or where it began while it is not whole."""
         if self._state == _AT_TRAILER:
             return self._trailer(data, at)
+        if self._state == _BEHIND_CHUNK:
+            begun = data[at : at + len(_LINE_END)]
+            if not _LINE_END.startswith(begun):
+                raise Malformed("the chunks of the body cannot be read")
+            if begun != _LINE_END:
+                return at
+            self._state = _AT_SIZE
+            return at + len(_LINE_END)
         end = data.find(_LINE_END, at, at + _LONGEST_LINE)
         if end < 0:
             begun = data[at : at + _LONGEST_LINE]
             if len(begun) == _LONGEST_LINE or b"\n" in begun or b"\r" in begun[:-1]:
                 raise Malformed("the chunks of the body cannot be read")
             return at
-        if self._state == _BEHIND_CHUNK:
-            if end != at:
-                raise Malformed("the chunks of the body cannot be read")
-            self._state = _AT_SIZE
-            return at + len(_LINE_END)
         found = _SIZE.fullmatch(data, at, end)
         if found is None:
             raise Malformed("the chunks of the body cannot be read")

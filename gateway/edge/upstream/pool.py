@@ -124,7 +124,7 @@ class Pool:
 
     def check_room(self) -> None:
         """Raises: Unavailable where no further request can be passed on."""
-        if all(endpoint.is_full for endpoint in self.endpoints):
+        if self.endpoints[0].is_full and all(endpoint.is_full for endpoint in self.endpoints):
             raise Unavailable("the upstream has as many requests as it may have")
 
     def choose(self) -> Endpoint:
