@@ -20,8 +20,10 @@ def own_file(folder: Path, suffix: str, *, flags: int = 0) -> tuple[Path, int]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{secrets.token_hex(8)}{suffix}"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o600)
+        unborn = path.with_suffix(".unborn")  # nobody may find it before it is held
+        file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unborn.rename(path)
     except OSError as error:
         raise unwritable(folder, error) from None
     return path, file

@@ -33,7 +33,7 @@ from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision
 from gateway.admission.order import Mode, Order
 from gateway.admission.slice.slice import Kind, Slice, SliceTally, Stand, Stands, owner_of
-from gateway.admission.slice.slicer import Slicer
+from gateway.admission.slice.slicer import Slicer, slice_seconds
 from gateway.admission.slice.truce import Truce
 from gateway.settings import GatewaySettings
 
@@ -60,7 +60,7 @@ class LocalDecisions:
         self._settings = settings
         self._is_told = is_told
         self._now_s = now_s
-        self._slice_s = settings.slice_ms / 1_000
+        self._slice_s = slice_seconds(settings)
         self._after_count = settings.slice_after_count
         self._stands = Stands()
         self._heat: dict[Kind, int] = {}

@@ -71,7 +71,7 @@ class Sheet:
     def __init__(self, path: Path, file: int) -> None:
         self._path = path
         self._file = file
-        self._memory = mmap.mmap(file, 0)
+        self._memory = mmap.mmap(file, os.fstat(file).st_size // _CELL_BYTES * _CELL_BYTES)
         self._view = memoryview(self._memory)
         self.used = self._view.cast("Q")
         """All of it as numbers; those of cells are at `place`."""

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from billing_core.contract.keys import customer_keys, new_slice_id
+from billing_core.contract.keys import customer_keys, is_slice, new_slice_id
 from billing_core.contract.snapshot import Entitlement
 from billing_core.contract.usage_event import EventBody, encode_body
 from billing_core.errors import Conflict, Failure, IdempotencyConflict, NotFound, Unavailable
@@ -75,10 +75,20 @@ class Slicer:
         units = {name: _units_in(value) for name, value in told.items() if isinstance(name, bytes)}
         return {name[2:].decode(): n for name, n in units.items() if name.startswith(b"f:") and n}
 
-    async def holds_of(self, caller: Caller) -> list[str]:
-        """The open holds of this customer. Raises: Unavailable."""
+    async def slices_of(self, caller: Caller) -> set[str]:
+        """The slices of this customer's that stand, whoever has them. Raises: Unavailable."""
         found = await self._read(("ZRANGE", caller.keys.holds, 0, -1))
-        return [one.decode() for one in found if isinstance(one, bytes)] if isinstance(found, list) else []
+        hold_ids = (
+            {one.decode() for one in found if isinstance(one, bytes)} if isinstance(found, list) else set[str]()
+        )
+        return {hold_id for hold_id in hold_ids if is_slice(hold_id)}
+
+    async def standing(self, caller: Caller, hold_ids: set[str]) -> set[str]:
+        """Those of these that still stand. Raises: Unavailable."""
+        named = sorted(hold_ids)
+        found = await self._read(("ZMSCORE", caller.keys.holds, *named))
+        deadlines = found if isinstance(found, list) else []
+        return {hold_id for hold_id, deadline in zip(named, deadlines, strict=True) if deadline is not None}
 
     async def take(self, caller: Caller, feature: str, *, units: int) -> Slice | None:
         """A slice of so many units; None where Redis refuses it, there is no cell, or it is not to be sliced so.
@@ -97,7 +107,7 @@ class Slicer:
         if cell is None:
             return None
         since_s = time.perf_counter()
-        until_s = since_s + self._settings.slice_ms / 1_000
+        until_s = since_s + slice_seconds(self._settings)
         piece = Slice(record, units=units, cell=cell, since_s=since_s, until_s=until_s)
         try:
             is_taken = await self._asked(caller, act, order=order, deadline_ms=deadline.left_ms())
@@ -197,6 +207,11 @@ class Slicer:
             return await self._bulk.send(words, deadline_ms=self._settings.bulk_deadline_ms)
         except ErrorReply as error:
             raise Unavailable(f"Redis does not tell what may be sliced: {error.code.lower()}") from None
+
+
+def slice_seconds(settings: GatewaySettings) -> float:
+    """For how long a slice is used: never for more than half of the time that its hold stands."""
+    return min(settings.slice_ms, settings.slice_ttl_ms // 2) / 1_000
 
 
 def _units_in(raw: Reply) -> int:

@@ -21,12 +21,12 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from billing_core.contract.keys import INVALIDATION_CHANNEL, is_slice, slices_push
+from billing_core.contract.keys import INVALIDATION_CHANNEL, slices_push
 from billing_core.errors import Unavailable
 from gateway.admission.caller import Caller
 from gateway.admission.deadline import Deadline
 from gateway.admission.slice.slice import owner_of
-from gateway.admission.slice.slicer import Slicer
+from gateway.admission.slice.slicer import Slicer, slice_seconds
 from gateway.settings import GatewaySettings
 from gateway.state.cache import Cache
 from gateway.state.link import Link
@@ -58,7 +58,7 @@ class Truce:
         self._slicer = slicer
         self._now_s = now_s
         self._settings = settings
-        self._length_s = settings.slice_ms / 1_000
+        self._length_s = slice_seconds(settings)
         self._known: Cache[str, bool] = Cache(_COUNT)
         self._until_s: Cache[str, bool] = Cache(_COUNT)
         self._settled: Cache[str, bool] = Cache(_COUNT)
@@ -143,7 +143,7 @@ class Truce:
     async def _others(self, caller: Caller) -> set[str]:
         """Slices of this customer's that stand; those of dead workers apart. Raises: Unavailable."""
         now_s = self._now_s()
-        found = {hold_id for hold_id in await self._slicer.holds_of(caller) if is_slice(hold_id)}
+        found = await self._slicer.slices_of(caller)
         return {hold_id for hold_id in found if self._stuck.at_hand(hold_id, now_s=now_s) is None}
 
     async def _push(self, caller: Caller) -> None:
@@ -156,7 +156,7 @@ class Truce:
         until_s, standing = self._now_s() + _PATIENCE_S + self._length_s, others
         while standing and self._now_s() < until_s:
             await asyncio.sleep(_POLL_S)
-            standing = others & await self._others(caller)
+            standing = await self._slicer.standing(caller, standing)
         for hold_id in standing:
             self._mark(self._stuck, hold_id, for_s=_MEMORY_S)
         return standing != others

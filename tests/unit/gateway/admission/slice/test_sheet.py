@@ -107,7 +107,7 @@ def test_a_torn_cell_tells_nothing(tmp_path: Path, place: int) -> None:
 def test_what_was_not_even_begun_is_removed(tmp_path: Path) -> None:
     """A process died before its sheet had its length; one of something else is left alone by whoever reads."""
     (tmp_path / "a.slices").write_bytes(b"")
-    (tmp_path / "b.slices").write_bytes(b"x" * 4_096)
+    (tmp_path / "b.slices").write_bytes(b"x" * 4_099)
     (strange,) = left_sheets(tmp_path)
     assert used_in(strange) == []
     strange.close()
