@@ -13,6 +13,9 @@ after them, because it is the age of the beat that counts.
 
 Of requests that are pipelined on one connection the last one's bytes count for all.
 
+A turn of the loop may be long without any sleep, because so many ask at once. What is read in it was there when it
+began, so that is since when it waits, and not since the process came round to it.
+
 Worked example: stopped at 10.00 s with a request in the socket, continued at 11.60. The last beat was at 9.98, so
 nothing is trusted at 11.60: the kernel says 1,600 ms, the request waits since 10.00, its deadline of 15 ms is over.
 One that comes at 11.70 is looked at too, and waits since 11.70.
@@ -35,6 +38,9 @@ Connection = asyncio.BaseTransport | None
 
 _BEAT_S: Final = 0.05
 _LATE_S: Final = 0.25
+_DOUBT_S: Final = 0.001
+"""A loop tells the beginning of its turn to the millisecond."""
+
 _WATCH_S: Final = MAX_DEADLINE_MS / 1_000
 _LAST_DATA_RECV: Final = struct.Struct("52xI")  # tcpi_last_data_recv of Linux' struct tcp_info, in milliseconds
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
@@ -63,8 +69,11 @@ class Slumber:
         *,
         now_s: Callable[[], float] = time.perf_counter,
         waited_s: Callable[[Connection], float] = waited_s,
+        turn_s: Callable[[], float] | None = None,
     ) -> None:
+        """`turn_s` tells when this turn of the loop began, on the same clock as `now_s`."""
         self._now_s = now_s
+        self._turn_s = turn_s or now_s
         self._waited_s = waited_s
         self._due_s = math.inf
         self._watched_until_s = -math.inf
@@ -76,7 +85,8 @@ class Slumber:
         """Since when the request that was just read waits, on this process' monotonic clock."""
         now_s = self._now_s()
         if now_s <= self._trusted_until_s:
-            return now_s
+            turn_s = self._turn_s() + _DOUBT_S
+            return turn_s if now_s - _LATE_S < turn_s < now_s else now_s
         waited_s = self._waited_s(connection)
         if waited_s <= _LATE_S:
             return now_s

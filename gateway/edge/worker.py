@@ -93,7 +93,7 @@ class Worker:
         )
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
-        self.slumber = Slumber()
+        self.slumber = Slumber(turn_s=asyncio.get_running_loop().time)
         self.proxy = self._proxy() if settings.proxy_port else None
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)

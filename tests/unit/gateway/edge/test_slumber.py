@@ -27,7 +27,8 @@ class Bed:
         self.now_s = 100.0
         self.waited_s = 0.0
         self.looks = 0
-        self.slumber = Slumber(now_s=lambda: self.now_s, waited_s=self.look)
+        self.turn_s = math.inf
+        self.slumber = Slumber(now_s=lambda: self.now_s, waited_s=self.look, turn_s=lambda: self.turn_s)
 
     def look(self, _: Connection) -> float:
         self.looks += 1
@@ -49,6 +50,39 @@ def bed() -> Bed:
     made = Bed()
     made.slumber.beat()
     return made
+
+
+def test_what_is_read_late_in_a_turn_waits_since_its_beginning(bed: Bed) -> None:
+    """To the millisecond that the loop tells, for the benefit of the doubt; another kind of clock is not used."""
+    bed.turn_s = bed.now_s
+    assert bed.since_s() == bed.now_s
+    bed.now_s += 0.040
+    assert bed.since_s() == bed.turn_s + 0.001
+    assert bed.looks == 0
+    bed.turn_s = 5.0
+    assert bed.since_s() == bed.now_s
+    bed.turn_s = bed.now_s + 100
+    assert bed.since_s() == bed.now_s
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_tells_its_turn_on_the_clock_of_deadlines(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Or the two could not be compared; uvloop's stands still within a turn, which makes it of use."""
+
+    async def look() -> tuple[float, float, float]:
+        before_s = time.perf_counter()
+        await asyncio.sleep(0.002)
+        return before_s, asyncio.get_running_loop().time(), time.perf_counter()
+
+    loop = make_loop()
+    try:
+        before_s, turn_s, after_s = loop.run_until_complete(look())
+    finally:
+        loop.close()
+    assert before_s <= turn_s + 0.001
+    assert turn_s <= after_s
 
 
 def test_while_the_loop_runs_nobody_is_asked(bed: Bed) -> None:
