@@ -20,6 +20,7 @@ from billing_core.adapters.projection import Projection
 from billing_core.adapters.redis_client import REDIS_FAILURES
 from billing_core.api.constraint import POSTGRES_FAULTS
 from billing_core.api.credential import Credentials, bearer_of
+from billing_core.api.description import IDEMPOTENCY_HEADER, REPLAYED_HEADER, serve_description
 from billing_core.api.idempotency import Attempt, Told, derived_secret, once_across, once_within, request_digest
 from billing_core.api.probe import PROBES, Tally
 from billing_core.api.problem import problems
@@ -37,6 +38,7 @@ from billing_core.api.routes import (
     wallet,
 )
 from billing_core.api.wire import check_path, decode_body, decode_query
+from billing_core.contract.openapi.document import OPENAPI_PATH
 from billing_core.errors import InvalidInput
 from billing_core.flows.project import Relay, RelayTally
 from billing_core.store.database import Transaction
@@ -58,9 +60,6 @@ ROUTES: tuple[AnyRoute, ...] = (
 )
 """The whole control plane."""
 
-IDEMPOTENCY_HEADER = "Idempotency-Key"
-REPLAYED_HEADER = "Idempotency-Replayed"
-
 _CANONICAL = msgspec.json.Encoder(order="sorted")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -79,9 +78,13 @@ def make_app(house: House) -> web.Application:
     app[CREDENTIALS] = Credentials(house.database, root_token=house.settings.root_token)
     if house.redis is not None:
         app[RELAY] = Relay(house.database, Projection(house.redis), tally=RelayTally())
-    for route in ROUTES:
-        app.router.add_route(route.method, route.path, serve(route))
+    for path in sorted({route.path for route in ROUTES}, key=_by_names):
+        routes = [route for route in ROUTES if route.path == path]
+        for route in routes:
+            app.router.add_route(route.method, path, serve(route))
+        app.router.add_route("*", path, _refuse_method([route.method for route in routes]))
     app.router.add_routes(PROBES)
+    app.router.add_get(OPENAPI_PATH, serve_description(ROUTES))
     return app
 
 
@@ -103,6 +106,20 @@ def serve(route: AnyRoute) -> _Handler:
         return web.Response(status=told.status, body=told.body, content_type="application/json", headers=headers)
 
     return handle
+
+
+def _by_names(path: str) -> list[tuple[bool, str]]:
+    """An order in which a path comes before those whose variable part would fit it too."""
+    return [(part.startswith("{"), part) for part in path.split("/")]
+
+
+def _refuse_method(allowed: list[str]) -> _Handler:
+    """What any other method of a path is told."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+
+    return refuse
 
 
 async def _open(request: web.Request, route: AnyRoute, *, decoder: msgspec.json.Decoder[Any]) -> AnyCall:

@@ -8,6 +8,7 @@ zero byte (no Postgres column can keep it) and at most 1,000 characters; an inst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TypeVar, cast
@@ -23,6 +24,8 @@ from billing_core.values.text import check_instant
 Value = TypeVar("Value", bound=msgspec.Struct)
 
 MAX_TEXT_CHARACTERS = 1000
+
+_DATE = re.compile(r"\d{4}-")
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,11 +43,21 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Value]) -> Value:
 
 
 def decode_query(query: MultiMapping[str], kind: type[Value]) -> Value:
-    """The typed query string. Raises: InvalidInput naming field and rule."""
+    """The typed query string, in which all is text: neither `null` nor a number of seconds means anything there.
+
+    Raises: InvalidInput naming field and rule.
+    """
     for name in query:
         if len(query.getall(name)) > 1:
             raise InvalidInput("is given more than once", field=name)
-    return decode_body(msgspec.json.encode(dict(query)), msgspec.json.Decoder(kind, strict=False))
+    value = decode_body(msgspec.json.encode(dict(query)), msgspec.json.Decoder(kind, strict=False))
+    for field in msgspec.structs.fields(kind):
+        text, found = query.get(field.encode_name), getattr(value, field.name)
+        if text is not None and found is None:
+            raise InvalidInput("is left out where it has no value", field=field.encode_name)
+        if text is not None and isinstance(found, datetime) and not _DATE.match(text):
+            raise InvalidInput("must be a date and a time (RFC 3339), not a number", field=field.encode_name)
+    return value
 
 
 def check_path(names: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from billing_core.contract.cluster import is_cluster
+from billing_core.contract.openapi.document import OPENAPI_PATH
 from billing_core.contract.telemetry import Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
@@ -27,6 +28,7 @@ from gateway.edge.proxy.port import ProxyPort
 from gateway.edge.route.account import AccountRoute
 from gateway.edge.route.authorize import AuthorizeRoute
 from gateway.edge.route.check import CheckRoute
+from gateway.edge.route.description import tell_description
 from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
@@ -207,6 +209,7 @@ class Worker:
             Route(method="GET", path="/healthz", handler=probe.health),
             Route(method="GET", path="/readyz", handler=probe.ready),
             Route(method="GET", path="/metrics", handler=probe.metrics),
+            Route(method="GET", path=OPENAPI_PATH, handler=tell_description),
         ]
 
     def calls(self) -> Methods:

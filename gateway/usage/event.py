@@ -24,7 +24,7 @@ from billing_core.contract.document import decode_strictly
 from billing_core.contract.usage_event import encode_record
 from billing_core.errors import InvalidInput
 from billing_core.values.clock import to_ms
-from billing_core.values.ids import Code, IdempotencyKey, is_code
+from billing_core.values.ids import CODE_PATTERN, Code, IdempotencyKey, is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.state.directory import Meters
 
@@ -43,6 +43,25 @@ Instant = Annotated[int, msgspec.Meta(ge=0, le=_LAST_MS)] | Annotated[datetime, 
 """Milliseconds since the epoch, or RFC 3339 text with its offset."""
 
 
+_FIELD: Final = {
+    "anyOf": [
+        {"type": "string", "maxLength": TEXT_LENGTH, "pattern": "^[^\\u0000]*$"},
+        {"type": "number", "minimum": 0, "maximum": MAX_EXACT},
+    ]
+}
+Fields = Annotated[
+    dict[str, object],
+    msgspec.Meta(
+        extra_json_schema={
+            "maxProperties": FIELD_COUNT,
+            "propertyNames": {"pattern": CODE_PATTERN},
+            "patternProperties": {"": _FIELD},
+        }
+    ),
+]
+"""Texts and numbers by name, in JSON Schema's words; a number has at most 12 digits after the point."""
+
+
 Field = str | int | bytes
 """A text, a whole number, or another number in plain decimal text without a needless digit."""
 
@@ -54,7 +73,7 @@ class ClientEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     event: Code
     time: Instant
     customer: Code
-    fields: dict[str, object] = {}
+    fields: Fields = {}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

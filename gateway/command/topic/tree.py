@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.command.gate import check, hold, receipt, usage
+from gateway.command.gate import check, hold, openapi, receipt, usage
 from gateway.command.replay.command import replay
 from gateway.command.standing import addon, budget, entitlement
 from gateway.command.terminal.desk import hang
@@ -17,6 +17,7 @@ def hang_all(app: typer.Typer) -> None:
     hang(app, "check", terms=check.terms)(check.check)
     hang(app, "check-batch")(check.check_batch)
     hang(app, "usage")(usage.show_usage)
+    hang(app, "openapi")(openapi.show_openapi)
     book.hang_here(app)
     for topic in (
         hold.holds,

@@ -1,0 +1,42 @@
+"""The data plane as it describes itself: a fuzzer that reads the document finds nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.edge.route.description import BatchBody, BatchTold, describe
+from gateway.edge.wire import BatchAnswer, BatchRequest
+from tests.fuzzer import findings, printed
+
+EXAMPLES = ("--max-examples", "3")
+
+
+async def test_the_document_is_served_to_anybody_and_printed(call: Any, tmp_path: Path) -> None:
+    """As it is made of the types."""
+    document = msgspec.json.decode(describe())
+    status, body, headers = await call.get("/openapi.json")
+    assert (status, body, headers["Content-Type"]) == (200, document, "application/json")
+    assert msgspec.json.decode(await printed("gateway", "--gateway-url", call.url, folder=tmp_path)) == document
+
+
+@pytest.mark.parametrize("who", ["operator", "caller"])
+async def test_a_fuzzer_finds_nothing(call: Any, world: Any, tmp_path: Path, who: str) -> None:
+    """By an operator's token and by a caller's key; a hold is open and a wallet filled."""
+    await world.grant(1_000_000)
+    asked = {"key": world.key, "feature": "tokens", "mode": "hold", "ttl_ms": 600_000}
+    _, placed, _ = await call("/v1/check", asked)
+    token = world.token if who == "operator" else world.key
+    paths = () if who == "operator" else ("--include-path-regex", "^/v1/(customers|authorize/forward)")
+    names = {"customer_id": world.customer, "hold_id": placed["hold"]["id"], "feature": "tokens"}
+    ended, said = await findings(call.url, *EXAMPLES, *paths, folder=tmp_path, token=token, names=names)
+    assert ended == 0, said[:20_000]
+
+
+def test_what_is_described_in_other_types_has_the_same_fields() -> None:
+    """A batch is read and answered piece by piece."""
+    for told, real in ((BatchBody, BatchRequest), (BatchTold, BatchAnswer)):
+        assert told.__struct_fields__ == real.__struct_fields__
