@@ -1,4 +1,5 @@
-"""Claim: how many bytes of Valkey a customer takes, a hold, an idempotency key, and an entry that is not flushed.
+"""Claim: how many bytes of Valkey a customer takes, a hold, an idempotency key, an entry that is not flushed, and
+an id of an event.
 
 Many customers are put into an embedded Valkey by the scripts themselves, then each of them decides, holds, decides
 under a key; after every stage the server's own `used_memory` is read, and what it grew by is shared among what was
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -34,13 +36,18 @@ from billing_core.contract.keys import (
     customer_keys,
     digest_of,
     epoch_key,
+    event_ids_key,
+    shards_of_events,
     stream_key,
 )
+from billing_core.contract.usage_event import encode_client_body, encode_record
 from gateway.command.embedded.valkey import start_valkey
+from lua.loader import SCRIPTS
 
 AT_ONCE = 500
 SAMPLE = 500
 MILLION = 1_000_000
+EVENTS_AT_ONCE, EVENTS_EACH = 100, 10
 
 Words = tuple[Any, ...]
 
@@ -92,6 +99,18 @@ def run_all(client: redis.Redis, calls: Iterable[Words]) -> None:
     pipe.execute()
 
 
+def event_calls(count: int) -> Iterator[Words]:
+    """So many client-sent events of one tenant, as a gateway sends them, a hundred in a call."""
+    places = shards_of_events("bench")
+    for first in range(0, count, EVENTS_AT_ONCE):
+        shard = places[first // EVENTS_AT_ONCE % len(places)]
+        names = [f"event-{number:012}" for number in range(first, min(first + EVENTS_AT_ONCE, count))]
+        body = encode_client_body("bench", [encode_record((name, "llm", 0, "c", {})) for name in names])
+        ids = [word for name in names for word in (name, secrets.token_bytes(16))]
+        keys = epoch_key(shard), stream_key(shard), event_ids_key("bench", shard)
+        yield SCRIPTS["ingest"].call(keys, (3_600_000, 0, body, *ids))
+
+
 def used_bytes(client: redis.Redis) -> int:
     """The server's own count."""
     return cast("dict[str, int]", client.info("memory"))["used_memory"]
@@ -134,6 +153,12 @@ def measure(folder: Path, *, customers: int) -> None:
     before = used_bytes(client)
     run_all(client, (counter.call("consume", "price and limit", keys=owner) for owner in owners))
     grown["stream entry"] = Growth(keys=0, bytes=round((used_bytes(client) - before) / customers, 1), key_bytes=0)
+    forget_entries(client)
+    before = used_bytes(client)
+    run_all(client, event_calls(customers * EVENTS_EACH))
+    forget_entries(client)
+    each = round((used_bytes(client) - before) / (customers * EVENTS_EACH), 1)
+    grown["event id"] = Growth(keys=0, bytes=each, key_bytes=0)
     told(client, grown, customers=customers, shards=shards)
     server.stop()
 

@@ -40,7 +40,7 @@ from gateway.usage.event import (
 _ID_LENGTH: Final = 255
 _NAMES_ALWAYS: Final = 4
 _NUMBER_LENGTH: Final = 32
-_SPACES: Final = (b'" ', b'"\n', b'"\t', b'"\r')
+_SPACES: Final = (b"\n", b"\t", b"\r", b'" ')
 _SPACED_NAME: Final = re.compile(rb'"[ \n\t\r]+:')
 
 
@@ -76,7 +76,7 @@ def read_plainly(body: bytes) -> list[PlainEvent] | None:
         if one.fields is not UNSET:
             decoded += 1 + len(one.fields)
     written = body.count(b'":')
-    if any(pair in body for pair in _SPACES):
+    if any(map(body.__contains__, _SPACES)):
         written += len(_SPACED_NAME.findall(body))
     return events if decoded == written else None
 

@@ -69,6 +69,24 @@ async def test_a_settled_hold_and_a_client_event_become_rows_too(works: Works) -
     assert await works.count("usage_event_elsewhen") == 0
 
 
+async def test_a_batch_has_no_more_rows_because_entries_have_many(works: Works) -> None:
+    """What an entry comes to is known after the first batch; no entry is ever divided."""
+    stream = stream_key(shard_of_customer("t", "c"))
+    works.shards.add(shard_of_customer("t", "c"))
+    for number in range(40):
+        records = [encode_record((f"e{number}-{n}", "llm", 1_772_000_000_123, "c", {})) for n in range(100)]
+        body = encode_client_body("t", records)
+        await works.valkey.xadd(stream, {"k": "event", "b": body, "at": 1_772_000_001_000, "e": 1})
+    async with works.flusher(batch_entries=200):
+        await eventually(works.drained)
+    rows = await works.raw.fetch("SELECT recorded_at, count(*) AS n FROM usage_event GROUP BY 1 ORDER BY 1")
+    first, *others = [row["n"] for row in rows]
+    assert first + sum(others) == 4_000
+    assert max(others) <= 200
+    assert {count % 100 for count in (first, *others)} == {0}
+    assert await works.count("parked_entry") == 0
+
+
 async def test_two_flushers_share_the_lanes_and_write_each_decision_once(works: Works) -> None:
     """Each gets eight lanes; when one leaves, the other takes them all."""
     for number in range(20):
