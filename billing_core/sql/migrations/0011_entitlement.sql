@@ -2,6 +2,8 @@
 -- taken; what is ended stays as it was. Whoever writes here locks the customer first, because a relay reads the parts of a
 -- snapshot one after another.
 
+CREATE EXTENSION IF NOT EXISTS btree_gist;
+
 CREATE TABLE customer_entitlement (
     tenant_id       text NOT NULL,
     entitlement_id  text NOT NULL,

@@ -152,9 +152,13 @@ WHERE p.tenant_id = $1 AND p.subscription_id = asked.subscription_id AND p.start
 -- name: periods_open
 -- rows: none
 -- params: tenant_id text, subscription_ids text[], customer_ids text[], start_ats timestamptz[], end_ats timestamptz[], plan_codes text[], plan_versions integer[], anchor_ats timestamptz[]
-INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at)
-SELECT $1, next.*
-FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::integer[], $8::timestamptz[]) AS next;
+-- Each follows the one that ends where it starts, where there is one.
+INSERT INTO billing_period (tenant_id, subscription_id, customer_id, start_at, end_at, follows_at, plan_code, plan_version, anchor_at)
+SELECT $1, next.subscription_id, next.customer_id, next.start_at, next.end_at, before.end_at, next.plan_code, next.plan_version, next.anchor_at
+FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::integer[], $8::timestamptz[])
+    AS next (subscription_id, customer_id, start_at, end_at, plan_code, plan_version, anchor_at)
+LEFT JOIN billing_period AS before ON before.tenant_id = $1 AND before.subscription_id = next.subscription_id
+    AND before.end_at = next.start_at;
 
 -- name: closed_cohorts
 -- rows: many
