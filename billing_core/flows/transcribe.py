@@ -63,8 +63,7 @@ _AMOUNTS = struct.Struct(">iqiqiq")
 _USAGE_FIELDS, _MOVEMENT_FIELDS = (count.to_bytes(2, "big") for count in (20, 13))
 _GATE, _NO_TEXT = map(binary_copy.text, ("gate", ""))
 _SPENT, _LAPSED, _LAST_MS = range(3)
-_ENTRIES_AT_ONCE = 250
-_ROWS_AT_ONCE = 500
+_ENTRIES_AT_ONCE, _ROWS_AT_ONCE = 250, 500
 _REASON_LENGTH = 500
 _SUBJECTS_KEPT = 16_384
 
@@ -94,10 +93,11 @@ class _Subject(NamedTuple):
     owner: bytes
     features: tuple[bytes, ...]
     tail: bytes
+    properties: bytes = NULL
 
 
-_Entry: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes]
-"""What the rows of one entry share, encoded: where it stood, owner, event id, instant, and what they end with."""
+_Entry: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""What an entry's rows share, encoded: where it stood, owner, event id, instant, properties, what they end with."""
 
 _Charge: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """Feature, quantity, charged, uncollected and rated nanos, currency."""
@@ -182,7 +182,7 @@ class Transcript:
         if number:
             event_id += b".%d" % int(number)
         subject = _subject(rest)
-        entry = where, subject.owner, sized(event_id), self._instants[stamp], subject.tail
+        entry = where, subject.owner, sized(event_id), self._instants[stamp], subject.properties, subject.tail
         if len(subject.features) == 1 and moved.count(b"=") == 1 and not self._strangers:
             self._add_one(entry, subject, values=values)
             return
@@ -195,7 +195,7 @@ class Transcript:
 
     def _add_one(self, entry: _Entry, subject: _Subject, *, values: Sequence[bytes]) -> None:
         """Add one charge that one grant paid: what is asked most, in less time than the general way takes."""
-        where, owner, event, at, tail = entry
+        where, owner, event, at, properties, tail = entry
         kind, _, stamp, quantity, cost, loss, rate, moved, charged, _ = values
         grant, _, digits = moved.partition(b"=")
         nanos, rated, at_ms = int(cost), int(rate), int(stamp)
@@ -203,7 +203,7 @@ class Transcript:
             raise ValueError(f"it charges {nanos} nanos and moves {int(digits)}")
         currency = self._currency_texts[charged]
         amounts = _AMOUNTS.pack(8, nanos, 8, int(loss), 8, rated)
-        priced = self._quantities[quantity], NULL, currency, amounts, tail
+        priced = self._quantities[quantity], properties, currency, amounts, tail
         moves = self._texts[grant], currency, self._texts[kind], _NANOS.pack(8, nanos), event, at
         place = where, _FIRST, owner
         self.usage.append(b"".join((_USAGE_FIELDS, *place, event, subject.features[0], at, at, *priced)))
@@ -216,9 +216,9 @@ class Transcript:
         """Add an entry that has no charges."""
         kind, at_ms = values.get(b"k", b""), int(values[b"at"])
         body = _BODY.decode(values[b"b"])
-        _, owner, _, tail = _subject_of(body.tenant_id, body.customer_id, key_hint=body.key_hint, path=body.path)
+        _, owner, _, tail, _ = _subject_of(body.tenant_id, body.customer_id, key_hint=body.key_hint, path=body.path)
         number = f".{int(values[b'n'])}" if b"n" in values else ""
-        entry = where, owner, binary_copy.text(body.event_id + number), self._instants[b"%d" % at_ms], tail
+        entry = where, owner, binary_copy.text(body.event_id + number), self._instants[b"%d" % at_ms], NULL, tail
         if kind == b"shadow":
             self.shadows += self._shadow_rows(place, body, values=values)
         elif kind in _MOVES_ONLY:
@@ -277,7 +277,7 @@ class Transcript:
 
     def _charge_rows(self, entry: _Entry, charges: Iterable[_Charge]) -> tuple[list[bytes], dict[bytes, int]]:
         """Rows of `store.usage.USAGE_COLUMNS`, and what is charged in each currency that is charged at all."""
-        where, owner, event, at, tail = entry
+        where, owner, event, at, properties, tail = entry
         rows: list[bytes] = []
         charged: dict[bytes, int] = {}
         for feature, quantity, cost, loss, rate, currency in charges:
@@ -286,13 +286,13 @@ class Transcript:
                 charged[currency] = charged.get(currency, 0) + nanos
             amounts = _AMOUNTS.pack(8, nanos, 8, int(loss), 8, nanos if rate == cost else int(rate))
             place = _USAGE_FIELDS, where, _NUMBERS[len(rows)], owner, event, feature, at, at
-            priced = self._quantities[quantity], NULL, self._currency_texts[currency], amounts, tail
+            priced = self._quantities[quantity], properties, self._currency_texts[currency], amounts, tail
             rows.append(b"".join(place + priced))
         return rows, charged
 
     def _movement_rows(self, entry: _Entry, parts: _Parts, *, kind: bytes) -> list[bytes]:
         """Rows of `store.usage.MOVEMENT_COLUMNS`."""
-        where, owner, event, at, _ = entry
+        where, owner, event, at, *_ = entry
         rows: list[bytes] = []
         for grant, nanos, currency in parts:
             place = _MOVEMENT_FIELDS, where, _NUMBERS[len(rows)], owner, self._texts[grant]
@@ -334,7 +334,8 @@ def _subject(rest: bytes) -> _Subject:
     """Of a body without its event id."""
     body = rest_of_body(rest)
     shared = {"key_hint": body.key_hint, "path": body.path}
-    return _subject_of(body.tenant_id, body.customer_id, features=body.features, **shared)
+    subject = _subject_of(body.tenant_id, body.customer_id, features=body.features, **shared)
+    return subject._replace(properties=binary_copy.jsonb(body.properties)) if body.properties else subject
 
 
 @lru_cache(maxsize=_SUBJECTS_KEPT)

@@ -330,3 +330,17 @@ def test_a_client_says_its_quantity_in_plain_decimals_or_it_is_one(text: str, qu
     """Numbers were checked at the gateway; what only looks like one is a text."""
     transcript = transcript_of(events(("e", "n", 5, "c", {"quantity": text})))
     assert read_row(transcript.usage[0], USAGE_COLUMNS)["quantity"] == numeric(quantity)[4:]
+
+
+@pytest.mark.parametrize("features", [("input", "output"), ("input",)])
+def test_the_evidence_of_a_charge_stays_with_it(features: tuple[str, ...]) -> None:
+    """Of a response that nobody got to its end, and of no other."""
+    told = {"ending": "client_lost", "delivered_bytes": "12"}
+    one = {b"q": b"374", b"c": b"1000000", b"u": b"0", b"s": b"1000000", b"w": b"USD", b"m": b"gra_1=1000000"}
+    entry = ENTRY | (one if len(features) == 1 else {})
+    for properties in ({}, told):
+        body = msgspec.structs.replace(BODY, features=features, properties=properties)
+        rows = transcript_of(entry | {b"b": encode_body(body)}).usage
+        kept = [read_row(row, USAGE_COLUMNS)["properties"] for row in rows]
+        assert len(rows) == len(features)
+        assert [raw and msgspec.json.decode(raw[1:]) for raw in kept] == [properties or None] * len(features)
