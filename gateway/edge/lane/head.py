@@ -63,7 +63,7 @@ class Fields(Mapping[str, str]):
 
     def beside(self, name: str, value: str) -> Fields:
         """The same fields, but for that one, whose name is told in lower case."""
-        fields = Fields(())
+        fields = Fields.__new__(Fields)
         fields._by_name = {**self._by_name, name: value}
         return fields
 

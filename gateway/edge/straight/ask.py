@@ -21,7 +21,7 @@ from gateway.edge.message import Prepared
 from gateway.edge.straight.template import Template
 from gateway.state.directory import Credential
 
-_CAPACITY: Final = 8_192
+_CAPACITY: Final = 4_096
 
 
 class Ask:
