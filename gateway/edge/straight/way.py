@@ -107,7 +107,7 @@ class StraightWay:
             except Exception as error:  # as at the door: a law that does not hold
                 raise InvariantBroken(f"{type(error).__name__}: {error}") from error
         except Failure as failure:
-            return self._refuse(failure)
+            return self._refuse(failure.with_traceback(None))  # its frames hold the turn that now holds the failure
 
     def _answer(self, errand: _Errand, told: Told) -> Answer | Prepared:
         """Raises: Failure."""
@@ -130,7 +130,7 @@ class StraightWay:
         return write(decision)
 
 
-class _Errand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class _Errand(msgspec.Struct, frozen=True, kw_only=True):
     """One request on its way."""
 
     way: StraightWay

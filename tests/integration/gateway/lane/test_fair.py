@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from typing import Any
 
+from billing_core.errors import Unavailable
 from gateway.settings import GatewaySettings
 
 CONNECTIONS, EACH = 16, 63
@@ -70,6 +72,8 @@ async def test_what_waited_too_long_is_refused_and_charged_nothing(
     assert "turn" in late[0].json()["detail"]
     assert all(reply.json()["allowed"] for reply in await patient.replies(PLACES + 1))
     assert await neighbours.order() == [neighbours.noisy] * (PLACES + 1)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is Unavailable]  # nor is it remembered for ever
     _, page, _ = await call.get("/metrics")
     assert re.search(rb'^tallygate_shed_total{.*reason="late".*} 2\.0$', page, re.MULTILINE)
 
