@@ -1,7 +1,9 @@
 -- Meters read usage events: one customer's period or many customers' periods in one pass (the arrays are in step:
 -- customer, start, end). Only events recorded until a stated instant count, so that a bill can be replayed.
 -- A value that the meter cannot read (no number, below zero, more digits than its scale) is left out and counted
--- apart. The digest is the sum of 60 bits of md5 of each event, so it does not depend on the order.
+-- apart. The digest is the sum of 60 bits of md5 of each event (`tenant:event:part:value`), so it does not depend on the
+-- order. An expression over the measured value is worked out again wherever it stands, so it stands nowhere in vain: what
+-- is joined with `||` is null where the value is.
 
 -- name: meter_tally
 -- rows: many
@@ -32,7 +34,7 @@ WITH meant AS (
         ) END AS group_key,
         CASE
             WHEN $7::text = 'count' THEN 1
-            WHEN $8::text = 'quantity' THEN CASE WHEN scale(trim_scale(e.quantity)) <= $9::integer THEN e.quantity END
+            WHEN $8::text = 'quantity' THEN CASE WHEN scale(e.quantity) <= $9::integer OR scale(trim_scale(e.quantity)) <= $9::integer THEN e.quantity END
             WHEN e.properties ->> $8::text ~ ('^[0-9]{1,15}([.][0-9]{0,' || $9::integer || '}0*)?$') THEN (e.properties ->> $8::text)::numeric
         END AS measured
     FROM meant e
@@ -41,8 +43,8 @@ SELECT customer_id, start_at, group_key, wallet,
     trim_scale(coalesce(CASE WHEN $7::text = 'max' THEN max(measured) ELSE sum(measured) END, 0)) AS quantity,
     count(measured) AS event_count,
     count(*) - count(measured) AS unreadable_count,
-    coalesce(sum(('x' || substr(md5(concat_ws(':', tenant_id, event_id, part, trim_scale(measured))), 1, 15))::bit(60)::bigint)
-        FILTER (WHERE measured IS NOT NULL), 0)::text AS event_digest,
+    coalesce(sum(('x' || substr(md5(tenant_id || ':' || event_id || ':' || part || ':' || trim_scale(measured)), 1, 15))::bit(60)::bigint),
+        0)::text AS event_digest,
     coalesce(sum(charged_nanos) FILTER (WHERE is_asked), 0)::bigint AS charged_nanos,
     coalesce(sum(uncollected_nanos) FILTER (WHERE is_asked), 0)::bigint AS uncollected_nanos
 FROM told
@@ -90,7 +92,7 @@ WITH asked AS MATERIALIZED (
             SELECT jsonb_object_agg(name, coalesce(e.properties ->> name, '')) FROM unnest($9::text[]) AS name
         ) END AS group_key,
         CASE
-            WHEN $7::text = 'quantity' THEN CASE WHEN scale(trim_scale(e.quantity)) <= $8::integer THEN e.quantity END
+            WHEN $7::text = 'quantity' THEN CASE WHEN scale(e.quantity) <= $8::integer OR scale(trim_scale(e.quantity)) <= $8::integer THEN e.quantity END
             WHEN e.properties ->> $7::text ~ ('^[0-9]{1,15}([.][0-9]{0,' || $8::integer || '}0*)?$') THEN (e.properties ->> $7::text)::numeric
         END AS measured
     FROM asked JOIN usage_event e ON e.tenant_id = $1 AND e.name = $2 AND e.customer_id = asked.customer_id
