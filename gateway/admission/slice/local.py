@@ -12,6 +12,8 @@ without a receipt. All else, and whatever no slice covers, is decided by Redis a
     fresh                 a slice knows what Redis knew when it was taken, at most `slice_ms` ago. A new snapshot
                           (suspension, other plan) and whoever runs short are pushed to all workers: then the
                           customer's slices end at once. Who the caller is is looked at for every order
+    counted               a slice counts against limits and wallet while it is held, and in the window and billing
+                          period of its settlement: at most `slice_ms` and a settlement after it was used
     fair                  Redis refuses nobody for units that other workers have set aside: they give way first
 
 A machine that is lost has its slices set aside until their holds end (`slice_ttl_ms`); then they are released, and
