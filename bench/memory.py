@@ -1,5 +1,4 @@
-"""Claim: how many bytes of Valkey a customer takes, a hold, an idempotency key, an entry that is not flushed, and
-an id of an event.
+"""Claim: how many bytes of Valkey a customer takes, a hold, an idempotency key, a stream entry, an event's id.
 
 Many customers are put into an embedded Valkey by the scripts themselves, then each of them decides, holds, decides
 under a key; after every stage the server's own `used_memory` is read, and what it grew by is shared among what was

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from billing_core.adapters.projection import Projection, project_snapshot
-from billing_core.contract.keys import SHARD_COUNT, KeyRecord, Role, epoch_key
+from billing_core.contract.keys import SHARD_COUNT, KeyRecord, Role, epoch_key, shard_of_event
 from billing_core.contract.snapshot import Snapshot, Status
 from lua.library import LISTING, listed_names
 from lua.loader import LIBRARY
 from tests.embedded_cluster import EmbeddedCluster
 from tests.integration.gateway.test_check import *  # noqa: F403
 from tests.integration.gateway.test_event import (
+    event,
     send,
     test_a_known_id_with_other_content_is_refused,
     test_an_array_is_answered_event_by_event_in_order,
@@ -44,6 +45,17 @@ async def test_a_cluster_is_ready_when_every_slot_is_served_and_every_shard_is_b
     await world.valkey.delete(epoch_key(7))
     status, problem, _ = await call.get("/readyz")
     assert (status, problem["detail"]) == (503, f"{SHARD_COUNT - 1} of {SHARD_COUNT} shards are built")
+
+
+async def test_events_that_were_taken_are_remembered_for_their_shards(gateway: Any, send: Any) -> None:
+    """So that what a failover loses of them can be named; what was taken before is not told again."""
+    worker, _ = gateway
+    assert (await send(event("a")))[1]["status"] == "accepted"
+    again = event("b")
+    _, body = await send([event("a", time=1), again, again, event("c", customer="nobody")])
+    assert [one["status"] for one in body["results"]] == ["rejected", "accepted", "duplicate", "rejected"]
+    told = {(shard, name) for shard, names in worker.recall._by_shard().items() for name in names}
+    assert told == {(shard_of_event("t1", name), f"t1:{name}") for name in ("a", "b")}
 
 
 async def libraries(cluster: EmbeddedCluster) -> list[list[str]]:
