@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 
 import msgspec
 
 from billing_core.catalog.document import Model, PackageRounding, PeriodMeasure, Price
 from billing_core.errors import InvalidInput
-from billing_core.values.money import nanos_of
+from billing_core.values.money import Exact, nanos_of, whole
 from billing_core.values.period import Period
 
 _SECONDS = {PeriodMeasure.DAYS: 86_400, PeriodMeasure.HOURS: 3_600, PeriodMeasure.SECONDS: 1}
+_TABLES_KEPT = 1_024
 _TABLE_MODELS = frozenset({Model.GRADUATED, Model.VOLUME})
 
 
@@ -36,9 +38,9 @@ class Method(StrEnum):
 class RateTier(msgspec.Struct, frozen=True, kw_only=True):
     """One tier: above the previous bound, up to and including `upto` packages; None is open."""
 
-    upto: Fraction | None
-    unit_nanos: Fraction
-    flat_nanos: Fraction = Fraction(0)
+    upto: Exact | None
+    unit_nanos: Exact
+    flat_nanos: Exact = 0
 
 
 class RateTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +52,18 @@ class RateTable(msgspec.Struct, frozen=True, kw_only=True):
     package_rounding: PackageRounding = PackageRounding.NONE
     free_units: int = 0
     first_flat_always_due: bool = False
-    minimum_nanos: Fraction | None = None
-    maximum_nanos: Fraction | None = None
+    minimum_nanos: Exact | None = None
+    maximum_nanos: Exact | None = None
 
-    def packages(self, quantity: Fraction) -> Fraction:
+    def packages(self, quantity: Exact) -> Exact:
         """What the table counts for a quantity: free units off, then packages, rounded as the price says."""
-        exact = max(Fraction(0), quantity - self.free_units) / self.package_units
+        exact = max(0, quantity - self.free_units)
+        if self.package_units != 1:
+            exact = whole(Fraction(exact) / self.package_units)
         if self.package_rounding is PackageRounding.UP:
-            return Fraction(-(-exact.numerator // exact.denominator))
+            return -(-exact.numerator // exact.denominator)
         if self.package_rounding is PackageRounding.DOWN:
-            return Fraction(exact.numerator // exact.denominator)
+            return exact.numerator // exact.denominator
         return exact
 
 
@@ -70,7 +74,12 @@ def rates_of(price: Price, period: Period | None = None) -> RateTable:
 
     Raises: InvalidInput where an amount is no decimal text, or such a rate is asked for without a period.
     """
-    per = batch_of(price, period)
+    return _rates_of(price, batch_of(price, period))
+
+
+@lru_cache(maxsize=_TABLES_KEPT)
+def _rates_of(price: Price, per: Fraction) -> RateTable:
+    """The table of a price whose rate buys so many packages."""
     packaged = price.model is Model.PACKAGE or price.package_units > 1
     return RateTable(
         tiers=_tiers_of(price, per),
@@ -107,20 +116,17 @@ def bound_of(upto: int | str) -> Fraction:
 def _tiers_of(price: Price, per: Fraction) -> tuple[RateTier, ...]:
     if price.model not in _TABLE_MODELS:
         unit = nanos_of(price.unit_amount or "0", field="unit_amount") / per
-        return (
-            RateTier(
-                upto=None, unit_nanos=unit, flat_nanos=nanos_of(price.flat_amount or "0", field="flat_amount")
-            ),
-        )
+        flat = nanos_of(price.flat_amount or "0", field="flat_amount")
+        return (RateTier(upto=None, unit_nanos=whole(unit), flat_nanos=whole(flat)),)
     return tuple(
         RateTier(
-            upto=None if tier.upto is None else bound_of(tier.upto),
-            unit_nanos=nanos_of(tier.unit_amount, field=f"tiers[{index}].unit_amount") / per,
-            flat_nanos=nanos_of(tier.flat_amount, field=f"tiers[{index}].flat_amount"),
+            upto=None if tier.upto is None else whole(bound_of(tier.upto)),
+            unit_nanos=whole(nanos_of(tier.unit_amount, field=f"tiers[{index}].unit_amount") / per),
+            flat_nanos=whole(nanos_of(tier.flat_amount, field=f"tiers[{index}].flat_amount")),
         )
         for index, tier in enumerate(price.tiers)
     )
 
 
-def _bound(amount: str, field: str) -> Fraction | None:
-    return nanos_of(amount, field=field) if amount else None
+def _bound(amount: str, field: str) -> Exact | None:
+    return whole(nanos_of(amount, field=field)) if amount else None

@@ -89,7 +89,7 @@ def _whole_tiers(table: RateTable) -> list[RateTier]:
     tiers = [
         RateTier(
             upto=None if tier.upto is None else tier.upto * size,
-            unit_nanos=tier.unit_nanos / size,
+            unit_nanos=Fraction(tier.unit_nanos) / size,
             flat_nanos=tier.flat_nanos,
         )
         for tier in table.tiers

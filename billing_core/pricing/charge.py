@@ -27,9 +27,9 @@ import msgspec
 
 from billing_core.catalog.rate import Method, RateTable, RateTier
 from billing_core.errors import InvalidInput
-from billing_core.values.money import to_minor
+from billing_core.values.money import Exact, to_minor
 
-Quantity = int | Decimal | Fraction
+Quantity = Exact | Decimal
 
 
 class PartKind(StrEnum):
@@ -44,20 +44,20 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: PartKind = PartKind.TIER
     tier_index: int = 0
-    quantity: Fraction = Fraction(0)
-    unit_nanos: Fraction = Fraction(0)
-    flat_nanos: Fraction = Fraction(0)
-    capped_nanos: Fraction = Fraction(0)
-    amount_nanos: Fraction
+    quantity: Exact = 0
+    unit_nanos: Exact = 0
+    flat_nanos: Exact = 0
+    capped_nanos: Exact = 0
+    amount_nanos: Exact
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """What a quantity costs, exactly, and by which tiers."""
 
-    quantity: Fraction
-    packages: Fraction
+    quantity: Exact
+    packages: Exact
     parts: tuple[Part, ...]
-    amount_nanos: Fraction
+    amount_nanos: Exact
 
 
 def charge_of(table: RateTable, quantity: Quantity, *, tier_quantity: Quantity | None = None) -> Charge:
@@ -91,14 +91,12 @@ def charge_between(table: RateTable, *, before: Quantity | None, after: Quantity
         raise InvalidInput("a total never shrinks: a correction prices the corrected total", field="quantity")
     line_units = end - (start or 0)
     if table.method is Method.VOLUME:
-        return charge_of(table, end) if closing else _charge(line_units, [], packages=Fraction(0))
+        return charge_of(table, end) if closing else _charge(line_units, [], packages=0)
     counted_before, counted_after = (None if start is None else table.packages(start)), table.packages(end)
     parts = list(_graduated_parts(table, before=counted_before, after=counted_after))
-    billed = Fraction(0)
+    billed: Exact = 0
     if counted_before is not None:
-        billed = _sum(
-            _capped(table, list(_graduated_parts(table, before=None, after=counted_before)), billed=Fraction(0))
-        )
+        billed = _sum(_capped(table, list(_graduated_parts(table, before=None, after=counted_before)), billed=0))
     parts = _capped(table, parts, billed=billed)
     if closing:
         parts = _topped_up(table, parts, billed=billed)
@@ -122,7 +120,7 @@ def mirrored(charge: Charge) -> Charge:
     )
 
 
-def still_due_minor(exact_nanos: Fraction, *, billed_minor: int, currency: str) -> int:
+def still_due_minor(exact_nanos: Exact, *, billed_minor: int, currency: str) -> int:
     """What is left to bill of an exact amount: rounded once as a whole, then less what was billed.
 
     Example: 3.685 of which 3.69 was billed leaves 0, not half a cent.
@@ -130,30 +128,31 @@ def still_due_minor(exact_nanos: Fraction, *, billed_minor: int, currency: str) 
     return to_minor(exact_nanos, currency) - billed_minor
 
 
-def _priceable(quantity: Quantity) -> Fraction:
+def _priceable(quantity: Quantity) -> Exact:
     if quantity < 0:
         raise InvalidInput("a negative quantity is never priced", field="quantity")
-    return Fraction(quantity)
+    numerator, denominator = quantity.as_integer_ratio()
+    return numerator if denominator == 1 else Fraction(numerator, denominator)
 
 
-def _charge(quantity: Fraction, parts: list[Part], *, packages: Fraction) -> Charge:
+def _charge(quantity: Exact, parts: list[Part], *, packages: Exact) -> Charge:
     return Charge(quantity=quantity, packages=packages, parts=tuple(parts), amount_nanos=_sum(parts))
 
 
-def _sum(parts: list[Part]) -> Fraction:
-    return sum((part.amount_nanos for part in parts), Fraction(0))
+def _sum(parts: list[Part]) -> Exact:
+    return sum(part.amount_nanos for part in parts)
 
 
-def _graduated_parts(table: RateTable, *, before: Fraction | None, after: Fraction) -> Iterator[Part]:
+def _graduated_parts(table: RateTable, *, before: Exact | None, after: Exact) -> Iterator[Part]:
     """The tiers that the range (before, after] touches; `before` None means that nothing was billed yet."""
-    start, low = before or Fraction(0), Fraction(0)
+    start, low = before or 0, 0
     for index, tier in enumerate(table.tiers):
         high = after if tier.upto is None else min(tier.upto, after)
-        quantity = max(Fraction(0), high - max(low, start))
+        quantity = max(0, high - max(low, start))
         always = index == 0 and table.first_flat_always_due
         entered = after > low or always
         entered_before = before is not None and (before > low or always)
-        flat = tier.flat_nanos if entered and not entered_before else Fraction(0)
+        flat = tier.flat_nanos if entered and not entered_before else 0
         if quantity or flat:
             yield _part(index, tier, quantity=quantity, flat=flat)
         if tier.upto is None or after <= tier.upto:
@@ -161,7 +160,7 @@ def _graduated_parts(table: RateTable, *, before: Fraction | None, after: Fracti
         low = tier.upto
 
 
-def _volume_parts(table: RateTable, counted: Fraction, *, chosen: Fraction) -> list[Part]:
+def _volume_parts(table: RateTable, counted: Exact, *, chosen: Exact) -> list[Part]:
     index = next(i for i, tier in enumerate(table.tiers) if tier.upto is None or chosen <= tier.upto)
     tier = table.tiers[index]
     if not chosen and not table.first_flat_always_due:
@@ -169,7 +168,7 @@ def _volume_parts(table: RateTable, counted: Fraction, *, chosen: Fraction) -> l
     return [_part(index, tier, quantity=counted, flat=tier.flat_nanos)]
 
 
-def _part(index: int, tier: RateTier, *, quantity: Fraction, flat: Fraction) -> Part:
+def _part(index: int, tier: RateTier, *, quantity: Exact, flat: Exact) -> Part:
     amount = quantity * tier.unit_nanos + flat
     return Part(
         tier_index=index, quantity=quantity, unit_nanos=tier.unit_nanos, flat_nanos=flat, amount_nanos=amount
@@ -177,15 +176,14 @@ def _part(index: int, tier: RateTier, *, quantity: Fraction, flat: Fraction) -> 
 
 
 def _bounded(table: RateTable, parts: list[Part]) -> list[Part]:
-    nothing = Fraction(0)
-    return _topped_up(table, _capped(table, parts, billed=nothing), billed=nothing)
+    return _topped_up(table, _capped(table, parts, billed=0), billed=0)
 
 
-def _capped(table: RateTable, parts: list[Part], *, billed: Fraction) -> list[Part]:
+def _capped(table: RateTable, parts: list[Part], *, billed: Exact) -> list[Part]:
     """Take what is above the maximum off the last parts first."""
     if table.maximum_nanos is None:
         return parts
-    excess = max(Fraction(0), billed + _sum(parts) - table.maximum_nanos)
+    excess = max(0, billed + _sum(parts) - table.maximum_nanos)
     capped: list[Part] = []
     for part in reversed(parts):
         off = min(excess, part.amount_nanos)
@@ -194,6 +192,6 @@ def _capped(table: RateTable, parts: list[Part], *, billed: Fraction) -> list[Pa
     return capped[::-1]
 
 
-def _topped_up(table: RateTable, parts: list[Part], *, billed: Fraction) -> list[Part]:
-    missing = (table.minimum_nanos or Fraction(0)) - billed - _sum(parts)
+def _topped_up(table: RateTable, parts: list[Part], *, billed: Exact) -> list[Part]:
+    missing = (table.minimum_nanos or 0) - billed - _sum(parts)
     return [*parts, Part(kind=PartKind.MINIMUM, amount_nanos=missing)] if missing > 0 else parts

@@ -11,6 +11,7 @@ from fractions import Fraction
 import msgspec
 
 from billing_core.pricing.charge import Charge, PartKind
+from billing_core.values.money import Exact
 
 
 class PartRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,7 +42,7 @@ def part_records(charge: Charge) -> tuple[PartRecord, ...]:
     )
 
 
-def exact_text(value: Fraction) -> str:
+def exact_text(value: Exact) -> str:
     """The number's one spelling: a plain decimal where that ends, else `numerator/denominator`."""
     if value.denominator == 1:
         return str(value.numerator)

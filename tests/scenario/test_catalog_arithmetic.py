@@ -68,7 +68,7 @@ def test_a_worked_month_comes_out_exact_and_to_the_cent(
     """The exact amount first, then the one rounding of the line."""
     amount = charge(catalog(name).terms(plan), price, quantity).amount_nanos
     over, _, under = exact.partition("/")
-    assert amount / NANOS_PER_UNIT == Fraction(over) / Fraction(under or "1")
+    assert Fraction(amount, NANOS_PER_UNIT) == Fraction(over) / Fraction(under or "1")
     assert to_minor(amount, "USD") == cents
 
 
@@ -81,7 +81,7 @@ def test_a_host_that_lived_two_hours_pays_two_hours() -> None:
     hours = aggregate(terms.meter("host_hours").aggregation, samples)
     assert hours == 2
     amount = charge(terms, "hosts", hours).amount_nanos
-    assert amount / NANOS_PER_UNIT == Fraction(15 * 2, 744)
+    assert Fraction(amount, NANOS_PER_UNIT) == Fraction(15 * 2, 744)
     assert to_minor(amount, "USD") == 4
 
 

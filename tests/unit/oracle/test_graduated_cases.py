@@ -41,7 +41,7 @@ def table(rows: Rows, **words: object) -> RateTable:
 
 
 def units(nanos: Fraction) -> Fraction:
-    return nanos / 10**9
+    return Fraction(nanos, 10**9)
 
 
 THREE = (("10", "10", "2"), ("20", "5", "3"), ("", "5", "3"))

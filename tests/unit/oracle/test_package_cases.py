@@ -29,7 +29,7 @@ def tiered(model: Model, *rows: tuple[str, str], **words: object) -> Price:
 
 
 def units(charge: Charge) -> Fraction:
-    return charge.amount_nanos / 10**9
+    return Fraction(charge.amount_nanos, 10**9)
 
 
 DOWN = PackageRounding.DOWN

@@ -37,7 +37,7 @@ def table(rows: Rows, **words: object) -> RateTable:
 
 
 def units(nanos: Fraction) -> Fraction:
-    return nanos / 10**9
+    return Fraction(nanos, 10**9)
 
 
 FLAT = (("100", "2", "10"), ("200", "1", "0"), ("", "0.5", "50"))
