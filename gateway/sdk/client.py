@@ -194,7 +194,7 @@ class AsyncTallygate:
         """Finish what is under way, and bring what the spool has; what is not taken by the deadline stays there."""
         await asyncio.gather(*self._loose, return_exceptions=True)
         if self._courier is not None:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, OSError):
                 await asyncio.wait_for(self._courier.flushed(), self._terms.deadline_ms / 1_000)
             await self._courier.stop()
             self._courier = None
@@ -244,7 +244,7 @@ class AsyncTallygate:
         return self._spool
 
     def _bring(self, spool: Spool) -> AsyncCourier:
-        if self._courier is None:
+        if self._courier is None or not self._courier.is_alive:
             self._courier = AsyncCourier(spool, self.attempt)
         self._courier.notice()
         return self._courier

@@ -111,6 +111,11 @@ class AsyncCourier:
         self._news, self._empty = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it brings anything: one that the disk failed does not."""
+        return not self._task.done()
+
     def notice(self) -> None:
         """There is something to bring."""
         self._empty.clear()

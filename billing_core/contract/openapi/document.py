@@ -88,7 +88,7 @@ def document_of(plane: Plane) -> bytes:
         "paths": paths,
         "components": {
             "schemas": used,
-            "responses": {"Problem": _content("A problem (RFC 9457).", schemas.of(Problem), MEDIA_TYPE)},
+            "responses": {"Problem": _content("A problem (RFC 9457).", schemas.of(Problem), media_type=MEDIA_TYPE)},
             "securitySchemes": {scheme.name: _scheme(scheme) for scheme in plane.schemes},
         },
     }
@@ -136,9 +136,9 @@ def _field(name: str, schema: Schema, *, is_required: bool) -> Schema:
 def _reply(reply: Reply, schemas: _Schemas) -> Schema:
     told: Schema = {"description": reply.says or HTTPStatus(reply.status).phrase}
     if reply.kind is not None:
-        told = _content(reply.says, schemas.of(reply.kind), reply.media_type or JSON)
+        told = _content(reply.says, schemas.of(reply.kind), media_type=reply.media_type or JSON)
     elif reply.media_type:
-        told = _content(reply.says, {"type": "string"}, reply.media_type)
+        told = _content(reply.says, {"type": "string"}, media_type=reply.media_type)
     if reply.headers:
         told["headers"] = {
             one.name: {"schema": schemas.of(one.kind), "required": one.is_required, "description": one.says}
@@ -147,7 +147,7 @@ def _reply(reply: Reply, schemas: _Schemas) -> Schema:
     return told
 
 
-def _content(says: str, schema: Schema, media_type: str) -> Schema:
+def _content(says: str, schema: Schema, *, media_type: str) -> Schema:
     return {"description": says, "content": {media_type: {"schema": schema}}}
 
 

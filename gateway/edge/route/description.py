@@ -206,7 +206,7 @@ def _authorize() -> tuple[Operation, ...]:
         Reply(status=status, says="It may not.", kind=(Refusal, Problem), media_type=MEDIA_TYPE)
         for status in statuses
     ]
-    reasons = (_header(STATUS_HEADER, int, "The status that the refusal has elsewhere."),)
+    reasons = (_header(STATUS_HEADER, int, says="The status that the refusal has elsewhere."),)
     for_nginx = [Reply(status=status, says="It may not.", headers=reasons) for status in (401, 403)]
     ways = (("forward", "Caddy, Traefik, HAProxy", refusals), ("nginx", "nginx", for_nginx))
     return tuple(
@@ -216,7 +216,7 @@ def _authorize() -> tuple[Operation, ...]:
             name=f"authorize_{name}",
             summary=f"The status is the decision, for {proxies}",
             says="Any method is answered alike, and other names of the query are the client's.",
-            parameters=(_header(DEADLINE_HEADER, DeadlineMs, "By when the answer is needed."),),
+            parameters=(_header(DEADLINE_HEADER, DeadlineMs, says="By when the answer is needed."),),
             query=AuthorizeQuery,
             replies=(passed, *others),
             schemes=(_CALLER, _CALLER_HEADER),
@@ -273,12 +273,12 @@ def _probe(path: str, name: str, *, says: str, reply: Reply, failures: tuple[int
     return Operation(method="GET", path=path, name=name, summary=says, replies=(reply,), failures=failures)
 
 
-def _header(name: str, kind: Any, says: str) -> Parameter:
+def _header(name: str, kind: Any, *, says: str) -> Parameter:
     return Parameter(name=name, place="header", kind=kind, says=says)
 
 
 def _upstream_headers() -> tuple[Parameter, ...]:
     return (
-        _header("X-Tallygate-Customer", str, "Who is billed."),
-        _header("X-Tallygate-Decision", str, "The decision's id."),
+        _header("X-Tallygate-Customer", str, says="Who is billed."),
+        _header("X-Tallygate-Decision", str, says="The decision's id."),
     )
