@@ -128,7 +128,8 @@ class Worker:
         for link in self.links.values():
             link.start()
         keepers = (self.slumber.keep, self.listener.listen, self.clock.keep)
-        keepers += tuple(part.keep for part in (self.recall, self.outage, self.local) if part is not None)
+        parts = (self.recall, self.outage, self.local, self.proxy)
+        keepers += tuple(part.keep for part in parts if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
         _, late = await asyncio.wait(waiting, timeout=1)

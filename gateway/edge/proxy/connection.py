@@ -96,8 +96,9 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if self._is_lingering or transport is None:
             return
-        self.tick = self._port.tick
         exchange = self._exchange
+        if self._whole is None and not (exchange is None and self._buffer):
+            self.tick = self._port.tick  # a head, and a body that is read whole, must come in one patience
         if exchange is None:
             self._since_s = self._port.slumber.since_s(transport)
             self._buffer = self._buffer + data if self._buffer else data

@@ -117,7 +117,7 @@ class Exchange:
             raise TooLarge(f"the body is larger than {rule.max_body_bytes} bytes", field="body")
         if route.reads_body:
             body = await client.whole_body(rule.max_read_bytes)
-            document = read_document(body) if rule.charges else None
+            document = read_document(body) if rule.is_priced_by_body else None
             asking = with_usage(body) if rule.include_usage else None
             self._strips_usage = asking is not None
             self._body, self._since_s = body if asking is None else asking, time.perf_counter()

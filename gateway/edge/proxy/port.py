@@ -52,7 +52,7 @@ class Tally:
 
 
 class ProxyPort:
-    """Makes connections, and ends them; `start` once, `stop` once.
+    """Makes connections, and ends them; `start` once, `stop` once, and `keep` runs until it is cancelled.
 
     Raises: ConfigurationError where the routes file breaks a rule.
     """
@@ -82,12 +82,9 @@ class ProxyPort:
         self.tick = 0
         self._scribe = Scribe(system_now, time.monotonic)
         self._entrance: Entrance | None = None
-        self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self, listener: socket.socket, *, backlog: int) -> None:
         """Listen."""
-        keepers = (self._keep(), self.settlements.keep(), keep_asking(self.pools.values()))
-        self._keepers = [asyncio.create_task(keeper) for keeper in keepers]
         self._entrance = Entrance(listener, lambda: ClientConnection(self))
         await self._entrance.open(backlog=backlog)
 
@@ -97,9 +94,6 @@ class ProxyPort:
             await self._entrance.close()
         self.is_stopping = True
         loop = asyncio.get_running_loop()
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
         await self._until_idle(loop.time() + self.settings.stop_grace_ms / 1_000)
         for connection in list(self.connections):
             connection.abort()
@@ -125,7 +119,13 @@ class ProxyPort:
             for connection in list(self.connections):
                 connection.end(self.tick - _GOODBYE_TURNS)
 
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
+        """Look at everything, settle what waits, ask upstreams how they are; the end of one ends the process."""
+        async with asyncio.TaskGroup() as group:
+            for keeper in (self._watch(), self.settlements.keep(), keep_asking(self.pools.values())):
+                group.create_task(keeper)
+
+    async def _watch(self) -> None:
         """Look at everything now and then."""
         while True:
             await asyncio.sleep(self.patience.tick_s)

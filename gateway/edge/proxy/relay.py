@@ -218,6 +218,9 @@ class Relay:
                 return
         if (now_s - self.heard_s) * 1_000 <= limit_ms:
             return
+        if self._client is not None and self._client.is_choked:
+            self._client.abort()  # it is the client that is silent: it does not read
+            return
         self.upstream.leave()
         if self._is_draining:
             self._end(Ending.CLIENT_LOST)

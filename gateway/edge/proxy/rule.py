@@ -167,9 +167,14 @@ class RouteRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def reads_body(self) -> bool:
-        """Whether a request's body must be read before it can be decided."""
+        """Whether a request's body must be read before it is passed on."""
+        return self.include_usage or self.is_priced_by_body
+
+    @property
+    def is_priced_by_body(self) -> bool:
+        """Whether it must be JSON."""
         quantities = [charge.quantity for charge in self.charges]
-        return self.include_usage or any(one.json is not None or one.estimate is not None for one in quantities)
+        return any(one.json is not None or one.estimate is not None for one in quantities)
 
 
 class RoutesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,7 +34,7 @@ _REST: Final = "...}"
 
 
 class ProxyRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A route, ready to be taken. `reads_body`: a request is decided by what stands in its body."""
+    """A route, ready to be taken. `reads_body`: a request waits until its body is here."""
 
     rule: RouteRule
     pool: Pool

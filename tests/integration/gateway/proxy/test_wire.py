@@ -343,3 +343,51 @@ async def test_a_body_above_the_bound_is_refused(proxied: Any, origin: Any, line
     reply = await client.response()
     assert (reply.status, reply.is_last) == (413, True)
     assert origin.asked == []
+
+
+async def test_a_head_that_comes_drop_by_drop_is_given_up(proxied: Any, origin: Any, line: Any) -> None:
+    """However often something comes, it must be whole in time; the same for a body that is read first."""
+    priced = {"path": "/priced", "mode": "consume", "charges": [{"feature": "tokens", "quantity": {"json": "n"}}]}
+    await proxied(priced, {}, request_read_ms=100)
+    for raw in (b"GET /x HTTP/1.1\r\n", b"POST /priced HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n"):
+        client = await line()
+        await client.send(raw)
+        dripping = asyncio.create_task(drip(client))
+        assert (await client.response()).status == 408
+        dripping.cancel()
+
+
+async def drip(client: Any) -> None:
+    """For as long as somebody listens."""
+    while True:
+        client.writer.write(b"A")
+        await asyncio.sleep(0.001)
+
+
+async def test_who_does_not_read_is_hung_up_on(
+    proxied: Any, origin: Any, line: Any, world: Any, books: Any, eventually: Any
+) -> None:
+    """The client pays by the policy, and the upstream was well all the time."""
+    await world.grant(10**9)
+    charge = {"feature": "tokens", "quantity": {"units": 7}, "settle": {"json": "n"}}
+    worker = await proxied({"silence_ms": 50, "charges": [charge]})
+    origin.says(OK + b"Content-Length: 100000000\r\n\r\n", *[b"x" * 1_000_000] * 100)
+    client = await line()
+    await client.get("/x", f"X-Api-Key: {world.key}")
+    await client.head()
+    await eventually(lambda: not worker.proxy.exchanges)
+    await books.settled(10**9 - 700)
+    (told,) = await books.evidence()
+    assert told["ending"] == "client_lost"
+    assert int(told["delivered_bytes"]) < 100_000_000
+
+
+async def test_a_body_is_json_only_where_the_price_stands_in_it(proxied: Any, origin: Any, line: Any) -> None:
+    """Asking for usage refuses nobody."""
+    await proxied({"include_usage": True})
+    client = await line()
+    await client.get("/x")
+    assert (await client.response()).status == 200
+    await client.get("/x", "Content-Length: 3", method="POST", body=b"abc")
+    assert (await client.response()).status == 200
+    assert origin.asked[1].body == b"abc"
