@@ -1,9 +1,15 @@
-"""Where the commands of one link wait for their places, each until its turn or its deadline."""
+"""Where the commands of one link wait for their places, each until its turn or its deadline.
+
+One timer serves all: it is set to the earliest deadline. Most commands have their turn before; they stay in the
+heap of deadlines until it is their time, or until there are too many of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
+from itertools import count
 from typing import Final, Protocol
 
 from billing_core.errors import Unavailable
@@ -16,6 +22,13 @@ _WHY: Final = {
     Shed.SLOW: "too many commands of this customer are waiting for it to be in time",
     Shed.LATE: "the deadline was over before it was this customer's turn; nothing was charged",
 }
+
+
+_DOUBT_S: Final = 0.001
+"""Timers of a loop go off to the millisecond."""
+
+_FEW: Final = 1_024
+_STALE_TIMES: Final = 4
 
 
 class Send(Protocol):
@@ -33,6 +46,10 @@ class Line:
     def __init__(self, bounds: Bounds, tally: PipeTally, *, send: Send) -> None:
         self._tally = tally
         self._send = send
+        self._deadlines: list[tuple[float, int, Waiting]] = []
+        self._numbers = count()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = 0.0
         self._queue = FairQueue(bounds, self._start, now_s=_turn_s, worked_s=time.thread_time)
         self.take = self._queue.take
 
@@ -55,13 +72,14 @@ class Line:
             self._tally.shed[shed] += 1
             raise Unavailable(_WHY[shed])
         self._tally.waiting += 1
-        command.timer = asyncio.get_running_loop().call_later(for_s, self._give_up, command)
+        heapq.heappush(self._deadlines, (command.until_s, next(self._numbers), command))
+        has_stale = len(self._deadlines) > _FEW + _STALE_TIMES * self._queue.waiting
+        if has_stale or self._alarm is None or command.until_s < self._alarm_s:
+            self._set_alarm(now_s, has_stale=has_stale)
 
     def _start(self, command: Waiting, share: Share) -> None:
         """Its turn has come."""
         self._tally.waiting -= 1
-        if command.timer is not None:
-            command.timer.cancel()
         left_ms = max(1, int((command.until_s - _turn_s()) * 1_000))
         try:
             self._send(command.packed, tell=command.tell, deadline_ms=left_ms, seat=share)
@@ -69,12 +87,30 @@ class Line:
             share.leave()
             command.tell(failure)
 
-    def _give_up(self, command: Waiting) -> None:
-        """Its deadline has come first."""
-        self._tally.waiting -= 1
-        self._queue.withdraw(command)
-        self._tally.shed[Shed.LATE] += 1
-        command.tell(Unavailable(_WHY[Shed.LATE]))
+    def _set_alarm(self, now_s: float, *, has_stale: bool = False) -> None:
+        """To the earliest deadline of those who wait."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, deadlines = None, self._deadlines
+        if has_stale:
+            deadlines[:] = [entry for entry in deadlines if entry[2].share is not None]
+            heapq.heapify(deadlines)
+        while deadlines and deadlines[0][2].share is None:
+            heapq.heappop(deadlines)
+        if deadlines:
+            self._alarm_s = deadlines[0][0]
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, self._alarm_s - now_s), self._ring)
+
+    def _ring(self) -> None:
+        """Whose deadline has come before its turn is told so."""
+        now_s, deadlines = _turn_s(), self._deadlines
+        while deadlines and deadlines[0][0] <= now_s + _DOUBT_S:
+            _, _, command = heapq.heappop(deadlines)
+            if self._queue.withdraw(command):
+                self._tally.waiting -= 1
+                self._tally.shed[Shed.LATE] += 1
+                command.tell(Unavailable(_WHY[Shed.LATE]))
+        self._set_alarm(now_s)
 
 
 def _turn_s() -> float:

@@ -24,7 +24,6 @@ Source: Demers, Keshav and Shenker, "Analysis and simulation of a fair queueing 
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
@@ -65,9 +64,12 @@ class Shed(StrEnum):
 
 
 class Waiting:
-    """A command that waits. `until_s`: it is of no use later; `rank`: which it was in its queue, from 1."""
+    """A command that waits, as long as it has a share.
 
-    __slots__ = ("packed", "place", "rank", "share", "since_s", "tell", "timer", "until_s")
+    `until_s`: it is of no use later; `rank`: which it was in its queue, from 1.
+    """
+
+    __slots__ = ("packed", "place", "rank", "share", "since_s", "tell", "until_s")
 
     def __init__(self, packed: bytes, *, place: str, tell: Tell, since_s: float, until_s: float) -> None:
         self.packed = packed
@@ -77,7 +79,6 @@ class Waiting:
         self.until_s = until_s
         self.share: Share | None = None
         self.rank = 0
-        self.timer: TimerHandle | None = None
 
 
 class Share:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -283,3 +285,47 @@ async def test_a_full_queue_refuses_at_once_and_counts_it(scene: Scene) -> None:
             seen.append((place, "refused"))
     assert seen == asked
     assert link.tally.shed == {Shed.CUSTOMER_FULL: 1, Shed.FULL: 1}
+
+
+async def test_the_earliest_deadline_counts_whoever_came_first(scene: Scene) -> None:
+    """One timer serves all: a later command may have a sooner deadline, and none is forgotten after that."""
+    loop = asyncio.get_running_loop()
+    ends: dict[str, asyncio.Future[Any]] = {name: loop.create_future() for name in ("long", "short", "longer")}
+    order: list[str] = []
+    scene.ask("noisy", "n0")
+    for (name, end), for_ms in zip(ends.items(), (40, 5, 80), strict=True):
+
+        def tell(told: object, name: str = name, end: asyncio.Future[Any] = end) -> None:
+            order.append(name)
+            end.set_result(told)
+
+        scene.link.post(encode(("ECHO", name)), place="noisy", tell=tell, deadline_ms=for_ms)
+    assert all(isinstance(told, Unavailable) for told in await asyncio.gather(*ends.values()))
+    assert order == ["short", "long", "longer"]
+    assert scene.link.waiting_count == 0
+    assert scene.link.tally.waiting == 0
+
+
+async def test_commands_that_had_their_turn_are_not_kept_for_their_deadlines(scene: Scene) -> None:
+    """However far away these are; those who still wait keep theirs."""
+    sent = [weakref.ref(tell) for tell in [await _turns_of(scene) for _ in range(5_000)]]
+    gc.collect()
+    assert sum(1 for one in sent if one() is not None) <= 1_100
+    ended = asyncio.get_running_loop().create_future()
+    scene.ask("noisy", "n0")
+    scene.link.post(encode(("ECHO", "xx")), place="noisy", tell=ended.set_result, deadline_ms=5)
+    assert isinstance(await ended, Unavailable)
+
+
+class _Tell:
+    def __call__(self, told: object) -> None:
+        """Whatever it is."""
+
+
+async def _turns_of(scene: Scene) -> _Tell:
+    """One command that waited and was answered."""
+    tell = _Tell()
+    scene.ask("noisy", "n0")
+    scene.link.post(encode(("ECHO", "xx")), place="noisy", tell=tell, deadline_ms=LATER_MS)
+    scene.pipe.data_received(b":0\r\n:0\r\n")
+    return tell
