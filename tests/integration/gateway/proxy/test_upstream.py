@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from billing_core.values.clock import system_now
 from tests.integration.gateway.proxy.conftest import Origin
 
 
@@ -150,3 +159,50 @@ async def test_a_stream_that_outlives_the_grace_is_hung_up_on_and_settled(
     assert await client.reader.readexactly(4) == b"1234"
     await worker.proxy.stop()
     assert await books.wallet() == (9_800, 0)
+
+
+def certificate(folder: Path) -> Path:
+    """Of 127.0.0.1, signed by itself; the key stands in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "origin")])
+    now = system_now()
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = folder / "origin.pem"
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_an_upstream_may_speak_tls(
+    proxied: Any, line: Any, origin: Any, tmp_path: Path, is_trusted: bool
+) -> None:
+    """Its certificate must be one that is trusted."""
+    file = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    server = await asyncio.start_server(origin.serve, "127.0.0.1", 0, ssl=context)
+    endpoint = {"url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+    await proxied(
+        {},
+        upstream={"endpoints": [endpoint], "connect_ms": 20_000} | ({"ca_file": str(file)} if is_trusted else {}),
+    )
+    client = await line()
+    for _ in range(2):
+        await client.get("/x")
+        assert (await client.response()).status == (200 if is_trusted else 502)
+    assert len(origin.asked) == (2 if is_trusted else 0)
+    server.close()
