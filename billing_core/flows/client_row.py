@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 
+import msgspec
+
 from billing_core.contract.usage_event import client_records, text_of_field
 from billing_core.store import binary_copy
 from billing_core.values.clock import from_ms
@@ -18,8 +20,10 @@ from billing_core.values.clock import from_ms
 _DAY_MS = 86_400_000
 _NAMES_KEPT = 16_384
 _FIELDS = (20).to_bytes(2, "big")
-_PART = struct.Struct(">ii")
+_PART, _LENGTH, _JSONB = map(struct.Struct, (">ii", ">i", ">ib"))
 _NO_TEXT = binary_copy.text("")
+_ONE = binary_copy.numeric("1")
+_encode = msgspec.json.Encoder().encode
 _TAIL = _NO_TEXT + binary_copy.int8(0) * 3 + _NO_TEXT * 2
 
 
@@ -29,18 +33,18 @@ def client_rows(where: bytes, values: Mapping[bytes, bytes], *, decided_at: byte
     Raises: KeyError, ValueError, ArithmeticError, struct.error or msgspec.MsgspecError where one cannot be written.
     """
     tenant_id, records, left_out = client_records(values)
-    rows: list[bytes] = []
-    days: set[int] = set()
+    head, rows, days = _FIELDS + where, list[bytes](), set[int]()
     for part, one in enumerate(records):
         if part in left_out:
             continue
         days.add(one.event_at_ms // _DAY_MS)
         texts = {name: value if type(value) is str else text_of_field(value) for name, value in one.fields.items()}
-        owner = _owner(tenant_id, one.customer_id)
-        place = _FIELDS, where, _PART.pack(4, part), owner, binary_copy.text(one.event_id)
+        event_id, properties = one.event_id.encode(), _encode(texts)
+        who = _PART.pack(4, part), _owner(tenant_id, one.customer_id), _LENGTH.pack(len(event_id)), event_id
         times = _name(one.name), binary_copy.instant_of_ms(one.event_at_ms), decided_at
-        measured = _quantity(texts.get("quantity", "1")), binary_copy.jsonb(texts), _TAIL
-        rows.append(b"".join((*place, *times, *measured)))
+        said = _quantity(texts["quantity"]) if "quantity" in texts else _ONE
+        measured = said, _JSONB.pack(len(properties) + 1, 1), properties, _TAIL
+        rows.append(b"".join((head, *who, *times, *measured)))
     return rows, days
 
 
