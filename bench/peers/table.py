@@ -82,11 +82,15 @@ def _late_line(name: str, rate: float, *, samples: Sequence[Sample]) -> str:
 
 
 def _neighbour_line(name: str, *, rounds: Sequence[Beside]) -> str:
-    alone, beside = middle([one.alone.p99_us for one in rounds]), middle([one.beside.p99_us for one in rounds])
+    told = ", ".join(
+        f"p{part} alone {middle([getattr(one.alone, f'p{part}_us') for one in rounds]):.0f} us,"
+        f" beside {middle([getattr(one.beside, f'p{part}_us') for one in rounds]):.0f} us"
+        for part in (50, 99)
+    )
     got = middle([one.noisy.per_second for one in rounds])
     refused = sum(one.noisy.not_allowed + one.noisy.lost for one in rounds)
     said = f"the noisy one got {got:.0f}/s, refused or lost {refused}"
-    return f"{name}: quiet p99 alone {alone:.0f} us, beside {beside:.0f} us; {said}"
+    return f"{name}: quiet {told}; {said}"
 
 
 def _claim_line(claim: Claim) -> str:
