@@ -106,7 +106,7 @@ class Gate:
 
     def form(self, caller: Caller, order: Order, *, is_keyed: bool) -> bytes:
         """The form of this very order, where Redis alone decides it and nobody else has a say; empty otherwise."""
-        if self._is_shared or caller.is_remembered:
+        if self._outage is not None or self._local is not None or caller.is_remembered:
             return b""
         return self._forms.exact(caller, order, is_keyed=is_keyed)
 
@@ -120,6 +120,11 @@ class Gate:
         Raises: Unavailable at once, and then nobody is told.
         """
         self._link.post(command.packed, place=caller.keys.snapshot, tell=tell, deadline_ms=deadline_ms)
+
+    def remember(self, caller: Caller, order: Order, *, decision_id: str) -> None:
+        """Note what was allowed anew and has left an entry in the shard's stream, where somebody wants to know."""
+        if self._recall is not None and any(charge.quantity > 0 for charge in order.charges):
+            self._recall.note(caller.keys.shard, f"{caller.tenant_id}:{decision_id}")
 
     def count(self, end: str, since_s: float) -> None:
         """Take note of how what was begun has ended, by its reason or failure, and when it had come."""

@@ -119,9 +119,12 @@ class StraightWay:
             raise
         usual = usual_of(words) if errand.caller is ask.caller else None
         if usual is not None and ask.template is not None and usual[0] == ask.frame:
+            self._gate.remember(errand.caller, ask.order, decision_id=errand.decision_id)
             self._gate.count(_ALLOWED, errand.since_s)
             return ask.template.fill(usual[1], errand.decision_id)
         decision = decision_in(words, ask.order, decision_id=errand.decision_id)
+        if decision.allowed and not decision.replayed and not decision.would:
+            self._gate.remember(errand.caller, ask.order, decision_id=errand.decision_id)
         self._gate.count(decision.reason.value, errand.since_s)
         write = partial(self._write, customer_id=errand.caller.customer_id)
         if usual is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing_core.contract.keys import KeyRecord, Role, api_key_name, digest_of
+from billing_core.contract.keys import KeyRecord, Role, api_key_name, customer_keys, digest_of
 
 
 @pytest.fixture
@@ -121,3 +121,33 @@ async def test_what_ends_otherwise_is_written_in_full(call: Any, world: Any, shu
     await world.grant(150, grant_id="g2")
     told = [(await call("/v1/check", asked))[1] for _ in range(2)]
     assert [(answer["allowed"], answer["balance_nanos"]) for answer in told] == [(True, 50), (False, 50)]
+
+
+class Notes:
+    """What somebody wants to know."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def note(self, shard: int, name: str) -> None:
+        assert shard == customer_keys("t1", "acme").shard
+        self.names.append(name)
+
+
+async def test_what_is_allowed_is_remembered_where_a_server_may_lose_it(
+    gateway: Any, call: Any, world: Any, shut: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, and no refusal, no replay and nothing that costs nothing: they leave no entry."""
+    await world.grant(500)
+    asked = {"key": world.key, "feature": "tokens"}
+    keyed, nothing = asked | {"idempotency_key": "k-1"}, asked | {"quantity": 0}
+    for body in (asked, keyed, nothing) * 2:
+        await call("/v1/check", body)
+    shut()
+    notes = Notes()
+    monkeypatch.setattr(gateway[0].gate, "_recall", notes)
+    bodies = (asked, keyed, nothing, asked, asked | {"idempotency_key": "k-2"}, asked)
+    answers = [(await call("/v1/check", body))[1] for body in bodies]
+    told = [(answer["allowed"], answer["replayed"]) for answer in answers]
+    assert told == [(True, False), (True, True), (True, False), (True, False), (False, False), (False, False)]
+    assert notes.names == [f"t1:{answers[place]['decision_id']}" for place in (0, 3)]
