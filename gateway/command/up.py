@@ -54,6 +54,8 @@ def _show(console: Console, plan: Plan, *, demo: Demo | None) -> None:
     )
     if plan.grpc is not None:
         table.add_row("grpc", f"{plan.grpc.reach}:{plan.grpc.port}  (for Envoy: ext_authz, rate limit service)")
+    if plan.proxy is not None:
+        table.add_row("proxy", f"{plan.proxy.url}  (routes: gateway.proxy_routes_file)")
     table.add_row("billing", f"{plan.billing.url}  (control plane; /healthz, /metrics)")
     if plan.stripe is not None:
         table.add_row("stripe", f"{plan.stripe.url}  (a double: no real money moves)")

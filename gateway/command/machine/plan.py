@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     gateway: Endpoint
     grpc: Endpoint | None
+    proxy: Endpoint | None
     billing: Endpoint
     stripe: Endpoint | None
     environment: dict[str, str]
@@ -38,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def places(self) -> tuple[Endpoint, ...]:
         """Everything that a child will listen on."""
-        return self.endpoints() if self.grpc is None else (*self.endpoints(), self.grpc)
+        return (*self.endpoints(), *(place for place in (self.grpc, self.proxy) if place is not None))
 
 
 def make_plan(file: Path | None, environ: Mapping[str, str]) -> Plan:
@@ -55,11 +56,13 @@ def make_plan(file: Path | None, environ: Mapping[str, str]) -> Plan:
         environment["TALLYGATE_BILLING_STRIPE_API_KEY"] = _DOUBLE_KEY
         environment["TALLYGATE_BILLING_STRIPE_API_BASE"] = stripe.url
     grpc = Endpoint(name="gateway", host=gateway.host, port=gateway.grpc_port, key="gateway.grpc_port")
+    proxy = Endpoint(name="gateway", host=gateway.host, port=gateway.proxy_port, key="gateway.proxy_port")
     return Plan(
         up=up,
         folder=data_folder(up, environ),
         gateway=Endpoint(name="gateway", host=gateway.host, port=gateway.port, key="gateway.port"),
         grpc=grpc if gateway.grpc_port else None,
+        proxy=proxy if gateway.proxy_port else None,
         billing=Endpoint(
             name="billing",
             host=environment["TALLYGATE_BILLING_HOST"],

@@ -50,12 +50,14 @@ def test_the_environment_wins_over_the_file(tmp_path):
     assert plan.environment["TALLYGATE_GATEWAY_PORT"] == "8081"
 
 
-def test_the_grpc_port_must_be_free_too_where_there_is_one():
-    """It says no readiness over HTTP, but two processes cannot both have it."""
+def test_other_ports_must_be_free_too_where_there_are_any():
+    """They say no readiness over HTTP, but two processes cannot both have one."""
     plan = make_plan(None, environ())
     assert (plan.grpc, plan.places()) == (None, plan.endpoints())
     plan = make_plan(None, environ(TALLYGATE_GATEWAY_GRPC_PORT="8081"))
     assert [place.key for place in plan.places() if place not in plan.endpoints()] == ["gateway.grpc_port"]
+    plan = make_plan(None, environ(TALLYGATE_GATEWAY_PROXY_PORT="8082"))
+    assert [place.key for place in plan.places() if place not in plan.endpoints()] == ["gateway.proxy_port"]
 
 
 def test_a_real_stripe_key_leaves_the_double_out(tmp_path):
