@@ -42,12 +42,11 @@ def terms(calls: Entitlement, other: Entitlement, nodes: dict[str, Budget]) -> t
 
 
 NAMED = {
-    "a grant of one nano": [terms(PAID, FREE, {}), ("grant", "one", 1, "USD", "", 0), asked("consume")],
+    "a grant of one nano": [terms(PAID, FREE, {}), ("grant", "a_nano", 1, "USD", "", 0), asked("consume")],
     "a grant for another feature": [
         terms(PAID, FREE, {}),
         ("grant", "other", 50, "USD", "other", 0),
-        asked("consume"),
-        asked("hold"),
+        *[asked("consume"), asked("hold"), asked("settle")],
     ],
     "a node whose hash vanishes": [terms(PAID, FREE, {TEAM: under_cap()}), *[asked("consume", path=TEAM)] * 3],
     "a node in which nothing counts": [terms(PAID, FREE, {TEAM: Budget()}), *[asked("consume", path=TEAM)] * 2],
@@ -59,6 +58,28 @@ NAMED = {
         terms(PAID, FREE, {KEY: under_cap(window=FOREVER)}),
         *[asked("consume", path=KEY), asked("hold", path=KEY), asked("hold", path=KEY), asked("settle")] * 2,
         asked("release"),
+    ],
+    "caps in two currencies": [
+        terms(PAID, FREE, {TEAM: Budget(caps=(*under_cap("EUR").caps, *under_cap().caps))}),
+        *[asked("consume", path=TEAM), asked("hold", path=TEAM), asked("settle")] * 2,
+    ],
+    "a price of nothing under a cap": [
+        terms(metered(tariff(0)), FREE, {TEAM: under_cap()}),
+        *[asked("consume", path=TEAM), asked("hold", path=TEAM), asked("settle")] * 2,
+    ],
+    "the last hold of a node that counts for ever": [
+        terms(PAID, FREE, {KEY: under_cap(window=FOREVER)}),
+        *[asked("consume", path=KEY), asked("hold", path=KEY), asked("settle")],
+    ],
+    "a window that became longer while it was held": [
+        terms(PAID, FREE, {TEAM: under_cap()}),
+        *[asked("consume", path=TEAM), asked("hold", path=TEAM)],
+        terms(PAID, FREE, {TEAM: under_cap(window=FOREVER)}),
+        asked("settle"),
+    ],
+    "the first hold of a node": [
+        terms(PAID, FREE, {TEAM: under_cap()}),
+        *[asked("consume", path=TEAM), asked("hold", path=TEAM)],
     ],
     "the last hold of a node": [
         terms(PAID, FREE, {TEAM: under_cap()}),
@@ -73,6 +94,10 @@ NAMED = {
     "two charges, two wallets": [terms(PAID, EUROS, {}), *[asked("consume", BOTH)] * 3],
     "two charges, one on credit": [terms(PAID, LATER, {}), *[asked("consume", BOTH)] * 3],
     "two charges, both on credit": [terms(LATER, FREE, {}), *[asked("record", BOTH)] * 3],
+    "two charges, on credit in two currencies": [
+        terms(LATER, metered(tariff(5, currency="EUR", prepaid=False)), {}),
+        *[asked("consume", BOTH)] * 3,
+    ],
     "two charges, one free": [terms(FREE, PAID, {}), *[asked("consume", BOTH), asked("record", BOTH[::-1])] * 3],
     "two charges of one feature": [terms(PAID, FREE, {}), *[asked("consume", ONE * 2)] * 3],
     "a hold that outgrows what it set aside": [
@@ -81,7 +106,7 @@ NAMED = {
     ],
     "a hold of two grants": [
         terms(PAID, FREE, {}),
-        ("grant", "first", 5, "USD", "", 0),
+        ("grant", "a_few", 5, "USD", "", 0),
         *[asked("hold"), asked("settle", (("calls", 2),))] * 2,
     ],
     "a price that came while it was held": [
@@ -100,6 +125,24 @@ NAMED = {
         terms(PAID, FREE, {}),
         asked("hold"),
         terms(LATER, FREE, {}),
+        asked("settle"),
+    ],
+    "a price of the same name, in another currency": [
+        terms(PAID, FREE, {}),
+        asked("hold"),
+        terms(metered(tariff(7, window=AGE, currency="EUR"), guard=own("a")), FREE, {}),
+        asked("settle"),
+    ],
+    "a price of the same name, on credit": [
+        terms(PAID, FREE, {}),
+        asked("hold"),
+        terms(metered(tariff(7, window=AGE, prepaid=False), guard=own("a")), FREE, {}),
+        asked("settle"),
+    ],
+    "a price that went while it was held": [
+        terms(PAID, FREE, {}),
+        asked("hold"),
+        terms(metered(guard=own("a")), FREE, {}),
         asked("settle"),
     ],
     "a limit that came while it was held": [
