@@ -38,25 +38,17 @@ async def test_lanes_take_turns_until_everything_is_read(works: Works) -> None:
 
 
 async def test_who_has_read_everything_asks_all_lanes_at_once(works: Works) -> None:
-    """As many entries as fit, spread over all lanes, are read by one command for each; then one too many is not."""
+    """What comes next is read from all lanes; once it has been more than fits, only from as many as it takes."""
     stream = UsageStream(works.valkey)
     after = dict.fromkeys(range(SHARD_COUNT), START)
-    assert (await stream.read(after, most=16)).is_complete
-    await fill(works, each=1)
-    once = await stream.read(after, most=16)
-    assert (once.entry_count, once.is_complete) == (16, True)
-    await fill_more(works)
-    again = await stream.read(after, most=16)
-    assert (len(again.readings), again.is_complete) == (LANE_COUNT, False)
-    fewer = await stream.read(after, most=16)
-    assert (len(fewer.readings), fewer.is_complete) == (1, False)
-
-
-async def fill_more(works: Works) -> None:
-    """So many that no stream is read to its end."""
-    for shard in FIRST_OF_LANE:
-        for number in range(20):
-            await works.valkey.xadd(stream_key(shard), {"k": "event"}, id=f"6-{number}")
+    assert (await stream.read(after, most=1_024)).is_complete
+    await fill(works, each=100)
+    once = await stream.read(after, most=1_024)
+    assert (len(once.readings), once.is_complete) == (LANE_COUNT, False)
+    again = await stream.read(after, most=1_024)
+    assert [lane_of(reading.shard) for reading in again.readings] == list(range(11))
+    assert [len(reading.entries) for reading in again.readings[:10]] == [100] * 10
+    assert not again.is_complete
 
 
 async def test_a_turn_goes_on_where_its_lane_was_given_away(works: Works) -> None:
