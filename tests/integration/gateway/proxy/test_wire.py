@@ -370,7 +370,7 @@ async def test_who_does_not_read_is_hung_up_on(
     """The client pays by the policy, and the upstream was well all the time."""
     await world.grant(10**9)
     charge = {"feature": "tokens", "quantity": {"units": 7}, "settle": {"json": "n"}}
-    worker = await proxied({"silence_ms": 50, "charges": [charge]})
+    worker = await proxied({"silence_ms": 1_000, "charges": [charge]})
     origin.says(OK + b"Content-Length: 100000000\r\n\r\n", *[b"x" * 1_000_000] * 100)
     client = await line()
     await client.get("/x", f"X-Api-Key: {world.key}")
