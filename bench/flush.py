@@ -8,7 +8,7 @@ outage, and also moves grants and watermarks and trims the streams. CPU is told 
 either side. Then the lag: entries at an even rate, each seen by a query of another connection; lag is from the
 append of the entry to that query's answer.
 
-    python -m bench.flush [--events 200000] [--rounds 5] [--rate 500]
+    python -m bench.flush [--events 100000] [--rounds 5] [--rate 500]
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ async def run(*, count: int, rounds: int, rate: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=int, default=500)
     told = parser.parse_args(arguments)
