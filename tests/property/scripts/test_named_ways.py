@@ -107,7 +107,7 @@ NAMED = {
     "a hold of two grants": [
         terms(PAID, FREE, {}),
         ("grant", "a_few", 5, "USD", "", 0),
-        *[asked("hold"), asked("settle", (("calls", 2),))] * 2,
+        *[asked("hold"), asked("release"), asked("hold"), asked("settle", (("calls", 2),))],
     ],
     "a price that came while it was held": [
         terms(FREE, FREE, {}),
