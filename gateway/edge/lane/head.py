@@ -64,7 +64,7 @@ class Fields(Mapping[str, str]):
     def beside(self, name: str, value: str) -> Fields:
         """The same fields, but for that one, whose name is told in lower case."""
         fields = Fields.__new__(Fields)
-        fields._by_name = {**self._by_name, name: value}
+        fields._by_name = {**self._by_name, name: value}  # noqa: SLF001 - it is one of us
         return fields
 
     def __iter__(self) -> Iterator[str]:
