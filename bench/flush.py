@@ -1,4 +1,4 @@
-"""Claim: the flusher writes events to Postgres at no less than 0.6 of the speed of a raw COPY of the same rows.
+"""Claim: the flusher writes events to Postgres at more than half the speed of a raw COPY of the same rows.
 
 Both write the same rows of usage and movements into the same tables, with all their indexes and constraints, in the
 same run and in turn, round after round, on an embedded Postgres that writes its log through (fsync on). The raw
