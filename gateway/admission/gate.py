@@ -104,11 +104,16 @@ class Gate:
             self._latency.record(decision.reason.value, time.perf_counter() - since_s)
         return decision
 
+    def is_asked_alone(self, caller: Caller) -> bool:
+        """Whether nobody but Redis has a say on this customer's next order, which no slice covers."""
+        outage, local = self._outage, self._local
+        return not (outage is not None and outage.has_a_say(caller)) and (
+            local is None or not local.matters_to(caller)
+        )
+
     def form(self, caller: Caller, order: Order, *, is_keyed: bool) -> bytes:
-        """The form of this very order, where Redis alone decides it and nobody else has a say; empty otherwise."""
-        if self._outage is not None or self._local is not None or caller.is_remembered:
-            return b""
-        return self._forms.exact(caller, order, is_keyed=is_keyed)
+        """The form of this very order, for when Redis is asked alone; empty where it has none."""
+        return b"" if caller.is_remembered else self._forms.exact(caller, order, is_keyed=is_keyed)
 
     def command(self, form: bytes, caller: Caller, *, key: str, at_s: float) -> Command | None:
         """The command of an order whose form is known, to be run by that moment; None: it has to be planned."""
@@ -125,6 +130,11 @@ class Gate:
         """Note what was allowed anew and has left an entry in the shard's stream, where somebody wants to know."""
         if self._recall is not None and any(charge.quantity > 0 for charge in order.charges):
             self._recall.note(caller.keys.shard, f"{caller.tenant_id}:{decision_id}")
+
+    def learn(self, caller: Caller, order: Order, *, decision: Decision) -> None:
+        """Take note of what was decided on what `begin` began, for whoever sets units aside."""
+        if self._outage is not None and decision.reason is not Reason.UNAVAILABLE:
+            self._outage.learn(caller, order, decision=decision)
 
     def count(self, end: str, since_s: float) -> None:
         """Take note of how what was begun has ended, by its reason or failure, and when it had come."""
@@ -196,8 +206,7 @@ class Gate:
         if lease is None and not outage.has_a_say(caller):
             decision = await self._alone(link, caller, order=order, deadline=deadline, is_final=is_final)
             if decision.allowed or decision.replayed or not outage.has_leases(caller):
-                if decision.reason is not Reason.UNAVAILABLE:
-                    outage.learn(caller, order, decision=decision)
+                self.learn(caller, order, decision=decision)
                 return decision
         act = self._planned(caller, order, deadline=deadline, keyed=lease is not None, is_final=is_final)
         known = outage.recall(act)

@@ -70,7 +70,7 @@ class StraightWay:
         if local is not None:
             tell(self._repeated(ask, local, customer_id=caller.customer_id))
             return True
-        if not ask.form:
+        if not ask.form or not self._gate.is_asked_alone(caller):
             return False
         command = self._gate.command(ask.form, caller, key=key, at_s=since_s + budget_ms / 1_000)
         if command is None:
@@ -123,6 +123,7 @@ class StraightWay:
             self._gate.count(_ALLOWED, errand.since_s)
             return ask.template.fill(usual[1], errand.decision_id)
         decision = decision_in(words, ask.order, decision_id=errand.decision_id)
+        self._gate.learn(errand.caller, ask.order, decision=decision)
         if decision.allowed and not decision.replayed and not decision.would:
             self._gate.remember(errand.caller, ask.order, decision_id=errand.decision_id)
         self._gate.count(decision.reason.value, errand.since_s)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing_core.contract.keys import KeyRecord, Role, api_key_name, customer_keys, digest_of
+from gateway.admission.caller import caller_of_customer
+from tests.integration.gateway.conftest import until
 
 
 @pytest.fixture
@@ -30,6 +34,24 @@ async def test_what_comes_again_in_the_same_words_goes_straight(call: Any, world
     assert [answer["balance_nanos"] for answer in answers] == [700, 600, 500, 400]
     assert len({answer["decision_id"] for answer in answers}) == 4
     assert len(await world.entries()) == 6
+
+
+async def test_where_units_may_be_set_aside_who_has_none_goes_straight(
+    open_gateway: Any, world: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a journal, as `tallygate up` has it: once it is known that nobody slices what the customer has."""
+    worker, call = await open_gateway(msgspec.structs.replace(settings, journal_dir=str(tmp_path)))
+    await world.grant(1_000)
+    asked, acme = {"key": world.key, "feature": "tokens"}, caller_of_customer("t1", "acme")
+    for _ in range(2):
+        assert (await call("/v1/check", asked))[1]["allowed"]
+    await until(lambda: worker.gate.is_asked_alone(acme))
+    monkeypatch.setattr(worker.gate, "decide", None)
+    answers = [(await call("/v1/check", asked))[1] for _ in range(2)]
+    assert [answer["balance_nanos"] for answer in answers] == [700, 600]
+    worker.gate._local._truce.hear("t1:acme")  # its terms are others, or somebody runs short
+    assert not worker.gate.is_asked_alone(acme)
+    assert (await call("/v1/check", asked))[0] == 500
 
 
 async def test_an_idempotency_key_may_be_another_each_time(call: Any, world: Any, shut: Any) -> None:
