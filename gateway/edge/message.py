@@ -55,8 +55,15 @@ Tell = Callable[[Outcome], None]
 Straight = Callable[[Request, Tell], bool]
 
 
+OPEN_END = "{path}"
+"""The last part of a path that goes on as it likes."""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where a handler is found. `path` has at most one variable part, `{subject}`; method `*` is any.
+
+    A path that ends in `{path}` goes on as it likes: all from its first variable part on is the subject, as it
+    came.
 
     `is_hot`: asked all the time, and therefore on the fast lane. `straight` begins to answer what needs no
     coroutine: where it says False, nothing was done and the handler has to be asked; else it tells once, at once or
@@ -69,15 +76,28 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_hot: bool = False
     straight: Straight | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the path goes on as it likes."""
+        return self.path.endswith(OPEN_END)
+
+    @property
+    def stem(self) -> str:
+        """The path in front of its first variable part."""
+        return self.path.partition("{")[0]
+
+
+def media_type_of(request: Request) -> str:
+    """What the body says that it is, without parameters."""
+    declared = request.headers.get("Content-Type", JSON)
+    return JSON if declared == JSON else declared.partition(";")[0].strip().lower()
+
 
 def require_json(request: Request) -> None:
     """Refuse a body that says it is something else than JSON.
 
     Raises: InvalidInput.
     """
-    declared = request.headers.get("Content-Type", JSON)
-    if declared == JSON:
-        return
-    media_type = declared.partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type != JSON and not (media_type.startswith("application/") and media_type.endswith("+json")):
         raise InvalidInput(f"must be {JSON}, not {media_type or 'empty'}", field="content-type")

@@ -16,6 +16,7 @@ from gateway.edge.message import Answer, Request, Route
 from gateway.edge.reply import failed
 from gateway.edge.slumber import Slumber
 
+_ANYTHING = r"[\s\S]*"
 _HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -24,22 +25,26 @@ def make_app(routes: Sequence[Route], door: Door, *, slumber: Slumber, max_body_
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_problems])
     for route in routes:
         handler = _served(route, door, slumber=slumber, max_body_bytes=max_body_bytes)
-        app.router.add_route(route.method, route.path, handler)
+        path = f"{route.stem}{{subject:{_ANYTHING}}}" if route.is_open else route.path
+        app.router.add_route(route.method, path, handler)
     return app
 
 
 def _served(route: Route, door: Door, *, slumber: Slumber, max_body_bytes: int) -> _HttpHandler:
-    has_subject = "{subject}" in route.path
+    has_subject, stem = "{subject}" in route.path, route.stem if route.is_open else ""
 
     async def serve(http: web.Request) -> web.StreamResponse:
         try:
             body = await http.read() if http.body_exists else b""
         except web.HTTPRequestEntityTooLarge:
             return _response(failed(TooLarge(f"the body is larger than {max_body_bytes} bytes", field="body")))
+        subject = http.match_info["subject"] if has_subject else ""
+        if stem:
+            subject = http.rel_url.raw_path.removeprefix(stem)  # as it came: what is decoded may read otherwise
         request = Request(
             headers=http.headers,
             query=http.rel_url.raw_query_string,
-            subject=http.match_info["subject"] if has_subject else "",
+            subject=subject,
             body=body,
             since_s=slumber.since_s(http.transport),
         )

@@ -9,7 +9,7 @@ import asyncio
 
 from billing_core.contract.cluster import is_cluster
 from billing_core.contract.openapi.document import OPENAPI_PATH
-from billing_core.contract.telemetry import Telemetry, TelemetrySettings
+from billing_core.contract.telemetry import Distribution, Telemetry, TelemetrySettings
 from billing_core.values.clock import Clock, system_now
 from gateway.admission.account import AccountReader
 from gateway.admission.degraded.outage import Outage
@@ -19,14 +19,17 @@ from gateway.admission.order import Terms
 from gateway.admission.slice.local import LocalDecisions
 from gateway.admission.slice.slicer import Slicer
 from gateway.admission.slice.truce import Truce
+from gateway.edge.authorize.dialect import envoy_dialect, forward_dialect, nginx_dialect
+from gateway.edge.authorize.route import AuthorizeRoute
+from gateway.edge.authorize.settle import SettleRoute
 from gateway.edge.door import Door
 from gateway.edge.envoy.desk import Desk
 from gateway.edge.envoy.port import methods_of
 from gateway.edge.grpc.call import Methods
 from gateway.edge.message import Route
 from gateway.edge.proxy.port import ProxyPort
+from gateway.edge.proxy.settlement import Settlements
 from gateway.edge.route.account import AccountRoute
-from gateway.edge.route.authorize import AuthorizeRoute
 from gateway.edge.route.check import CheckRoute
 from gateway.edge.route.description import tell_description
 from gateway.edge.route.event import EventRoute
@@ -93,10 +96,16 @@ class Worker:
             refusal_ms=settings.idempotency_refusal_ms,
             recall=self.recall,
         )
+        self.settlements = Settlements(self.holds, deadline_ms=settings.bulk_deadline_ms)
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
         self.slumber = Slumber(turn_s=asyncio.get_running_loop().time)
         self.proxy = self._proxy() if settings.proxy_port else None
+        self._observe(latency)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _observe(self, latency: Distribution) -> None:
+        """Tell what can be counted."""
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
         if self.outage is not None:
@@ -119,16 +128,20 @@ class Worker:
             read=lambda: {"": self.slumber.overslept},
         )
         self.telemetry.gauge(
+            "tallygate_settlements_waiting",
+            "Holds that Redis could not be told the end of yet.",
+            read=lambda: {"": self.settlements.waiting_count + self._proxy_waiting()},
+        )
+        self.telemetry.gauge(
             "tallygate_push_up", "Whether invalidations arrive.", read=lambda: {"": int(self.listener.is_up)}
         )
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to connect; waits for Redis a moment, and goes on without it."""
         for link in self.links.values():
             link.start()
         keepers = (self.slumber.keep, self.listener.listen, self.clock.keep)
-        parts = (self.recall, self.outage, self.local, self.proxy)
+        parts = (self.recall, self.outage, self.local, self.proxy, self.settlements)
         keepers += tuple(part.keep for part in parts if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
@@ -153,6 +166,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.settlements.retry()
         if self.local is not None:
             await self.local.stop()
         if self.outage is not None:
@@ -179,7 +193,6 @@ class Worker:
         check = CheckRoute(self.gate, directory, settings=settings, signer=self.signer)
         hold = HoldRoute(self.holds, deadline_ms=settings.decision_deadline_ms)
         event = EventRoute(self.intake, directory)
-        authorize = AuthorizeRoute(self.gate, directory, settings=settings)
         reader = AccountReader(self.links["bulk"], deadline_ms=settings.bulk_deadline_ms)
         account = AccountRoute(reader, directory)
         probe = self.probe()
@@ -190,20 +203,7 @@ class Worker:
             Route(method="POST", path="/v1/holds/{subject}/extend", handler=hold.extend, is_hot=True),
             Route(method="POST", path="/v1/holds/{subject}/release", handler=hold.release, is_hot=True),
             Route(method="POST", path="/v1/events", handler=event.take),
-            Route(
-                method="*",
-                path="/v1/authorize/forward",
-                handler=authorize.forward,
-                is_hot=True,
-                straight=authorize.straight_forward,
-            ),
-            Route(
-                method="*",
-                path="/v1/authorize/nginx",
-                handler=authorize.nginx,
-                is_hot=True,
-                straight=authorize.straight_nginx,
-            ),
+            *self._authorize(),
             Route(method="GET", path="/v1/customers/{subject}/usage", handler=account.usage),
             Route(method="GET", path="/v1/customers/{subject}/wallets", handler=account.wallets),
             Route(method="GET", path=JWKS_PATH, handler=probe.keys),
@@ -212,6 +212,20 @@ class Worker:
             Route(method="GET", path="/metrics", handler=probe.metrics),
             Route(method="GET", path=OPENAPI_PATH, handler=tell_description),
         ]
+
+    def _authorize(self) -> list[Route]:
+        """What proxies ask, each in its dialect, and how they settle."""
+        settle = SettleRoute(self.settlements)
+        routes = [Route(method="*", path="/v1/authorize/settle", handler=settle.settle, is_hot=True)]
+        for path, make in (
+            ("/v1/authorize/forward", forward_dialect),
+            ("/v1/authorize/nginx", nginx_dialect),
+            ("/v1/authorize/envoy/{feature}/{quantity}/{path}", envoy_dialect),
+        ):
+            dialect = make(self.settings)
+            route = AuthorizeRoute(self.gate, self.directory, dialect=dialect, settings=self.settings)
+            routes.append(Route(method="*", path=path, handler=route.answer, is_hot=True, straight=route.straight))
+        return routes
 
     def calls(self) -> Methods:
         """What Envoy may call on the gRPC port."""
@@ -238,12 +252,11 @@ class Worker:
         self.telemetry.counter(
             "tallygate_proxied", "Requests to upstreams, by how they ended.", read=proxy.tally.read, label="ending"
         )
-        self.telemetry.gauge(
-            "tallygate_settlements_waiting",
-            "Holds that Redis could not be told the end of yet.",
-            read=lambda: {"": proxy.settlements.waiting_count},
-        )
         return proxy
+
+    def _proxy_waiting(self) -> int:
+        """How many of the proxy's holds wait for their end."""
+        return self.proxy.settlements.waiting_count if self.proxy is not None else 0
 
     def sibling_routes(self) -> list[Route]:
         """What a worker tells the other workers of its port."""

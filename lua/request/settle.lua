@@ -16,7 +16,7 @@
 --   request_digest       of this settle; another one after it is a conflict
 --   keep_ms              for which the answer is kept
 --   count                how many charges follow, 0 to 100; a feature that is not named settles as held, or as it was held
---   feature*             of each charge; named again, it means the next charge of that feature
+--   feature*             of each charge; named again, it means the next charge of that feature; of a single one "": the first
 --   quantity*            of each charge, 0 to 2^53 - 1
 -- RETURNS
 --   outcome              settled; late: expired before; released or expired: it had ended so; conflict: settled with another digest; not_found
@@ -83,6 +83,7 @@ if not hold.charges or hold.epoch and hold.epoch ~= epoch then
   if is_settled and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
   return acts.ended_answer(hold)
 end
+if count == 1 and ARGV[4] == '' then ARGV[4] = hold.charges[1][1] end
 local is_due = hold.state == 'open' and acts.is_due(hold, real_ms)
 if count == 1 and hold.state == 'open' and not is_due then
   local answer = straight_end(hold, place, ARGV[4], whole(ARGV[5]), {

@@ -32,8 +32,8 @@ from billing_core.errors import InvalidInput
 from billing_core.values.ids import is_code
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.order import Charge, Mode, Order
+from gateway.edge.authorize.order import request_key
 from gateway.edge.envoy.ask import Descriptor, RateLimit, rate_limit_of
-from gateway.edge.route.authorize import request_key
 
 _OURS: Final = frozenset({"key", "customer", "path", "hold", "feature", "request_id", "mode"})
 _NAMING: Final = frozenset({"key", "customer", "hold", "feature"})

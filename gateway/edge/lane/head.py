@@ -93,19 +93,26 @@ class RouteTable:
     """The lane's routes, found by method and path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        """At most one route has a variable part in each place: `/v1/holds/{subject}/settle` and its like."""
-        self._exact = {(route.method, route.path): route for route in routes if "{subject}" not in route.path}
+        """At most one route has a variable part in each place: `/v1/holds/{subject}/settle` and its like.
+
+        A route with an open end stands for all below its stem.
+        """
+        self._exact = {(route.method, route.path): route for route in routes if "{" not in route.path}
         self._below = {
             (route.method, *route.path.split("{subject}")): route for route in routes if "{subject}" in route.path
         }
+        self._open = [(route.stem, route) for route in routes if route.is_open]
 
     def find(self, method: str, path: str) -> tuple[Route | None, str]:
         """The route and its subject; None where there is none, or the path is not written plainly."""
         if method in _LEFT_TO_OTHERS:
             return None, ""
         route = self._exact.get((method, path)) or self._exact.get((_ANY, path))
-        if route is not None or not self._below:
+        if route is not None:
             return route, ""
+        for stem, route in self._open:
+            if path.startswith(stem) and route.method in (method, _ANY):
+                return route, path[len(stem) :]
         before, _, last = path.rpartition("/")
         first, _, subject = before.rpartition("/")
         route = self._below.get((method, first + "/", "/" + last))

@@ -17,6 +17,7 @@ from billing_core.errors import InvariantBroken
 from billing_core.values.clock import Clock
 from gateway.edge.message import Answer, Prepared
 
+_NO_CONTENT: Final = 204
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -39,6 +40,8 @@ class Scribe:
         kind = (answer.status, answer.media_type if body else "", is_last)
         start = self._starts.get(kind) or self._start(kind)
         lines = answer.lines if isinstance(answer, Prepared) else lines_of(answer.headers)
+        if answer.status == _NO_CONTENT:
+            return b"%b%b\r\n" % (start, lines)  # it has no body, and says no length (RFC 9110, section 8.6)
         return b"%b%d\r\n%b\r\n%b" % (start, len(body), lines, body)
 
     def _start(self, kind: tuple[int, str, bool]) -> bytes:
@@ -49,7 +52,8 @@ class Scribe:
         ]
         lines += [f"Content-Type: {media_type}"] if media_type else []
         lines += ["Connection: close"] if is_last else []
-        start = self._starts[kind] = "\r\n".join([*lines, "Content-Length: "]).encode()
+        lines += [""] if status == _NO_CONTENT else ["Content-Length: "]
+        start = self._starts[kind] = "\r\n".join(lines).encode()
         return start
 
 

@@ -28,6 +28,7 @@ from gateway.admission.deadline import Deadline, deadline_since
 from gateway.admission.decision import Decision
 from gateway.admission.order import Charge, Order
 from gateway.admission.reason import RULES, Reason
+from gateway.edge.authorize.answer import upstream_headers
 from gateway.edge.lane.head import CHUNKED, Malformed
 from gateway.edge.message import Answer
 from gateway.edge.meter.cover import Cover
@@ -48,7 +49,6 @@ from gateway.edge.proxy.settlement import (
 from gateway.edge.proxy.table import ProxyRoute
 from gateway.edge.ratelimit import rate_limit_headers
 from gateway.edge.reply import failed, refused
-from gateway.edge.route.authorize import upstream_headers
 from gateway.edge.upstream.connection import UpstreamConnection
 from gateway.edge.upstream.flow import chunk_of, last_chunk
 from gateway.edge.upstream.pool import Endpoint

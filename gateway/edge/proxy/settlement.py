@@ -8,7 +8,8 @@
 Evidence is what was seen: header, usage frame, bytes, messages, seconds. What a rule asks for and nobody has seen
 (a usage frame that never came) is counted as far as it can be, and else settled as held; never as nothing.
 
-A client that goes before anything came is charged by the same policy: the upstream has the request, and may work.
+A client that goes before anything came is charged by the same policy, if all of its request has left for the upstream,
+which may work at it. Where a part of the request was missing nobody could, and nobody pays.
 
 Where a response did not come to its end, what is charged travels as a part of the hold, in a usage event of its own
 that tells what was seen: ending, policy, status, bytes and tokens that were delivered.
@@ -57,9 +58,13 @@ class Ending(StrEnum):
 
 
 class Evidence(msgspec.Struct, kw_only=True):
-    """What was seen of one response. `usage` None: no frame came; the counts are of what was delivered."""
+    """What was seen of one response. `usage` None: no frame came; the counts are of what was delivered.
+
+    `was_asked`: the upstream had all of the request when it was hung up on.
+    """
 
     status: int = 0
+    was_asked: bool = False
     ending: Ending = Ending.WHOLE
     headers: Mapping[str, str] = {}
     found: dict[str, object] = {}
@@ -88,7 +93,7 @@ def charges_of(rule: RouteRule, held: tuple[Charge, ...], *, evidence: Evidence)
     """What is to be charged; None: nothing, and the hold is released."""
     if evidence.status and is_free(rule, evidence.status):
         return None
-    if not evidence.status and evidence.ending is not Ending.CLIENT_LOST:
+    if not evidence.status and not (evidence.ending is Ending.CLIENT_LOST and evidence.was_asked):
         return None
     policy = policy_of(rule, evidence.ending)
     if evidence.ending is not Ending.WHOLE and policy is Loss.RELEASE:
@@ -140,6 +145,8 @@ def _used(part: UsagePart | None, evidence: Evidence, *, policy: Loss) -> int | 
     is_whole = evidence.ending is Ending.WHOLE or policy in (Loss.USAGE, Loss.DRAIN)
     if usage is not None and (is_whole or part in (UsagePart.INPUT, UsagePart.CACHED)):
         return usage.part(part)
+    if usage is not None and part is UsagePart.TOTAL:
+        return usage.input + usage.cached + (counted or 0)
     if part is UsagePart.OUTPUT and (counted or evidence.ending is not Ending.WHOLE):
         return counted  # of a whole stream in which no token was recognized nothing is known
     if part is UsagePart.CACHED:
@@ -210,6 +217,17 @@ class Settlements:
             self._wait(settlement)
         except Failure:
             self.failed += 1  # it has ended otherwise, or cannot be counted; the books tell how
+
+    async def end(self, settlement: Settlement) -> None:
+        """End a hold now, and say how that went.
+
+        Raises: Failure; of Unavailable nothing is promised, though it is tried again.
+        """
+        try:
+            await self._end(settlement)
+        except Unavailable:
+            self._wait(settlement)
+            raise
 
     async def keep(self) -> None:
         """Send again what waits, in order; those whose hold has ended by itself are dropped and counted."""

@@ -7,6 +7,7 @@ Envoy's own protocol files.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any
 
@@ -17,11 +18,13 @@ from billing_core.contract.openapi.operation import Operation, Parameter, Plane,
 from billing_core.contract.problem import MEDIA_TYPE, Problem
 from billing_core.contract.telemetry import EXPOSITION_TYPE
 from billing_core.values.ids import Code
+from gateway.admission.order import OnExpiry
 from gateway.admission.reason import RULES, Reason
+from gateway.edge.authorize.answer import HOLD_HEADER, STATUS_HEADER
+from gateway.edge.authorize.route import DEADLINE_HEADER
 from gateway.edge.message import JSON, Answer, Request
 from gateway.edge.reply import Refusal
 from gateway.edge.route.account import UsageAnswer, WalletsAnswer
-from gateway.edge.route.authorize import DEADLINE_HEADER, STATUS_HEADER
 from gateway.edge.route.probe import State
 from gateway.edge.wire import (
     MAX_BATCH,
@@ -38,6 +41,7 @@ from gateway.edge.wire import (
     ReleaseRequest,
     SettleAnswer,
     SettleRequest,
+    Ttl,
 )
 from gateway.receipt import JWKS_PATH, JWKS_TYPE
 from gateway.usage.event import ClientEvent
@@ -68,11 +72,32 @@ class BatchTold(msgspec.Struct, frozen=True, kw_only=True):
     answers: list[Annotated[Any, msgspec.Meta(extra_json_schema=_Told)]]
 
 
-class AuthorizeQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What the proxy's configuration says is charged; the first of each counts."""
+class Asked(StrEnum):
+    """How a proxy may ask."""
 
+    CONSUME = "consume"
+    PEEK = "peek"
+    HOLD = "hold"
+
+
+class AuthorizeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What the proxy's configuration says is charged; the first of each counts, and options in front of both."""
+
+    mode: Asked = Asked.CONSUME
+    ttl_ms: Ttl | None = None
+    on_expiry: OnExpiry | None = None
+    shadow: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     feature: Code
     quantity: Count
+
+
+class SettleQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What the proxy's configuration says of a response; the first of each counts, and `free` in front of them."""
+
+    free: str = ""
+    hold: _HOLD_ID
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
+    quantity: Count | None = None
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,20 +234,53 @@ def _authorize() -> tuple[Operation, ...]:
     reasons = (_header(STATUS_HEADER, int, says="The status that the refusal has elsewhere."),)
     for_nginx = [Reply(status=status, says="It may not.", headers=reasons) for status in (401, 403)]
     ways = (("forward", "Caddy, Traefik, HAProxy", refusals), ("nginx", "nginx", for_nginx))
-    return tuple(
+    deadline = _header(DEADLINE_HEADER, DeadlineMs, says="By when the answer is needed.")
+    asked = tuple(
         Operation(
             method="GET",
             path=f"/v1/authorize/{name}",
             name=f"authorize_{name}",
             summary=f"The status is the decision, for {proxies}",
             says="Any method is answered alike, and other names of the query are the client's.",
-            parameters=(_header(DEADLINE_HEADER, DeadlineMs, says="By when the answer is needed."),),
+            parameters=(deadline,),
             query=AuthorizeQuery,
             replies=(passed, *others),
             schemes=(_CALLER, _CALLER_HEADER),
         )
         for name, proxies, others in ways
     )
+    by_envoy = Operation(
+        method="GET",
+        path="/v1/authorize/envoy/{feature}/{quantity}/{path}",
+        name="authorize_envoy",
+        summary="The status is the decision, for Envoy's ext_authz over HTTP",
+        says="Any method is answered alike, and whatever the path goes on with is the client's.",
+        parameters=(
+            Parameter(name="feature", place="path", kind=Code, is_required=True),
+            Parameter(
+                name="quantity",
+                place="path",
+                kind=Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}\Z")],
+                is_required=True,
+                says="A whole number; behind it options, as in `500;mode=hold;ttl_ms=60000`.",
+            ),
+            Parameter(name="path", place="path", kind=str, is_required=True, says="What the client asked for."),
+            deadline,
+        ),
+        replies=(passed, *refusals),
+        schemes=(_CALLER, _CALLER_HEADER),
+    )
+    settled = Operation(
+        method="GET",
+        path="/v1/authorize/settle",
+        name="authorize_settle",
+        summary="End a hold by the response that it was placed for",
+        says="Any method is answered alike, and a body is not read. The hold's id is the credential.",
+        query=SettleQuery,
+        replies=(Reply(status=204, says="The hold has ended so, or there was none."),),
+        failures=(400, 404, 409, 422, 503),
+    )
+    return (*asked, by_envoy, settled)
 
 
 def _accounts() -> tuple[Operation, ...]:
@@ -281,4 +339,5 @@ def _upstream_headers() -> tuple[Parameter, ...]:
     return (
         _header("X-Tallygate-Customer", str, says="Who is billed."),
         _header("X-Tallygate-Decision", str, says="The decision's id."),
+        _header(HOLD_HEADER, str, says="The hold's id; whoever has it may settle it."),
     )

@@ -81,6 +81,17 @@ def test_a_feature_that_the_hold_lacks_leaves_it_open(shop: Shop) -> None:
     assert [charge.quantity for charge in shop.entries()[0].charges] == [3, 2]
 
 
+def test_a_quantity_of_no_feature_is_of_the_first_charge(shop: Shop) -> None:
+    """The others settle as held; two of no feature are an error."""
+    shop.project(a=metered(tariff(10)), b=metered())
+    shop.grant("grant_a", 1_000)
+    for asked, told in (((("a", 5),), [3]), ((("b", 4), ("a", 5)), [3, 5])):
+        hold_id = shop.hold(*asked)[10]
+        assert shop.settle(hold_id, ("", 3), ("", 3)) == "INVALID feature"
+        assert shop.settle(hold_id, ("", 3))[0] == "settled"
+        assert [charge.quantity for charge in shop.entries()[-1].charges] == told
+
+
 def test_work_that_was_done_is_settled_for_a_suspended_customer(shop: Shop) -> None:
     """Neither suspension nor a limit refuses the end of a hold."""
     shop.project(calls=metered(tariff(10), limit_units=5))

@@ -361,6 +361,8 @@ class ScriptMachine(RuleBasedStateMachine):
         if hold and charges[:1] != [("ghost", 1)]:
             charges = [(one.feature, 3 * real) for one, (_, real) in zip(hold.kept, charges, strict=False)]
             charges = [(feature, min(real, LARGEST)) for feature, real in charges]
+            if len(charges) == 1 and charges[0][1] % 2:
+                charges = [("", charges[0][1])]  # of the first charge, whatever it is called
         keys = hold_keys(self.names[0], hold_id)
         real = self.desk.run("settle", keys, digest, keep_ms, len(charges), *flat(charges))
         who = hold.owner if hold else None

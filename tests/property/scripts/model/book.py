@@ -175,6 +175,8 @@ class Book:
                 return "conflict", 0, Near(self.real_ms), "", 0, 0, 0, 0
             return (hold.answer[0], 1, *hold.answer[2:])
         quantities = [one.units for one in hold.kept]
+        if len(charges) == 1 and charges[0][0] == "":
+            charges = [(hold.kept[0].feature, charges[0][1])]
         for place, (_, quantity) in zip(hold.places(charges), charges, strict=True):
             quantities[place] = quantity
         if hold.answer is None and hold.is_due:

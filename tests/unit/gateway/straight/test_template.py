@@ -14,10 +14,10 @@ from billing_core.values.money import MAX_EXACT
 from gateway.admission.decision import Decision, decision_in, usual_of
 from gateway.admission.order import Charge, Order
 from gateway.admission.reason import Reason
+from gateway.edge.authorize.answer import decided_for_nginx
 from gateway.edge.lane.response import Scribe
 from gateway.edge.message import Answer
 from gateway.edge.reply import check_answer, told
-from gateway.edge.route.authorize import decided_for_nginx
 from gateway.edge.straight.template import template_of
 
 AT_MS = 1_795_000_000_000

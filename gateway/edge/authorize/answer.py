@@ -1,0 +1,64 @@
+"""What a proxy is told, and through it the upstream and the client.
+
+for the upstream   who the caller is and what was decided; and the hold that waits to be settled, whose id is a
+                   credential: it is for the proxy, which keeps it from the client
+for the client     what is left: RateLimit headers, and the balance
+"""
+
+from __future__ import annotations
+
+from billing_core.errors import Failure, InvariantBroken, NotFound, Unavailable
+from gateway.admission.decision import Decision
+from gateway.edge.message import Answer
+from gateway.edge.ratelimit import rate_limit_headers
+from gateway.edge.reply import failed, refused
+
+STATUS_HEADER = "X-Tallygate-Status"
+HOLD_HEADER = "X-Tallygate-Hold"
+_FORBIDDEN = 403
+_NGINX_KNOWS = frozenset({200, 401, 403})
+
+
+def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, str]]:
+    """What the upstream is told of a caller who may pass."""
+    told = [("X-Tallygate-Customer", customer_id), ("X-Tallygate-Decision", decision.decision_id)]
+    if decision.would:
+        told.append(("X-Tallygate-Would", decision.would))
+    if decision.degraded:
+        told.append(("X-Tallygate-Degraded", "1"))
+    return told
+
+
+def decided(decision: Decision, customer_id: str) -> Answer:
+    """200 with an empty body, or the refusal's own status as problem+json."""
+    return _allowed(decision, customer_id) if decision.allowed else refused(decision)
+
+
+def decided_for_nginx(decision: Decision, customer_id: str) -> Answer:
+    """The same in a status that nginx knows, without a body."""
+    if decision.allowed:
+        return _allowed(decision, customer_id)
+    return _for_nginx(refused(decision), reason=decision.reason.value)
+
+
+def failed_for_nginx(failure: Failure) -> Answer | Failure:
+    """A failure in a status that nginx knows; a fault of ours is reported at the door: nginx refuses on 500."""
+    return failure if isinstance(failure, InvariantBroken) else _for_nginx(failed(failure), reason=failure.code)
+
+
+def failed_for_envoy(failure: Failure) -> Failure:
+    """A failure that is nobody's denial: Envoy does on a 5xx what its operator says."""
+    return Unavailable("the customer of this key is not ready yet") if isinstance(failure, NotFound) else failure
+
+
+def _allowed(decision: Decision, customer_id: str) -> Answer:
+    headers = upstream_headers(decision, customer_id)
+    if decision.hold is not None:
+        headers.append((HOLD_HEADER, decision.hold.hold_id))
+    return Answer(status=200, headers=(*headers, *rate_limit_headers(decision)))
+
+
+def _for_nginx(answer: Answer, *, reason: str) -> Answer:
+    status = answer.status if answer.status in _NGINX_KNOWS else _FORBIDDEN
+    told = ((STATUS_HEADER, str(answer.status)), ("X-Tallygate-Reason", reason))
+    return Answer(status=status, headers=(*told, *answer.headers))
