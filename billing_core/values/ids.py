@@ -23,6 +23,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 Code = Annotated[str, msgspec.Meta(pattern=CODE_PATTERN)]
 """A chosen name: 1 to 64 of letters, digits, `_`, `.`, `-`, starting with a letter or digit."""
 
+IDEMPOTENCY_KEY_LENGTH = 255
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,255}\Z"
 IdempotencyKey = Annotated[str, msgspec.Meta(pattern=IDEMPOTENCY_KEY_PATTERN)]
 """A retry's name: 1 to 255 printable ASCII characters without spaces."""

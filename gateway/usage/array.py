@@ -1,4 +1,4 @@
-"""Arrays of events, read at one go: what nearly all senders send, in a tenth of the time.
+"""Arrays and lines of events, read at one go: what nearly all senders send, in a tenth of the time.
 
 One by one, each event is cut out of its array, decoded, searched for names that come twice, and checked rule by
 rule, so that its answer can name the rule that it breaks. Here the whole array is decoded at once, and what is the
@@ -16,7 +16,7 @@ the same, no name was decoded over another.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType
 
 from billing_core.contract.usage_event import encode_record
 from billing_core.values.clock import to_ms
+from billing_core.values.ids import IDEMPOTENCY_KEY_LENGTH
 from billing_core.values.money import MAX_EXACT
 from gateway.state.directory import Meters
 from gateway.usage.event import (
@@ -37,7 +38,6 @@ from gateway.usage.event import (
     number_of,
 )
 
-_ID_LENGTH: Final = 255
 _NAMES_ALWAYS: Final = 4
 _NUMBER_LENGTH: Final = 32
 _SPACES: Final = (b"\n", b"\t", b"\r", b'" ')
@@ -60,15 +60,36 @@ def _number(text: str) -> object:
 
 
 _DECODER = msgspec.json.Decoder(list[PlainEvent], float_hook=_number)
+_LINES = msgspec.json.Decoder(PlainEvent, float_hook=_number)
 _NOTHING: Mapping[str, object] = {}
 
 
 def read_plainly(body: bytes) -> list[PlainEvent] | None:
     """All events of an array, or None where some of them may not be what they seem."""
+    return _read(body, _DECODER.decode)
+
+
+def read_lines_plainly(body: bytes) -> list[PlainEvent] | None:
+    """The same of lines with an event each.
+
+    Where each line begins an object and ends one, none goes on in the next: within an object `}` and `{` have
+    something between them. So where there are as many events as lines, there is one in each.
+    """
+    body = body.strip()
+    if b"\r" in body:
+        body = body.replace(b"\r\n", b"\n")
+    breaks = body.count(b"\n")
+    if body.count(b"}\n{") != breaks:
+        return None
+    events = _read(body, _LINES.decode_lines)
+    return events if events is not None and len(events) == (breaks + 1 if body else 0) else None
+
+
+def _read(body: bytes, decode: Callable[[bytes], list[PlainEvent]]) -> list[PlainEvent] | None:
     if b"\\" in body:
         return None
     try:
-        events = _DECODER.decode(body)
+        events = decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     decoded = _NAMES_ALWAYS * len(events)
@@ -96,7 +117,7 @@ class Press:
     def record(self, one: PlainEvent) -> bytes | None:
         """The event as it travels; None where it has to be looked at closer."""
         event_id, name, customer_id = one.id, one.event, one.customer
-        if not (event_id.isascii() and event_id.isprintable() and 0 < len(event_id) <= _ID_LENGTH):
+        if not (event_id.isascii() and event_id.isprintable() and 0 < len(event_id) <= IDEMPOTENCY_KEY_LENGTH):
             return None
         offset_ms = self._offsets_ms.get(customer_id)
         if offset_ms is None or " " in event_id:

@@ -20,7 +20,6 @@ from zlib import crc32
 import msgspec
 
 from billing_core.contract.keys import epoch_key, event_ids_key, shards_of_events, stream_key
-from billing_core.contract.problem import decode_json
 from billing_core.contract.usage_event import encode_client_body
 from billing_core.errors import (
     Failure,
@@ -37,17 +36,9 @@ from gateway.state.directory import CustomerNote, Directory, Meters
 from gateway.state.fault import failure_of
 from gateway.state.link import Link
 from gateway.state.resp import ErrorReply, Reply, Word
-from gateway.usage.array import PlainEvent, Press, read_plainly
-from gateway.usage.event import (
-    Bounds,
-    Event,
-    check_meters,
-    check_time,
-    digest_of,
-    id_in,
-    read_event,
-    record_of,
-)
+from gateway.usage.array import PlainEvent, Press
+from gateway.usage.batch import OWN, Batch, Form
+from gateway.usage.event import Bounds, Event, check_meters, check_time, digest_of, record_of
 from gateway.usage.recall import Recall
 
 MOST_EVENTS: Final = 1_000
@@ -73,11 +64,12 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Roll:
-    """What is known of the customers that one request names, and of whom it was asked anew."""
+    """How one request is written, what is known of the customers that it names, and of whom it was asked anew."""
 
-    def __init__(self, tenant_id: str, meters: Meters) -> None:
+    def __init__(self, tenant_id: str, meters: Meters, *, form: Form) -> None:
         self.tenant_id = tenant_id
         self.meters = meters
+        self.form = form
         self.notes: dict[str, CustomerNote | None] = {}
         self.fresh: set[str] = set()
 
@@ -99,7 +91,6 @@ class _Call(NamedTuple):
     group: Sequence[tuple[int, _Sound]]
 
 
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _RECEIPTS = {ord("a"): Receipt.ACCEPTED, ord("d"): Receipt.DUPLICATE}
 _CONFLICT = ord("c")
 _LETTERS = frozenset({*_RECEIPTS, _CONFLICT})
@@ -126,31 +117,31 @@ class Intake:
         self._clock = clock
         self.receipts = dict.fromkeys((receipt.value for receipt in Receipt), 0)
 
-    async def take_one(self, tenant_id: str, raw: bytes) -> Taken:
+    async def take_one(self, tenant_id: str, raw: bytes, *, form: Form = OWN) -> Taken:
         """Take an event if it is sound.
 
         Raises: Unavailable where Redis cannot be asked who the customer is or what the meters read.
         """
-        roll = _Roll(tenant_id, await self._directory.tenant_meters(tenant_id))
+        roll = _Roll(tenant_id, await self._directory.tenant_meters(tenant_id), form=form)
         (taken,) = await self._send_all(await self._check_each([raw], roll), [raw], roll=roll)
         return taken
 
-    async def take_all(self, tenant_id: str, body: bytes) -> list[Taken]:
-        """Take all events of an array that are sound; one answer each, in their order.
+    async def take_all(self, tenant_id: str, batch: Batch) -> list[Taken]:
+        """Take all events of a batch that are sound; one answer each, in their order.
 
-        Raises: InvalidInput or TooLarge where it is no array of so many; Unavailable as `take_one`.
+        Raises: InvalidInput or TooLarge where it is none of so many; Unavailable as `take_one`.
         """
-        plain, raws = read_plainly(body), list[bytes]()
+        plain, raws = batch.plain, list[bytes]()
         if plain is None:
-            raws = _cut(body)
+            raws = batch.cut()
         if len(plain or raws) > MOST_EVENTS:
             raise TooLarge(f"must have at most {MOST_EVENTS} entries", field="body")
-        roll = _Roll(tenant_id, await self._directory.tenant_meters(tenant_id))
+        roll = _Roll(tenant_id, await self._directory.tenant_meters(tenant_id), form=batch.form)
         if plain is None:
             return await self._send_all(await self._check_each(raws, roll), raws, roll=roll)
         pressed = await self._press(plain, roll)
         odd = [place for place, one in enumerate(pressed) if one is None]
-        raws = _cut(body) if odd else []
+        raws = batch.cut() if odd else []
         closer = iter(await self._check_each([raws[place] for place in odd], roll) if odd else ())
         return await self._send_all([one or next(closer) for one in pressed], raws, roll=roll)
 
@@ -171,7 +162,7 @@ class Intake:
 
     async def _check_each(self, raws: Sequence[bytes], roll: _Roll) -> Sequence[_Sound | Failure]:
         """Each event, or the rule of its own, of meters, customers or time that it breaks."""
-        events = [_read(raw) for raw in raws]
+        events = [_read(raw, roll.form) for raw in raws]
         await self._note(roll, {event.customer_id for event in events if isinstance(event, Event)})
         checked: list[_Sound | Failure] = []
         for event in events:
@@ -225,7 +216,7 @@ class Intake:
                 shard = shards[crc32(one.event_id.encode()) % len(shards)]
                 groups.setdefault((shard, one.clock_offset_ms), []).append((place, one))
             else:
-                answers[place] = _rejected(id_in(raws[place]), one)
+                answers[place] = _rejected(roll.form.id_in(raws[place]), roll.form.failure(one))
         calls = [
             _Call(roll.tenant_id, shard, offset_ms, group[first : first + _MOST_IN_CALL])
             for (shard, offset_ms), group in groups.items()
@@ -261,16 +252,11 @@ class Intake:
             return future
 
 
-def _read(raw: bytes) -> Event | Failure:
+def _read(raw: bytes, form: Form) -> Event | Failure:
     try:
-        return read_event(raw)
+        return form.read(raw)
     except InvalidInput as failure:
         return failure
-
-
-def _cut(body: bytes) -> list[bytes]:
-    """The events of an array, each by itself. Raises: InvalidInput where it is none."""
-    return [bytes(raw) for raw in decode_json(body, _ARRAY)]
 
 
 def _answers(call: _Call, reply: Reply | BaseException) -> Iterator[tuple[int, Taken]]:

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from billing_core.errors import InvalidInput
-from gateway.usage.array import Press, read_plainly
+from gateway.usage.array import Press, read_lines_plainly, read_plainly
+from gateway.usage.batch import lines_of
 from gateway.usage.event import Bounds, check_meters, check_time, read_event, record_of
 
 NOW_MS = 1_772_000_000_000
@@ -161,3 +162,61 @@ def test_what_is_no_array_of_events_is_left_to_the_other_way(body: bytes) -> Non
 def test_no_events_are_no_events() -> None:
     """An empty array is sound."""
     assert read_plainly(b" [ ] ") == []
+
+
+def pressed_lines(body: bytes) -> list[bytes | None] | None:
+    """The records of lines that are read at one go."""
+    events = read_lines_plainly(body)
+    press = Press(METERS, OFFSETS_MS, now_ms=NOW_MS, bounds=BOUNDS)
+    return None if events is None else [press.record(one) for one in events]
+
+
+@given(
+    changes=st.lists(EVENTS, max_size=4),
+    ends=st.lists(
+        st.sampled_from([b"\n", b"\r\n", b" \n", b"\n\n", b"\n \t\n", b"", b" "]), min_size=4, max_size=4
+    ),
+    layout=st.sampled_from([{}, {"separators": (",", ":")}, {"indent": 2}, {"separators": (" ,", " : ")}]),
+)
+def test_lines_taken_at_one_go_are_lines_taken_one_by_one(
+    changes: list[dict[str, Any]], ends: list[bytes], layout: dict[str, Any]
+) -> None:
+    """However they end, and where one that has none is two events, or half of one."""
+    texts = [json.dumps(GOOD | one, **layout).encode() for one in changes]
+    body = b"".join(text + end for text, end in zip(texts, ends, strict=False))
+    taken = pressed_lines(body)
+    if taken is None:
+        return
+    raws = lines_of(body).cut()
+    assert len(taken) == len(raws)
+    for record, raw in zip(taken, raws, strict=True):
+        assert record in (None, closely(raw))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\r\n", b"\n\n"])
+def test_sound_lines_are_taken_at_one_go(end: bytes, last: bytes) -> None:
+    """With or without an end of the last line."""
+    sent = [GOOD | {"id": f"e{number}"} for number in range(3)]
+    body = end.join(json.dumps(one).encode() for one in sent) + last
+    assert pressed_lines(body) == [closely(json.dumps(one).encode()) for one in sent]
+
+
+PING = b'{"id":"%b","event":"ping","time":%d,"customer":"acme","fields":{}}'
+
+
+@pytest.mark.parametrize("place", [b":{", b"{}", b"}}", b',"', b'":"'])
+def test_an_event_over_two_lines_beside_two_in_one_is_not_read_at_one_go(place: bytes) -> None:
+    """There are as many lines as events, and yet not one in each."""
+    first, second, third = (PING % (name, NOW_MS) for name in (b"a", b"b", b"c"))
+    broken = third.replace(place, place[:1] + b"\n" + place[1:], 1)
+    body = first + second + b"\n" + broken
+    assert body.count(b"\n") == 2
+    assert read_lines_plainly(body) is None
+    assert read_lines_plainly(first + b"\n" + second + b"\n" + third) is not None
+
+
+def test_no_lines_are_no_events() -> None:
+    """Nor are empty ones."""
+    assert [read_lines_plainly(body) for body in (b"", b"\n", b" \r\n\t")] == [[], [], []]
+    assert [lines_of(body).cut() for body in (b"", b"\n", b" \r\n\t")] == [[], [], []]
