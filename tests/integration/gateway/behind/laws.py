@@ -1,0 +1,274 @@
+"""What every proxy in front of a gateway holds to; its test module says which proxy, by a fixture `front`.
+
+`Laws` are for each; `SettlingLaws` for one that has a second hook. The shipped file's features are swapped, so that
+a request to `/v1/` costs one of `calls` (there are ten), and one to `/metered/` holds a thousand of `tokens`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from billing_core.contract.keys import KeyRecord, Role
+from billing_core.contract.snapshot import Status
+from tests.integration.gateway.behind.conftest import KEY, Front, Upstream
+
+CALLS = "/v1/things"
+TOKEN_NANOS = 100
+
+
+class Laws:
+    """Who may pass does, who may not does not, and nobody talks his way through."""
+
+    undecided_status = 503
+    """What is answered while nothing can be decided."""
+    gone_status = 503
+    """What is answered while there is no gateway."""
+
+    async def test_the_upstream_hears_who_it_serves_whatever_the_client_says(
+        self, front: Front, upstream: Upstream
+    ) -> None:
+        """Customer, plan and decision are ours; the client is told its limit, and nothing of that."""
+        liar = {
+            "Customer": "somebody",
+            "Plan": "gold",
+            "Decision": "dec_0",
+            "Would": "x",
+            "Degraded": "1",
+            "Hold": "h",
+        }
+        lies = {f"X-Tallygate-{name}": lie for name, lie in liar.items()}
+        status, told, body = await front(CALLS, KEY | lies)
+        assert (status, body) == (200, b"served")
+        assert told["RateLimit"].startswith('"calls";r=9;t=')
+        assert told["RateLimit-Policy"] == '"calls";q=10'
+        (seen,) = upstream.seen
+        heard = {
+            name.title(): value for name, value in seen.headers.items() if name.lower().startswith("x-tallygate")
+        }
+        assert heard["X-Tallygate-Customer"] == "acme"
+        assert heard["X-Tallygate-Decision"].startswith("dec_")
+        assert not set(heard.items()) & set(lies.items())
+        assert set(heard) <= {"X-Tallygate-Customer", "X-Tallygate-Plan", "X-Tallygate-Decision"}
+        assert len(seen.headers.getall("X-Tallygate-Customer")) == 1
+
+    @pytest.mark.parametrize("headers", [{}, {"X-Api-Key": "tgk_nobody"}, {"Authorization": "Bearer tgk_nobody"}])
+    async def test_who_has_no_key_is_told_how_to_show_one(
+        self, front: Front, upstream: Upstream, headers: dict[str, str]
+    ) -> None:
+        """401 with the challenge."""
+        status, told, body = await front(CALLS, headers)
+        assert (status, told["WWW-Authenticate"]) == (401, 'Bearer realm="tallygate"')
+        self.is_problem(told, body, status=401, code="unknown_key")
+        assert upstream.seen == []
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "code"),
+        [
+            ("closed", 403, "not_entitled"),
+            ("tokens", 402, "insufficient_balance"),
+            ("suspended", 402, "suspended"),
+            ("calls", 429, "limit_reached"),
+        ],
+    )
+    async def test_a_refusal_reaches_the_client_in_its_own_status(
+        self, front: Front, upstream: Upstream, world: Any, kind: str, status: int, code: str
+    ) -> None:
+        """With reason and headers; the upstream hears nothing of it."""
+        for _ in range(10 if kind == "calls" else 0):
+            assert (await front(CALLS))[0] == 200
+        if kind != "calls":
+            await world.project(
+                features={"calls": world.features.get(kind, world.features["calls"])},
+                status=Status.SUSPENDED if kind == "suspended" else Status.ACTIVE,
+            )
+        served = len(upstream.seen)
+        got, told, body = await front(CALLS)
+        assert got == status
+        self.is_problem(told, body, status=status, code=code)
+        assert ("Retry-After" in told) == (status == 429)
+        if status == 429:
+            assert told["RateLimit"] == f'"calls";r=0;t={told["Retry-After"]}'
+            assert told["RateLimit-Policy"] == '"calls";q=10'
+        assert len(upstream.seen) == served
+
+    async def test_a_hundred_at_once_and_exactly_ten_pass(
+        self, front: Front, upstream: Upstream, world: Any
+    ) -> None:
+        """On a wallet for ten."""
+        await world.project(features={"calls": world.features["tokens"]})
+        await world.grant(10 * TOKEN_NANOS)
+        got = await asyncio.gather(*(front(CALLS) for _ in range(100)))
+        assert Counter(status for status, _, _ in got) == {200: 10, 402: 90}
+        assert len(upstream.seen) == 10
+        assert sum(1 for entry in await world.entries() if entry.charges) == 10
+
+    async def test_a_body_reaches_the_upstream_whole(self, front: Front, upstream: Upstream) -> None:
+        """However long it is; so does the address, word for word."""
+        body = bytes(range(256)) * 1_000
+        target = "/v1/a%20b?feature=export&quantity=0&x=%C3%A4"
+        assert (await front(target, method="POST", body=body))[0] == 200
+        (seen,) = upstream.seen
+        assert (seen.method, seen.target, seen.body) == ("POST", target, body)
+
+    @pytest.mark.parametrize(
+        "query",
+        ["feature=export&quantity=0", "mode=peek&feature=calls&quantity=0", "shadow=1&quantity=0", "quantity=1e3"],
+    )
+    async def test_what_is_charged_is_the_operators_word(self, front: Front, world: Any, query: str) -> None:
+        """Neither the client's query nor its headers change it; an id of its own makes no second request free."""
+        lies = {
+            "X-Request-Id": "mine",
+            "Idempotency-Key": "mine",
+            "Tallygate-Deadline-Ms": "1",
+            "X-Original-Uri": f"/v1/free?{query}",
+            "X-Forwarded-Uri": f"/v1/free?{query}",
+            "X-Forwarded-Method": "OPTIONS",
+        }
+        for _ in range(2):
+            assert (await front(f"{CALLS}?{query}", KEY | lies))[0] == 200
+        assert await charged(world) == [("calls", 1), ("calls", 1)]
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+    async def test_an_answer_of_the_upstream_passes_as_it_is(
+        self, front: Front, upstream: Upstream, status: int
+    ) -> None:
+        """An error of its own too: it is no refusal of ours."""
+        upstream.says("its own", status=status, headers={"X-Own": "1"})
+        got, told, body = await front(CALLS)
+        assert (got, body, told["X-Own"]) == (status, b"its own", "1")
+
+    async def test_where_nothing_can_be_decided_nobody_passes(
+        self, front: Front, upstream: Upstream, gateway: Any
+    ) -> None:
+        """Redis is away: that is no refusal, and the client may come again soon."""
+        await gateway[0].links["decision"].stop()
+        got, told, body = await front(CALLS)
+        assert (got, told["Retry-After"]) == (self.undecided_status, "1")
+        self.is_problem(told, body, status=503, code="unavailable")
+        assert upstream.seen == []
+
+    async def test_without_a_gateway_nobody_passes(
+        self, front: Front, upstream: Upstream, close_gateway: Any
+    ) -> None:
+        """The connection is refused."""
+        await close_gateway()
+        assert (await front(CALLS))[0] == self.gone_status
+        assert upstream.seen == []
+
+    def is_problem(self, told: Any, body: bytes, *, status: int, code: str) -> None:
+        """What a refused client reads."""
+        assert told["Content-Type"] == "application/problem+json"
+        problem = msgspec.json.decode(body)
+        assert (problem["status"], problem["code"]) == (status, code)
+
+
+async def charged(world: Any) -> list[tuple[str, int]]:
+    """What usage entries say was charged, in order."""
+    return [(charge.feature, charge.quantity) for entry in await world.entries() for charge in entry.charges]
+
+
+class SettlingLaws:
+    """What a response has cost is known when it is over."""
+
+    metered = "/metered/x"
+    held = 1_000
+
+    @pytest.fixture(autouse=True)
+    async def rich(self, world: Any) -> None:
+        await world.grant(10**9)
+
+    async def test_a_hold_is_settled_by_what_the_upstream_says(
+        self, front: Front, upstream: Upstream, books: Any, world: Any
+    ) -> None:
+        """Less than was held; the rest is given back."""
+        upstream.says(headers={"X-Units-Used": "7"})
+        assert (await front(self.metered))[0] == 200
+        await books.settled(10**9 - 7 * TOKEN_NANOS)
+        assert await charged(world) == [("tokens", 7)]
+
+    async def test_more_than_was_held_is_charged_too(self, front: Front, upstream: Upstream, books: Any) -> None:
+        """The wallet has it."""
+        upstream.says(headers={"X-Units-Used": "1500"})
+        assert (await front(self.metered))[0] == 200
+        await books.settled(10**9 - 1_500 * TOKEN_NANOS)
+
+    async def test_a_response_that_says_nothing_costs_what_was_held(self, front: Front, books: Any) -> None:
+        """Nobody knows better."""
+        assert (await front(self.metered))[0] == 200
+        await books.settled(10**9 - self.held * TOKEN_NANOS)
+
+    @pytest.mark.parametrize(("status", "units"), [(500, "7"), (503, None)])
+    async def test_a_failure_of_the_upstream_is_given_back(
+        self, front: Front, upstream: Upstream, books: Any, world: Any, status: int, units: str | None
+    ) -> None:
+        """Whatever it says that it has used."""
+        upstream.says(status=status, headers={"X-Units-Used": units} if units else {})
+        assert (await front(self.metered))[0] == status
+        await books.settled(10**9)
+        assert await charged(world) == []
+
+    async def test_an_upstream_that_is_not_there_costs_nothing(
+        self, front: Front, books: Any, close_upstream: Any
+    ) -> None:
+        """The proxy answers 502 or 503 itself."""
+        await close_upstream()
+        assert (await front(self.metered))[0] in (502, 503)
+        await books.settled(10**9)
+
+    async def test_who_knows_a_hold_may_end_it_so_the_client_is_not_told(
+        self, front: Front, upstream: Upstream, books: Any
+    ) -> None:
+        """Nor is the upstream, and what the client says of one does not count."""
+        upstream.says(headers={"X-Units-Used": "7"})
+        _, told, _ = await front(self.metered, KEY | {"X-Tallygate-Hold": "hold_mine"})
+        assert not [name for name, value in told.items() if "hold" in (name + value).lower()]
+        (seen,) = upstream.seen
+        assert "hold_mine" not in seen.headers.getall("X-Tallygate-Hold", [])
+        await books.settled(10**9 - 7 * TOKEN_NANOS)
+
+    async def test_a_client_that_hangs_up_pays_all_the_same(
+        self, front: Front, upstream: Upstream, books: Any
+    ) -> None:
+        """Also where it goes before the end."""
+        stream = upstream.streams(b"first", headers={"X-Units-Used": "7"})
+        await front.hang_up(self.metered, after=b"first")
+        stream.end.set()
+        await books.settled(10**9 - 7 * TOKEN_NANOS)
+
+    async def test_an_upstream_that_dies_in_the_middle_is_paid_by_its_word(
+        self, front: Front, upstream: Upstream, books: Any
+    ) -> None:
+        """The response had begun, and had said what it costs."""
+        stream = upstream.streams(b"first", headers={"X-Units-Used": "7"}, dies=True)
+        async with front.session.get(front.url + self.metered, headers=KEY) as response:
+            assert await response.content.readexactly(5) == b"first"
+            stream.end.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        await books.settled(10**9 - 7 * TOKEN_NANOS)
+
+    async def test_a_hundred_at_once_hold_what_there_is(self, front: Front, upstream: Upstream, world: Any) -> None:
+        """A wallet for ten holds, none of which has ended, lets in ten."""
+        key = {"X-Api-Key": "tgk_other"}
+        await world.project(customer="other")
+        await world.credential(
+            key["X-Api-Key"], KeyRecord(tenant_id="t1", role=Role.CALLER, customer_id="other", hint="er")
+        )
+        await world.grant(10 * self.held * TOKEN_NANOS, customer="other")
+        stream = upstream.streams(headers={"X-Units-Used": "0"})
+        asked = [asyncio.ensure_future(front(self.metered, key)) for _ in range(100)]
+        refused = 0
+        async with asyncio.timeout(60):
+            for done in asyncio.as_completed(asked):
+                status, _, _ = await done
+                assert status == (402 if refused < 90 else 200)
+                refused += status == 402
+                if refused == 90:
+                    stream.end.set()
+        assert len(upstream.seen) == 10
