@@ -20,7 +20,8 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Final
+from datetime import datetime
+from typing import Annotated, Final, Literal
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -28,8 +29,8 @@ import msgspec
 from billing_core.contract.document import decode_strictly
 from billing_core.contract.problem import decode_json
 from billing_core.errors import InvalidInput
-from billing_core.values.ids import IDEMPOTENCY_KEY_LENGTH
-from gateway.usage.event import Event, read_event
+from billing_core.values.ids import IDEMPOTENCY_KEY_LENGTH, Code
+from gateway.usage.event import Event, Fields, read_event
 
 CLOUD_WORDS: Final = {"event": "type", "customer": "subject", "fields": "data"}
 """What a CloudEvent calls the parts of an event."""
@@ -50,6 +51,21 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder(object)
 _ANY = msgspec.json.Decoder(msgspec.Raw)
 _ENCODER = msgspec.json.Encoder()
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One CloudEvent in the JSON event format. Further attributes may stand beside these, and are not kept."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+    source: Annotated[str, msgspec.Meta(pattern=rf"^{_URI.pattern}\Z")]
+    type: Code
+    subject: Code
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    datacontenttype: str | None = None
+    dataschema: str | None = None
+    data: Fields | None = None
+    data_base64: str | None = None
 
 
 def read_cloud_event(raw: bytes) -> Event:

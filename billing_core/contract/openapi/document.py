@@ -36,7 +36,7 @@ class _Schemas:
         made, named = msgspec.json.schema_components(kinds, schema_hook=_schema_of, ref_template=PLACE + "{name}")
         self._names = {name: _readable(name) for name in named}
         invariant(len(set(self._names.values())) == len(named), "no two schemas have one name")
-        asked = {kind for one in plane.operations for kind in (one.query, one.body) if kind is not None}
+        asked = {kind for one in plane.operations for kind in _asked_of(one)}
         incoming = _reached([schema for kind, schema in zip(kinds, made, strict=True) if kind in asked], named)
         self._of = {kind: self._shaped(schema, {}) for kind, schema in zip(kinds, made, strict=True)}
         self.named = {
@@ -106,7 +106,10 @@ def _operation(operation: Operation, schemas: _Schemas) -> Schema:
     if parameters:
         told["parameters"] = parameters
     if operation.body is not None:
-        content = {JSON: {"schema": schemas.of(operation.body)}}
+        content = {JSON: {"schema": schemas.of(operation.body)}} | {
+            one.media_type: {"schema": {"type": "string"} if one.kind is None else schemas.of(one.kind)}
+            for one in operation.other_bodies
+        }
         told["requestBody"] = {"required": operation.needs_body, "content": content}
     told["responses"] = {str(one.status): _reply(one, schemas) for one in operation.replies} | {
         str(status): {"$ref": "#/components/responses/Problem"}
@@ -157,8 +160,14 @@ def _scheme(scheme: Scheme) -> Schema:
     return {"type": "http", "scheme": "bearer", "description": scheme.says}
 
 
+def _asked_of(operation: Operation) -> list[Any]:
+    """The types of what comes in, but for parameters."""
+    kinds = [operation.query, operation.body, *(one.kind for one in operation.other_bodies)]
+    return [kind for kind in kinds if kind is not None]
+
+
 def _kinds_of(operation: Operation) -> list[Any]:
-    kinds: list[Any] = [operation.query, operation.body]
+    kinds = _asked_of(operation)
     kinds += [one.kind for one in operation.parameters]
     for reply in operation.replies:
         kinds += reply.kind if isinstance(reply.kind, tuple) else (reply.kind,)

@@ -32,10 +32,18 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[Parameter, ...] = ()
 
 
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A body in another media type than JSON. `kind` None: one that no JSON Schema describes."""
+
+    media_type: str
+    kind: Any = None
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One route.
 
-    `query` is a struct whose fields are the query string's; `body` None: it has none. `failures` are the statuses
+    `query` is a struct whose fields are the query string's; `body` None: it has none, else it is JSON, or one of
+    the `other_bodies`. `failures` are the statuses
     that tell a problem. `schemes` are ways to say who asks, one of which is needed; "" among them: or none.
     """
 
@@ -47,6 +55,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     query: type[msgspec.Struct] | None = None
     body: Any = None
+    other_bodies: tuple[Body, ...] = ()
     needs_body: bool = True
     replies: tuple[Reply, ...]
     failures: tuple[int, ...] = ()

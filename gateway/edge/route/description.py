@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from billing_core.contract.openapi.document import OPENAPI_PATH, PLACE, document_of
-from billing_core.contract.openapi.operation import Operation, Parameter, Plane, Reply, Scheme
+from billing_core.contract.openapi.operation import Body, Operation, Parameter, Plane, Reply, Scheme
 from billing_core.contract.problem import MEDIA_TYPE, Problem
 from billing_core.contract.telemetry import EXPOSITION_TYPE
 from billing_core.values.ids import Code
@@ -25,6 +25,7 @@ from gateway.edge.authorize.route import DEADLINE_HEADER
 from gateway.edge.message import JSON, Answer, Request
 from gateway.edge.reply import Refusal
 from gateway.edge.route.account import UsageAnswer, WalletsAnswer
+from gateway.edge.route.event import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from gateway.edge.route.probe import State
 from gateway.edge.wire import (
     MAX_BATCH,
@@ -44,6 +45,7 @@ from gateway.edge.wire import (
     Ttl,
 )
 from gateway.receipt import JWKS_PATH, JWKS_TYPE
+from gateway.usage.cloudevent import PREFIX, CloudEvent
 from gateway.usage.event import ClientEvent
 
 _OPERATOR, _CALLER, _CALLER_HEADER = "operator", "key", "key_header"
@@ -107,6 +109,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _Events = ClientEvent | Annotated[list[ClientEvent], msgspec.Meta(max_length=MAX_BATCH)]
+_CloudEvents = Annotated[list[CloudEvent], msgspec.Meta(max_length=MAX_BATCH)]
 
 
 async def tell_description(_: Request) -> Answer:
@@ -207,13 +210,25 @@ def _holds() -> tuple[Operation, ...]:
 
 def _events() -> tuple[Operation, ...]:
     some = "What became of each, where some were not taken."
+    attributes = ("specversion", "id", "source", "type", "subject", "time")
     return (
         Operation(
             method="POST",
             path="/v1/events",
             name="events",
             summary="Usage that did not pass the gate, once per id however often it is sent",
+            says=(
+                "One event, an array, or a line for each. CloudEvents come in all three modes: in binary mode "
+                "their attributes stand in header fields and the body is their data. They are unique by `source` "
+                "and `id`, which together are the event's id."
+            ),
+            parameters=tuple(_header(PREFIX + name, str, says="Of a CloudEvent.") for name in attributes),
             body=_Events,
+            other_bodies=(
+                Body(media_type=NDJSON),
+                Body(media_type=CLOUD_EVENT, kind=CloudEvent),
+                Body(media_type=CLOUD_EVENTS, kind=_CloudEvents),
+            ),
             replies=(
                 Reply(status=200, says="What became of it, or of each.", kind=(EventAnswer, EventsAnswer)),
                 Reply(status=207, says=some, kind=EventsAnswer),

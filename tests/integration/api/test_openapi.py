@@ -28,7 +28,7 @@ async def test_the_document_is_served_to_anybody_and_printed(plane: Plane, tmp_p
 
 
 async def test_a_fuzzer_finds_nothing_as_operator(plane: Plane, tmp_path: Path) -> None:
-    """With a customer on a plan, and money in the wallet."""
+    """With a customer on a plan, and money in the wallet; another tenant's operator sees nothing of it."""
     ours = plane.ours
     await ours.put("/v1/catalog", tomllib.loads(shipped("catalogs/messaging.toml").read_text("utf-8")))
     await ours.post("/v1/customers", {"customer_id": "acme", "name": "Acme"})
@@ -43,14 +43,16 @@ async def test_a_fuzzer_finds_nothing_as_operator(plane: Plane, tmp_path: Path) 
         "grant_id": paid.body["grant_id"],
         "payment_id": paid.body["payment"]["payment_id"],
     }
-    ended, said = await findings(plane.url, *EXAMPLES, folder=tmp_path, token=ours.token, names=names)
+    users = {"token": ours.token, "stranger": plane.theirs.token}
+    ended, said = await findings(plane.url, *EXAMPLES, folder=tmp_path, **users, names=names)
     assert ended == 0, said
 
 
 async def test_a_fuzzer_finds_nothing_as_root(plane: Plane, tmp_path: Path) -> None:
     """Where tenants are founded."""
     tenants = ("--include-path-regex", "^/v1/tenants")
-    ended, said = await findings(plane.url, *EXAMPLES, *tenants, folder=tmp_path, token=plane.root.token)
+    users = {"token": plane.root.token, "stranger": plane.theirs.token}
+    ended, said = await findings(plane.url, *EXAMPLES, *tenants, folder=tmp_path, **users)
     assert ended == 0, said
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from billing_core.contract.keys import KeyRecord, Role
 from gateway.edge.route.description import BatchBody, BatchTold, describe
 from gateway.edge.wire import BatchAnswer, BatchRequest
 from tests.fuzzer import findings, printed
@@ -25,14 +26,19 @@ async def test_the_document_is_served_to_anybody_and_printed(call: Any, tmp_path
 
 @pytest.mark.parametrize("who", ["operator", "caller"])
 async def test_a_fuzzer_finds_nothing(call: Any, world: Any, tmp_path: Path, who: str) -> None:
-    """By an operator's token and by a caller's key; a hold is open and a wallet filled."""
+    """As operator and as caller, with an open hold and a filled wallet; a stranger sees nothing of it."""
     await world.grant(1_000_000)
     asked = {"key": world.key, "feature": "tokens", "mode": "hold", "ttl_ms": 600_000}
     _, placed, _ = await call("/v1/check", asked)
     token = world.token if who == "operator" else world.key
+    record = KeyRecord(tenant_id="t2", role=Role.OPERATOR)
+    if who == "caller":
+        record = KeyRecord(tenant_id="t1", role=Role.CALLER, customer_id="other", hint="er")
+    await world.credential("tg_stranger", record)
     paths = () if who == "operator" else ("--include-path-regex", "^/v1/(customers|authorize/forward)")
     names = {"customer_id": world.customer, "hold_id": placed["hold"]["id"], "feature": "tokens"}
-    ended, said = await findings(call.url, *EXAMPLES, *paths, folder=tmp_path, token=token, names=names)
+    users = {"token": token, "stranger": "tg_stranger"}
+    ended, said = await findings(call.url, *EXAMPLES, *paths, folder=tmp_path, **users, names=names)
     assert ended == 0, said[:20_000]
 
 
