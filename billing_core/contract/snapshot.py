@@ -148,6 +148,7 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     charge pays it. `outage_units` 0 refuses while Redis is away, n allows by leases of n units. `shadow`: refusals
     are recorded and not made, for a request all of whose charges are so. `slice_units` 0: each request is decided
     by a script; n: a gateway may set n units aside and decide on them by itself. The scripts do not read it.
+    `plan`: that the customer is on, for whoever is told of the decision.
     """
 
     kind: FeatureKind
@@ -158,6 +159,7 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     outage_units: int = 0
     shadow: bool = False
     slice_units: int = 0
+    plan: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,6 +130,7 @@ class _Builder:
             outage_units=terms.outage_units,
             shadow=is_shadow,
             slice_units=0 if is_told_apart or self._reads_each_use(terms.feature) else terms.slice_units,
+            plan=plan.code if plan is not None else "",
         )
 
     def _reads_each_use(self, feature: str) -> bool:

@@ -18,7 +18,7 @@ from gateway.admission.reason import Reason
 from gateway.state.resp import Reply
 
 _HEAD: Final = (str, int, int, str, str, int, str, int, int, int, str, int, str)
-_CHARGE: Final = (int, int, int, int, str, str, int)
+_CHARGE: Final = (int, int, int, int, str, str, int, str)
 _CHARGE_COUNT: Final = len(_CHARGE)
 _ALLOWED: Final = Reason.ALLOWED.value
 _REASONS: Final = {reason.value: reason for reason in Reason}
@@ -27,8 +27,8 @@ _REASONS: Final = {reason.value: reason for reason in Reason}
 Words = tuple[Any, ...]
 """Of a reply: the head's, and those of each charge."""
 
-Frame = tuple[str, int, int, int, str]
-"""Currency, limit, end of its window and seconds until then, currency of the charge."""
+Frame = tuple[str, int, int, int, str, str]
+"""Currency, limit, end of its window and seconds until then, currency of the charge, plan."""
 
 Figures = tuple[int, int, int, int]
 """Cost, balance, remaining units, cost of the charge."""
@@ -76,6 +76,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = ""
     cost_nanos: int = 0
     balance_nanos: int = 0
+    plan: str = ""
     charges: tuple[ChargeOutcome, ...] = ()
     hold: HoldOutcome | None = None
 
@@ -114,7 +115,8 @@ def usual_of(words: Words) -> tuple[Frame, Figures] | None:
     moment, which nobody is told to the millisecond.
     """
     (reason, replayed, refused, level, limited, at_ms, currency, cost, balance, deadline_ms, hold_id, retry_ms,
-     would, limit, remaining, reset_at_ms, charge_cost, value, charge_currency, outage_units) = words  # fmt: skip
+     would, limit, remaining, reset_at_ms, charge_cost, value, charge_currency, outage_units,
+     plan) = words  # fmt: skip
     if reason != _ALLOWED or replayed or refused or level or limited or deadline_ms or hold_id or retry_ms:
         return None
     if would or value or outage_units:
@@ -124,7 +126,7 @@ def usual_of(words: Words) -> tuple[Frame, Figures] | None:
     elif remaining < 0:
         return None
     left_s = -((at_ms - reset_at_ms) // 1_000) if reset_at_ms > at_ms else 0
-    return (currency, limit, reset_at_ms, left_s, charge_currency), (cost, balance, remaining, charge_cost)
+    return (currency, limit, reset_at_ms, left_s, charge_currency, plan), (cost, balance, remaining, charge_cost)
 
 
 @lru_cache(maxsize=128)
@@ -154,13 +156,14 @@ def decision_in(words: Words, order: Order, *, decision_id: str) -> Decision:
         currency=currency,
         cost_nanos=cost,
         balance_nanos=balance,
+        plan=rest[-1] if rest else "",
         charges=told,
         hold=HoldOutcome(hold_id=hold_id, deadline_ms=deadline_ms) if deadline_ms else None,
     )
 
 
 def _charge(words: list[Any], feature: str) -> ChargeOutcome:
-    """The first seven words."""
+    """The first eight words."""
     limit_units, remaining_units, reset_at_ms, cost_nanos, value, currency, outage_units, *_ = words
     return ChargeOutcome(
         feature=feature,

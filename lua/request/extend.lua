@@ -39,6 +39,7 @@
 --   static_value*        of a static feature, else ""
 --   charge_currency*     of charge_nanos; "" where nothing is priced
 --   outage_units*        how many units may be leased for an outage; 0 none
+--   plan*                that the customer is on; "" none
 -- ERRORS
 --   INVALID arguments    too few, or the wrong number of keys
 --   INVALID idem_window_ms  not a whole number below 2^53

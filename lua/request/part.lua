@@ -77,9 +77,10 @@ local function as_decision(answer, charges)
   local reply = { 'allowed', 0, 0, '', '', answer[3], answer[4], 0, answer[8], 0, '', 0, '' }
   for _, charge in ipairs(charges) do
     if charge.currency == answer[4] then reply[8] = reply[8] + charge.rated end
-    local n, outage_units = #reply, charge.entitlement and charge.entitlement[6] or 0
+    local n, entitlement = #reply, charge.entitlement
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = -1, -1, 0, charge.rated, ''
-    reply[n + 6], reply[n + 7] = charge.currency == '-' and '' or charge.currency, outage_units
+    reply[n + 6], reply[n + 7] = charge.currency == '-' and '' or charge.currency, entitlement and entitlement[6] or 0
+    reply[n + 8] = entitlement and entitlement[9] or ''
   end
   return reply
 end

@@ -95,6 +95,10 @@ local function is_currency(currency)
   return type(currency) == 'string' and string.find(currency, '^[%w][%w_.%-]*$') ~= nil
 end
 
+local function is_plan(plan)
+  return type(plan) == 'string' and #plan <= 64 and (plan == '' or string.find(plan, '^[%w][%w_.%-]*$') ~= nil)
+end
+
 local function is_cap(cap)
   if not is_name(cap[1], '%$') or not is_currency(cap[2]) then return false end
   return is_whole(cap[3], 0) and is_whole(cap[4], -1) and is_window(cap[5]) and is_whole(cap[6], 0)
@@ -127,6 +131,7 @@ local function is_entitlement(packed)
   if type(entitlement[2]) ~= 'boolean' or type(entitlement[3]) ~= 'string' then return false end
   if not is_guard(entitlement[4]) or not is_list(entitlement[5], is_tariff) then return false end
   if entitlement[1] == GAUGE and #entitlement[5] > 0 then return false end
+  if entitlement[9] ~= nil and not is_plan(entitlement[9]) then return false end
   return is_whole(entitlement[6], 0) and type(entitlement[7]) == 'boolean'
 end
 

@@ -53,6 +53,7 @@ class Lease:
         "hold_id",
         "left",
         "owed_count",
+        "plan",
         "renewal_count",
         "renewed_s",
         "touched_s",
@@ -74,6 +75,7 @@ class Lease:
         self.until_s = until_s
         self.ahead_ms = 0
         """The tenant's clock less ours, as the last decision told it."""
+        self.plan = ""
 
     def covers(self, charges: tuple[Charge, ...], *, now_s: float) -> bool:
         """Whether all of them can be taken now."""

@@ -78,6 +78,7 @@ class Lessee:
         self._doubtful.discard(act.hold_id)
         lease = Lease(caller, act.hold_id, units=units, now_s=now_s, until_s=self._until_s(now_s))
         lease.ahead_ms = decision.decided_at_ms - to_ms(self._clock())
+        lease.plan = decision.plan
         self._pool.add(name, lease)
 
     async def renew(self) -> None:

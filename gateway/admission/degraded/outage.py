@@ -105,7 +105,7 @@ class Outage:
             return None
         lease.take(order.charges)
         entry = _entry(lease, act, order=order, at_ms=to_ms(self._clock()) + lease.ahead_ms)
-        decision = _decision(act, order, at_ms=entry.at_ms)
+        decision = _decision(act, order, lease=lease, at_ms=entry.at_ms)
         self._answers[act.answer_key] = (act.digest, decision)
         self._writing_count += 1
         try:
@@ -138,7 +138,7 @@ class Outage:
             if self.leases.want(name, caller, units=units, now_s=now_s):
                 self._wake.set()
             return
-        lease.touched_s = now_s
+        lease.touched_s, lease.plan = now_s, decision.plan
         lease.ahead_ms = decision.decided_at_ms - to_ms(self._clock())
 
     def has_leases(self, caller: Caller) -> bool:
@@ -289,12 +289,13 @@ def _entry(lease: Lease, act: Act, *, order: Order, at_ms: int) -> Entry:
     )
 
 
-def _decision(act: Act, order: Order, *, at_ms: int) -> Decision:
+def _decision(act: Act, order: Order, *, lease: Lease, at_ms: int) -> Decision:
     return Decision(
         reason=Reason.ALLOWED,
         decision_id=act.decision_id,
         degraded=True,
         decided_at_ms=at_ms,
+        plan=lease.plan,
         charges=tuple(
             ChargeOutcome(
                 feature=charge.feature,

@@ -110,14 +110,15 @@ class Slicer:
         until_s = since_s + slice_seconds(self._settings)
         piece = Slice(record, units=units, cell=cell, since_s=since_s, until_s=until_s)
         try:
-            is_taken = await self._asked(caller, act, order=order, deadline_ms=deadline.left_ms())
+            plan_code = await self._asked(caller, act, order=order, deadline_ms=deadline.left_ms())
         except Failure:
             self._owed.append(piece)  # it may be there
             raise
-        if not is_taken:
+        if plan_code is None:
             self.tally.refused += 1
             await self.end(piece)
             return None
+        piece.decision = msgspec.structs.replace(piece.decision, plan=plan_code)
         self.tally.taken += 1
         if self._recall is not None:
             self._recall.note_hold(record.hold_id, f"{record.tenant_id}:{record.decision_id}")
@@ -155,19 +156,20 @@ class Slicer:
         """Let go of the sheet; what is not settled stays in it, for whoever finds it."""
         self._sheet.close()
 
-    async def _asked(self, caller: Caller, act: Act, *, order: Order, deadline_ms: int) -> bool:
-        """Whether the hold was placed, for a feature that is sliced so now. Raises: Failure."""
+    async def _asked(self, caller: Caller, act: Act, *, order: Order, deadline_ms: int) -> str | None:
+        """The customer's plan, if the hold was placed, for a feature that is sliced so now. Raises: Failure."""
         charge = order.charges[0]
         told = self._bulk.send(("HGET", caller.keys.snapshot, f"f:{charge.feature}"), deadline_ms=deadline_ms)
         asked = self._bulk.run(act.script, act.keys, args=act.args, deadline_ms=deadline_ms)
         await asyncio.wait((told, asked))
         for fault in (told.exception(), asked.exception()):
             if isinstance(fault, ErrorReply):
-                return False  # whatever is wrong, orders learn it one by one
+                return None  # whatever is wrong, orders learn it one by one
             if fault is not None:
                 raise fault
         decision = decision_of(asked.result(), order, decision_id=act.decision_id)
-        return decision.allowed and not decision.would and _units_in(told.result()) == charge.quantity
+        is_taken = decision.allowed and not decision.would and _units_in(told.result()) == charge.quantity
+        return decision.plan if is_taken else None
 
     async def _end(self, record: SliceRecord, used: int) -> None:
         """Settle, or give back where nothing was used. Raises: Unavailable."""

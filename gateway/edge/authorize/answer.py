@@ -21,7 +21,11 @@ _NGINX_KNOWS = frozenset({200, 401, 403})
 
 def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, str]]:
     """What the upstream is told of a caller who may pass."""
-    told = [("X-Tallygate-Customer", customer_id), ("X-Tallygate-Decision", decision.decision_id)]
+    told = [
+        ("X-Tallygate-Customer", customer_id),
+        ("X-Tallygate-Plan", decision.plan),
+        ("X-Tallygate-Decision", decision.decision_id),
+    ]
     if decision.would:
         told.append(("X-Tallygate-Would", decision.would))
     if decision.degraded:

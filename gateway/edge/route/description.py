@@ -353,6 +353,7 @@ def _header(name: str, kind: Any, *, says: str) -> Parameter:
 def _upstream_headers() -> tuple[Parameter, ...]:
     return (
         _header("X-Tallygate-Customer", str, says="Who is billed."),
+        _header("X-Tallygate-Plan", str, says="The plan that the customer is on; empty: none."),
         _header("X-Tallygate-Decision", str, says="The decision's id."),
         _header(HOLD_HEADER, str, says="The hold's id; whoever has it may settle it."),
     )

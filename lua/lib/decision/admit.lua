@@ -208,13 +208,13 @@ local function decide(charges, nodes, place, mode, is_shadow)
   return decision
 end
 
--- Tell each charge the tightest limit over all levels: limit, remaining and reset, from reply[7 * index + 7] on.
+-- Tell each charge the tightest limit over all levels: limit, remaining and reset, from reply[8 * index + 6] on.
 local function tell_limits(decision, charges, reply)
   local nodes, acted = decision.nodes, decision.acted
   for depth = 1, #nodes do
     local uses = nodes[depth].uses
     for n = 1, #uses, 3 do
-      local place, slot = 7 * uses[n] + 7, uses[n + 1]
+      local place, slot = 8 * uses[n] + 6, uses[n + 1]
       local most, units = uses[n + 2][2] + slot.carried, slot.used + slot.held
       if most > MAX_EXACT then most = MAX_EXACT end
       if acted then units = units + slot.more_used + slot.more_held end
@@ -227,14 +227,14 @@ local function tell_limits(decision, charges, reply)
   if decision.has_gauges then gauge_acts.tell(nodes, charges, reply, acted) end
 end
 
--- The reply of a decision: thirteen values, then seven for each charge.
+-- The reply of a decision: thirteen values, then eight for each charge.
 local function reply_of(decision, charges, deadline_ms, hold_id)
   local first, balance, refusal, is_read = decision.first, decision.balance, decision.refusal, decision.purses
   if decision.acted and first and first.tariff[7] then balance = available(is_read[first.currency], first.feature) end
   local reply = {
     decision.reason, 0, refusal and refusal[1] or 0, refusal and refusal[2] or '', refusal and refusal[3] or '', decision.at,
     first and first.currency or '', decision.cost, balance, deadline_ms, hold_id, refusal and refusal[4] or 0, decision.would,
-    nil, nil, nil, nil, nil, nil, nil,
+    nil, nil, nil, nil, nil, nil, nil, nil,
   }
   local n = 13
   for index = 1, #charges do
@@ -243,7 +243,8 @@ local function reply_of(decision, charges, deadline_ms, hold_id)
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = -1, -1, 0, charge.rated
     reply[n + 5] = entitlement and charge.kind == STATIC and entitlement[3] or ''
     reply[n + 6] = charge.currency == '-' and '' or charge.currency
-    reply[n + 7], n = entitlement and entitlement[6] or 0, n + 7
+    reply[n + 7], reply[n + 8] = entitlement and entitlement[6] or 0, entitlement and entitlement[9] or ''
+    n = n + 8
   end
   if is_read then tell_limits(decision, charges, reply) end
   return reply

@@ -57,13 +57,13 @@ end
 
 -- The packed reply to several charges, as `reply_of` tells it.
 local function reply_of_walks(walks, payer, total)
-  local currency, balance, count = payer and payer.currency or '', payer and payer.balance or 0, 13 + 7 * #walks
+  local currency, balance, count = payer and payer.currency or '', payer and payer.balance or 0, 13 + 8 * #walks
   local reply = '\220\000' .. string.char(count)
     .. cmsgpack.pack('allowed', 0, 0, '', '', walks[1].at, currency, total, balance, 0, '', 0, '')
   for place = 1, #walks do
     local walk = walks[place]
     reply = reply .. cmsgpack.pack(walk.most, walk.remaining, walk.until_ms, walk.cost, '',
-      walk.terms.tariff and walk.currency or '', walk.terms.outage_units)
+      walk.terms.tariff and walk.currency or '', walk.terms.outage_units, walk.terms.plan)
   end
   return reply
 end

@@ -62,7 +62,7 @@ local function tell_gauges(nodes, charges, reply, is_acted)
       local index = node.gauges[place]
       local level = is_acted and node.levels[charges[index].feature] or tonumber(node.values[node.gauges[place + 1]]) or 0
       for _, limit in ipairs(node.gauges[place + 2]) do
-        local n, remaining = 7 * index + 7, math.max(0, limit[2] - level)
+        local n, remaining = 8 * index + 6, math.max(0, limit[2] - level)
         if reply[n] < 0 or remaining < reply[n + 1] then reply[n], reply[n + 1], reply[n + 2] = limit[2], remaining, 0 end
       end
     end

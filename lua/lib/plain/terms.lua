@@ -5,8 +5,8 @@
 -- itself has no budget.
 --
 -- A counter is {units, ceiling, window, since_ms, fields of start, of used and of held units, name}; of a spend cap the first is
--- its currency. Terms have limits, fields (three of each counter, the price last), tariff, price, order and outage_units; those
--- of a node limits, caps and fields (behind the two of the node itself).
+-- its currency. Terms have limits, fields (three of each counter, the price last), tariff, price, order, outage_units and plan;
+-- those of a node limits, caps and fields (behind the two of the node itself).
 
 local NODE_FIELDS = { 'x', 'o' }
 
@@ -35,7 +35,7 @@ local plain_terms = memo(function(packed)
   if not entitlement[2] or kind == STATIC or kind == GAUGE then return false end
   local limits = plain_limits(entitlement[4], fields)
   return limits and {
-    limits = limits, fields = fields, tariff = tariff, outage_units = entitlement[6],
+    limits = limits, fields = fields, tariff = tariff, outage_units = entitlement[6], plan = entitlement[9] or '',
     price = tariff and plain_counter(price_name(tariff[1]), false, -1, tariff[6], 0, fields),
     order = tariff and tariff[7] and order_field(tariff[2]),
   } or false

@@ -144,8 +144,8 @@ end
 -- The reply to a charge that was allowed, packed: as `reply_of` tells it.
 local function reply_of_walk(walk, deadline_ms, hold_id)
   local currency, cost = walk.terms.tariff and walk.currency or '', walk.cost
-  return '\220\000\020' .. cmsgpack.pack('allowed', 0, 0, '', '', walk.at, currency, cost, walk.balance, deadline_ms, hold_id, 0,
-    '', walk.most, walk.remaining, walk.until_ms, cost, '', currency, walk.terms.outage_units)
+  return '\220\000\021' .. cmsgpack.pack('allowed', 0, 0, '', '', walk.at, currency, cost, walk.balance, deadline_ms, hold_id, 0,
+    '', walk.most, walk.remaining, walk.until_ms, cost, '', currency, walk.terms.outage_units, walk.terms.plan)
 end
 
 return { of = walk_of, pay = pay_walk, moved = moved_text, write = write_walk, reply = reply_of_walk }

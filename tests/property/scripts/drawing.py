@@ -182,5 +182,6 @@ def entitlements(draw: st.DrawFn, start_ms: int, feature: str) -> Entitlement:
         guard=guard,
         tariffs=tuple(draw(tariffs(of_price)) for _ in range(count)),
         outage_units=draw(st.sampled_from([0, 0, 7])),
+        plan=draw(st.sampled_from(["", "pro", "team.2026"])),
         shadow=draw(one_in(15)),
     )

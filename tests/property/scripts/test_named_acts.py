@@ -134,7 +134,7 @@ def test_who_comes_too_late_is_not_served(shop: Shop) -> None:
     assert shop.consume(("calls", 1), key="k", not_after_ms=soon)[0] == "allowed"
     before = shop.desk.dump_raw()
     late = shop.consume(("calls", 1), key="other", not_after_ms=1)
-    assert (late[0], late[11], late[13:]) == ("unavailable", 0, (-1, -1, 0, 0, "", "", 0))
+    assert (late[0], late[11], late[13:]) == ("unavailable", 0, (-1, -1, 0, 0, "", "", 0, ""))
     assert late[5] > soon + 4_000_000
     assert shop.hold(("calls", 1), not_after_ms=1)[0] == "unavailable"
     assert shop.consume(("calls", 1), key="k", not_after_ms=1)[:2] == ("allowed", 1)

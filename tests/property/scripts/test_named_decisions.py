@@ -55,7 +55,7 @@ def test_a_static_feature_tells_its_value_and_counts_nothing(shop: Shop) -> None
     """Its quantity is ignored; with nothing else above zero there is no entry."""
     shop.project(region=Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="eu"))
     before = shop.desk.dump()
-    assert shop.consume(("region", LARGEST))[13:] == (-1, -1, 0, 0, "eu", "", 0)
+    assert shop.consume(("region", LARGEST))[13:] == (-1, -1, 0, 0, "eu", "", 0, "")
     assert shop.desk.dump() == before
 
 
@@ -79,7 +79,7 @@ def test_two_currencies_in_one_request_are_paid_by_two_wallets(shop: Shop) -> No
     assert shop.consume(("a", 1), ("b", 1))[0] == "insufficient_balance"
     shop.grant("grant_b", 100, currency="EUR")
     reply = shop.consume(("a", 1), ("b", 1))
-    assert (reply[0], *reply[6:9], reply[16], reply[23]) == ("allowed", "USD", 1, 99, 1, 2)
+    assert (reply[0], *reply[6:9], reply[16], reply[24]) == ("allowed", "USD", 1, 99, 1, 2)
     (entry,) = shop.entries()
     assert [(charge.currency, charge.charged_nanos) for charge in entry.charges] == [("USD", 1), ("EUR", 2)]
     assert [(move.grant_id, move.nanos) for move in entry.movements] == [("grant_a", 1), ("grant_b", 2)]

@@ -104,7 +104,7 @@ def rights(draw: st.DrawFn, prices: str = "pq") -> Entitlement:
     listed = tuple(
         draw(tariffs(one)) for one in ("" if is_free else draw(st.sampled_from([prices[0]] * 6 + ["", prices])))
     )
-    return metered(*listed, guard=guard, kind=kind, outage_units=draw(st.sampled_from([0, 9])))
+    return metered(*listed, guard=guard, kind=kind, outage_units=draw(st.sampled_from([0, 9])), plan="pro")
 
 
 @st.composite

@@ -120,11 +120,11 @@ def test_without_a_subscription_there_are_no_features() -> None:
 
 
 def test_switches_and_values_are_told_as_the_plan_has_them() -> None:
-    """A disabled switch is told as disabled; a feature of another plan is not told at all."""
+    """A disabled switch is told as disabled; a feature of another plan is not told at all. Each names the plan."""
     features = resolved().snapshot.features
-    assert features["dark_mode"] == Entitlement(kind=FeatureKind.SWITCH, enabled=True)
-    assert features["beta"] == Entitlement(kind=FeatureKind.SWITCH, enabled=False)
-    assert features["seats"] == Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="25")
+    assert features["dark_mode"] == Entitlement(kind=FeatureKind.SWITCH, enabled=True, plan="basic")
+    assert features["beta"] == Entitlement(kind=FeatureKind.SWITCH, enabled=False, plan="basic")
+    assert features["seats"] == Entitlement(kind=FeatureKind.STATIC, enabled=True, static_value="25", plan="basic")
 
 
 def test_a_limit_follows_the_calendar_or_the_subscription() -> None:

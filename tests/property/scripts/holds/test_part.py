@@ -203,9 +203,9 @@ def test_an_attempt_that_comes_after_its_replay_finds_a_decision(shop: Shop) -> 
     replay = shop.part(lease_id, *asked, key="k", event_id="attempt")
     assert replay[CHARGED] == (30, 70, 0, 900)
     attempt = shop.consume(*asked, key="k")
-    free, paid = (-1, -1, 0, 0, "", "", 0), (-1, -1, 0, 30, "", "USD", 0)
+    free, paid = (-1, -1, 0, 0, "", "", 0, ""), (-1, -1, 0, 30, "", "USD", 0, "")
     head = ("allowed", 1, 0, "", "", replay[2], "USD", 30, 900, 0, "", 0, "")
-    assert attempt == (*head, *free, *paid, *(-1, -1, 0, 4, "", "EUR", 0))
+    assert attempt == (*head, *free, *paid, *(-1, -1, 0, 4, "", "EUR", 0, ""))
     assert [entry.body.event_id for entry in shop.entries()] == ["attempt"]
     assert shop.consume(*asked, key="k", digest="other") == "CONFLICT idempotency"
 

@@ -135,8 +135,8 @@ class Book:
         answer = "charged", 0, at, hold.currency, *amounts, hold.deadline_ms
         cost = sum(line.rated for line in named if line.currency == hold.currency)
         decision = ("allowed", 0, 0, "", "", at, hold.currency, cost, amounts[3], 0, "", 0, "")
-        lent = [line.entitlement.outage_units if line.entitlement else 0 for line in named]
-        rows = [(-1, -1, 0, line.rated, "", line.currency, units) for line, units in zip(named, lent, strict=True)]
+        lent = [(one.outage_units, one.plan) if (one := line.entitlement) else (0, "") for line in named]
+        rows = [(-1, -1, 0, line.rated, "", line.currency, *ends) for line, ends in zip(named, lent, strict=True)]
         decision = (*decision, *(value for row in rows for value in row))
         self.remember(who, key, digest=digest, window_ms=window_ms, reply=decision, part=answer)
         return answer
@@ -293,4 +293,4 @@ def numbered(number: int) -> dict[str, str]:
 def undecided(charges: Charges, reason: str, *, at: int, would: str = "") -> tuple[Any, ...]:
     """The reply where nothing was looked at."""
     head = (reason, 0, 0, "", "", at, "", 0, 0, 0, "", 0, would)
-    return (*head, *(-1, -1, 0, 0, "", "", 0) * len(charges))
+    return (*head, *(-1, -1, 0, 0, "", "", 0, "") * len(charges))

@@ -390,7 +390,8 @@ class Decision:
     def reply_of(self, line: Line) -> tuple[int | str, ...]:
         told = line.entitlement if self.is_counted else None
         static = told.static_value if told and line.kind is FeatureKind.STATIC else ""
-        return *line.tightest, line.rated, static, line.currency, told.outage_units if told else 0
+        lent, plan = (told.outage_units, told.plan) if told else (0, "")
+        return *line.tightest, line.rated, static, line.currency, lent, plan
 
     def tell_limits(self) -> None:
         if not self.is_counted:

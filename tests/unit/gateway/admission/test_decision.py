@@ -16,7 +16,7 @@ from lua.loader import SCRIPTS
 
 ORDER = Order(charges=(Charge(feature="calls", quantity=1), Charge(feature="seat", quantity=1)))
 HEAD: list[int | str] = ["allowed", 0, 0, "", "", 1_000, "USD", 2_500, 97_500, 0, "", 0, ""]
-CHARGES: list[int | str] = [100, 60, 5_000, 2_500, "", "USD", 0, -1, -1, 0, 0, "gold", "", 0]
+CHARGES: list[int | str] = [100, 60, 5_000, 2_500, "", "USD", 0, "pro", -1, -1, 0, 0, "gold", "", 0, "pro"]
 
 
 def packed(*words: object) -> bytes:
@@ -37,7 +37,7 @@ def test_a_decision_is_read_word_by_word() -> None:
     decision = decision_of(packed(*HEAD, *CHARGES), ORDER, decision_id="dec_1")
     assert decision.allowed
     assert (decision.currency, decision.cost_nanos, decision.balance_nanos) == ("USD", 2_500, 97_500)
-    assert decision.hold is None
+    assert (decision.hold, decision.plan) == (None, "pro")
     assert decision.charges == (
         ChargeOutcome(
             feature="calls",

@@ -46,6 +46,7 @@ CHARGES = st.tuples(
     st.just(""),
     st.sampled_from(["", "USD"]),
     st.just(0),
+    st.sampled_from(["", "pro", "8007199254740882"]),
 )
 
 
@@ -64,7 +65,7 @@ def check(decision: Decision, customer_id: str) -> Answer:
 )
 @example(
     first=head(AT_MS, "", 0, 8_007_199_254_740_882),
-    charge=(-1, 0, 0, 0, "", "", 0),
+    charge=(-1, 0, 0, 0, "", "", 0, "pro"),
     later_ms=0,
     figures=(1, 2, 3, 4),
     names=("calls", "8007199254740882"),
@@ -104,7 +105,7 @@ def test_an_answer_of_the_same_frame_is_filled_in_as_it_would_be_written(
 def test_a_name_that_looks_like_a_mark_has_no_template() -> None:
     """It would be taken for a figure."""
     order = Order(charges=(Charge(feature="calls", quantity=1),))
-    decision = decision_in((*head(AT_MS, "", 0, 0), -1, 0, 0, 0, "", "", 0), order, decision_id="dec_a")
+    decision = decision_in((*head(AT_MS, "", 0, 0), -1, 0, 0, 0, "", "", 0, ""), order, decision_id="dec_a")
     assert template_of(decision, partial(check, customer_id="8007199254740882")) is None
     assert template_of(decision, partial(check, customer_id="acme")) is not None
 
@@ -118,7 +119,7 @@ ODD: list[tuple[int, object]] = [
 @pytest.mark.parametrize(("place", "word"), ODD)
 def test_what_says_anything_else_is_not_usual(place: int, word: object) -> None:
     """It is written in full."""
-    words = [*head(AT_MS, "USD", 3, 4), 10, 9, 0, 3, "", "USD", 0]
+    words = [*head(AT_MS, "USD", 3, 4), 10, 9, 0, 3, "", "USD", 0, "pro"]
     assert usual_of(tuple(words)) is not None
     words[place] = word
     assert usual_of(tuple(words)) is None
@@ -127,10 +128,10 @@ def test_what_says_anything_else_is_not_usual(place: int, word: object) -> None:
 def test_a_frame_lasts_as_long_as_the_seconds_that_it_tells() -> None:
     """Until a window's end, which headers tell in seconds, rounded up."""
     frames = [
-        usual_of((*head(at_ms, "", 0, 0), 5, 4, 10_000, 0, "", "", 0)) for at_ms in (7_999, 8_000, 8_999, 9_000)
+        usual_of((*head(at_ms, "", 0, 0), 5, 4, 10_000, 0, "", "", 0, "")) for at_ms in (7_999, 8_000, 8_999, 9_000)
     ]
     told = [usual[0][3] for usual in frames if usual is not None]
     assert told == [3, 2, 2, 1]
-    late = usual_of((*head(11_000, "", 0, 0), 5, 4, 10_000, 0, "", "", 0))
+    late = usual_of((*head(11_000, "", 0, 0), 5, 4, 10_000, 0, "", "", 0, ""))
     assert late is not None
     assert late[0][3] == 0
