@@ -30,7 +30,9 @@ async def serve(answer: bytes, port: int) -> None:
         rate_limit_of(call.message)
         call.answer(answer)
 
-    listener = Listener({RATE_LIMIT: tell}, bounds=Bounds(), since_s=lambda _: time.perf_counter(), patience_s=60)
+    listener = Listener(
+        {RATE_LIMIT: tell}, sinks={}, bounds=Bounds(), since_s=lambda _: time.perf_counter(), patience_s=60
+    )
     await listener.start(listening, backlog=128)
     await asyncio.Event().wait()
 

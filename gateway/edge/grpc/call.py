@@ -66,6 +66,10 @@ class Call:
         if self.wanted < 0 and len(self.body) >= PREFIX_BYTES:
             self.wanted = PREFIX_BYTES + int.from_bytes(self.body[1:PREFIX_BYTES], "big")
 
+    def drop(self) -> None:
+        """The peer does not wait any more."""
+        self.is_dropped = True
+
     def answer(self, message: bytes) -> None:
         """The answer."""
         self._speaker.answer(self, message)

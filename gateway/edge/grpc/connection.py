@@ -1,11 +1,11 @@
-"""One HTTP/2 connection, server side, for unary gRPC calls: bytes in, calls out, answers back, no socket.
+"""One HTTP/2 connection, server side, for gRPC calls: bytes in, calls and messages out, answers back, no socket.
 
 By the book as far as such a server needs it: preface, SETTINGS and their acknowledgement, flow control in both
 directions, PING, GOAWAY, RST_STREAM, CONTINUATION, padding; priority and unknown frames are passed over. Bounds:
 
     header list    16 KiB
     streams        `max_streams` under way, those that the peer has taken back and that still run included
-    message        `max_message_bytes`; on all streams together eight times that
+    message        `max_message_bytes`; of all calls together eight times that, but for those of `stream`
     idle frames    see `patience`
 
 Each stream may send a whole message without waiting for us, and the connection's room is given back as it is used,
@@ -25,11 +25,12 @@ import msgspec
 from gateway.edge.grpc import frame as h2
 from gateway.edge.grpc.call import PREFIX_BYTES, Call, Methods
 from gateway.edge.grpc.frame import Breach, Code
-from gateway.edge.grpc.header import MAX_LIST_BYTES, HeadReader, failed_block, http_block
+from gateway.edge.grpc.header import MAX_LIST_BYTES, CallHead, HeadReader, failed_block, http_block
 from gateway.edge.grpc.outflow import Outflow
 from gateway.edge.grpc.patience import Patience
 from gateway.edge.grpc.reader import FrameReader
 from gateway.edge.grpc.status import Status
+from gateway.edge.grpc.stream import Intake, Sinks, Stream, Wake
 
 _ROOM: Final = 2**20
 """What the peer may send on the whole connection before we say that there is room again."""
@@ -47,16 +48,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection:
-    """Reads what a peer sends, has `methods` answer, and keeps in `unsent` what is to be sent.
+    """Reads what a peer sends, has `methods` answer and `sinks` take, and keeps in `unsent` what is to be sent.
 
     `since_s` tells when what is being read came, on the process' monotonic clock; `wake` is called when a call was
     answered. `is_over`: send what is unsent and close the socket.
     """
 
     def __init__(
-        self, methods: Methods, bounds: Bounds, *, since_s: Callable[[], float], wake: Callable[[], None]
+        self, methods: Methods, bounds: Bounds, *, sinks: Sinks, since_s: Callable[[], float], wake: Wake
     ) -> None:
-        self._methods = methods
+        self._methods, self._sinks = methods, sinks
         self._bounds = bounds
         self._since_s = since_s
         self._wake = wake
@@ -69,15 +70,15 @@ class Connection:
         self._room = _ROOM
         self._held_bytes = 0
         self._patience = Patience(since_s)
-        self.is_greeted = False
-        self.is_leaving = False
-        self.is_over = False
+        self.is_greeted = self.is_leaving = self.is_over = False
+        window = bounds.max_message_bytes + PREFIX_BYTES + _SLACK_BYTES
         wanted = {
             h2.MAX_STREAMS: bounds.max_streams,
-            h2.INITIAL_WINDOW: bounds.max_message_bytes + PREFIX_BYTES + _SLACK_BYTES,
+            h2.INITIAL_WINDOW: window,
             h2.MAX_HEADER_LIST: MAX_LIST_BYTES,
         }
         self._out = Outflow([h2.settings_frame(wanted), h2.window_frame(0, _ROOM - h2.START_WINDOW)])
+        self._intake = Intake(self, self._out, patience=self._patience, window=window, wake=wake)
 
     @property
     def call_count(self) -> int:
@@ -118,6 +119,7 @@ class Connection:
     def _say_goodbye(self) -> None:
         self._out.unsent.append(h2.goaway_frame(h2.MAX_WINDOW, Code.NO_ERROR))
         self._out.unsent.append(h2.frame(h2.PING, 0, stream_id=0, payload=_LEAVING))
+        self._intake.leave(self._calls.values())
 
     def end(self, code: Code, detail: str) -> None:
         """Say GOAWAY and be over; whoever answers a call now is not heard."""
@@ -130,7 +132,7 @@ class Connection:
         self._held_bytes = 0
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.is_dropped = True
+            call.drop()
 
     # What calls say.
 
@@ -182,6 +184,8 @@ class Connection:
             self._discard(stream_id, Code.REFUSED_STREAM)
         elif head.http_status:
             self._refuse(stream_id, http_block(head.http_status), is_end=is_end)
+        elif head.path in self._sinks:
+            self._begin_stream(stream_id, head, is_end=is_end)
         elif head.path not in self._methods:
             text = f"no such method: {head.path[:200]}"
             self._refuse(stream_id, failed_block(Status.UNIMPLEMENTED, text), is_end=is_end)
@@ -192,6 +196,18 @@ class Connection:
                 self, head, stream_id=stream_id, room=self._out.window, since_s=self._since_s()
             )
 
+    def _begin_stream(self, stream_id: int, head: CallHead, *, is_end: bool) -> None:
+        """A call that has many messages."""
+        stream = self._intake.begin(head, stream_id, sink=self._sinks[head.path], beside=self._calls.values())
+        if isinstance(stream, Stream):
+            self._calls[stream_id] = stream
+            if self.is_leaving:
+                self._intake.leave((stream,))
+            if is_end:
+                stream.end()
+        else:
+            self._refuse(stream_id, failed_block(*stream), is_end=is_end)
+
     def _trailers(self, stream_id: int, *, is_end: bool) -> None:
         """A second block on a stream: a client may end its side so."""
         self._patience.idle()
@@ -199,6 +215,8 @@ class Connection:
         if call is None:
             if stream_id not in self._reset_ids:
                 raise Breach(Code.STREAM_CLOSED, "HEADERS on a closed stream")
+        elif isinstance(call, Stream) and is_end and not call.is_ended:
+            call.end()
         elif call.is_dropped:
             return
         elif call.is_running or not is_end:
@@ -216,7 +234,10 @@ class Connection:
             self._room = _ROOM
         call = self._calls.get(stream_id)
         if call is None or call.is_running:
-            self._stray(stream_id, call)
+            if isinstance(call, Stream) and not call.is_ended:
+                self._read(call, flags, payload=payload)
+            else:
+                self._stray(stream_id, call)
             return
         if flags & h2.PADDED:
             payload = h2.unpadded(payload)
@@ -232,6 +253,16 @@ class Connection:
             self._refuse(stream_id, failed_block(*excess), is_end=bool(flags & h2.END_STREAM))
         elif flags & h2.END_STREAM:
             self._ended(call)
+
+    def _read(self, stream: Stream, flags: int, *, payload: bytes) -> None:
+        """More of the messages of a stream."""
+        was_told, excess = stream.is_dropped, self._intake.read(stream, flags, payload=payload)
+        if isinstance(excess, Code):
+            self._give_up(stream, excess)
+        elif excess is not None:
+            self._drop(stream)
+            if not was_told:
+                self._refuse(stream.stream_id, failed_block(*excess), is_end=bool(flags & h2.END_STREAM))
 
     def _excess(self, call: Call) -> tuple[Status, str] | None:
         """Why no more of this message is read; None where it may go on."""
@@ -279,8 +310,7 @@ class Connection:
         self._patience.idle()
         if not self.is_greeted and (kind != h2.SETTINGS or flags & h2.ACK):
             raise Breach(Code.PROTOCOL_ERROR, "SETTINGS come first")
-        if kind in (h2.SETTINGS, h2.PING, h2.GOAWAY) and stream_id:
-            raise Breach(Code.PROTOCOL_ERROR, "a connection's frame on a stream")
+        h2.check(kind, stream_id, payload=payload)
         if kind == h2.WINDOW_UPDATE:
             self._grow(stream_id, h2.word_of(payload) & h2.STREAM_MASK)
         elif kind == h2.RST_STREAM:
@@ -290,13 +320,6 @@ class Connection:
             self._settings(flags, payload)
         elif kind == h2.PING:
             self._ping(flags, payload)
-        elif kind == h2.PRIORITY:
-            if not stream_id:
-                raise Breach(Code.PROTOCOL_ERROR, "PRIORITY of no stream")
-            if len(payload) != h2.PRIORITY_BYTES:
-                raise Breach(Code.FRAME_SIZE_ERROR, "a priority has 5 bytes")
-        elif kind == h2.PUSH_PROMISE:
-            raise Breach(Code.PROTOCOL_ERROR, "a client pushes nothing")
 
     def _settings(self, flags: int, payload: bytes) -> None:
         is_first, self.is_greeted = not self.is_greeted, True
@@ -349,7 +372,7 @@ class Connection:
     def _drop(self, call: Call) -> None:
         """Nobody waits for it; while a method works on it, it keeps its place."""
         was_waiting = self._out.forget(call.stream_id)
-        call.is_dropped = True
+        call.drop()
         if not call.is_running:
             self._held_bytes -= len(call.body)
         if was_waiting or not call.is_running:

@@ -109,6 +109,19 @@ def goaway_frame(last_id: int, code: Code, *, detail: str = "") -> bytes:
     return frame(GOAWAY, 0, stream_id=0, payload=payload)
 
 
+def check(kind: int, stream_id: int, *, payload: bytes) -> None:
+    """What holds for frames that carry no call, whatever has come before. Raises: Breach."""
+    if kind in (SETTINGS, PING, GOAWAY) and stream_id:
+        raise Breach(Code.PROTOCOL_ERROR, "a connection's frame on a stream")
+    if kind == PRIORITY:
+        if not stream_id:
+            raise Breach(Code.PROTOCOL_ERROR, "PRIORITY of no stream")
+        if len(payload) != PRIORITY_BYTES:
+            raise Breach(Code.FRAME_SIZE_ERROR, "a priority has 5 bytes")
+    elif kind == PUSH_PROMISE:
+        raise Breach(Code.PROTOCOL_ERROR, "a client pushes nothing")
+
+
 def word_of(payload: bytes) -> int:
     """The 32 bits that are the whole payload of RST_STREAM and WINDOW_UPDATE. Raises: Breach."""
     if len(payload) != _WORD.size:

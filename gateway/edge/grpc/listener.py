@@ -19,6 +19,7 @@ from typing import Final, cast
 from gateway.edge.grpc.call import Methods
 from gateway.edge.grpc.connection import Bounds, Connection
 from gateway.edge.grpc.frame import Code
+from gateway.edge.grpc.stream import Sinks
 from gateway.edge.lane.entrance import Entrance
 
 SinceS = Callable[[asyncio.BaseTransport | None], float]
@@ -40,7 +41,13 @@ class Carrier(asyncio.Protocol):
         self._is_due = False
         self._since_s = time.perf_counter()
         self._choked_s: float | None = None
-        self.connection = Connection(listener.methods, listener.bounds, since_s=self._came_s, wake=self._send_soon)
+        self.connection = Connection(
+            listener.methods,
+            listener.bounds,
+            sinks=listener.sinks,
+            since_s=self._came_s,
+            wake=self._send_soon,
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -126,10 +133,13 @@ def _is_past(since_s: float | None, limit_s: float) -> bool:
 
 
 class Listener:
-    """Serves `methods` on a socket: `start` once, `stop` once."""
+    """Serves `methods` and `sinks` on a socket: `start` once, `stop` once."""
 
-    def __init__(self, methods: Methods, *, bounds: Bounds, since_s: SinceS, patience_s: float) -> None:
+    def __init__(
+        self, methods: Methods, *, sinks: Sinks, bounds: Bounds, since_s: SinceS, patience_s: float
+    ) -> None:
         self.methods = methods
+        self.sinks = sinks
         self.bounds = bounds
         self.since_s = since_s
         self._patience_s = patience_s

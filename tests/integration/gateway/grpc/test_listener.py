@@ -40,7 +40,7 @@ async def served(free_port: Callable[[], int]) -> AsyncIterator[tuple[Listener, 
         call.answer(bytes(16_000))
 
     methods = {"/echo": echo, "/later": kept.append, "/much": much}
-    made = Listener(methods, bounds=Bounds(), since_s=lambda _: time.perf_counter(), patience_s=0.2)
+    made = Listener(methods, sinks={}, bounds=Bounds(), since_s=lambda _: time.perf_counter(), patience_s=0.2)
     made.kept = kept
     door = socket.socket()
     number = free_port()

@@ -1,7 +1,7 @@
 """A connection without a socket, and the library `h2` on the other side of it.
 
 house   makes connections that know three methods: `/echo` answers what it gets, `/later` keeps the call for the
-        test to answer, `/fail` fails
+        test to answer, `/fail` fails; and a sink, `/sink`, whose messages the test takes
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 from gateway.edge.grpc.call import Call
 from gateway.edge.grpc.connection import Bounds, Connection
 from gateway.edge.grpc.status import Status
+from gateway.edge.grpc.stream import Stream
 
 HEADERS = [
     (":method", "POST"),
@@ -66,10 +67,14 @@ class House:
     def __init__(self, **bounds: int) -> None:
         self.now_s = 100.0
         self.kept: list[Call] = []
+        self.taken: list[tuple[Stream, bytes]] = []
         self.wakes = 0
         self.gives_back = True
         methods = {"/echo": lambda call: call.answer(call.message), "/later": self.kept.append, "/fail": _fail}
-        self.server = Connection(methods, Bounds(**bounds), since_s=lambda: self.now_s, wake=self._wake)
+        sinks = {"/sink": lambda stream, message: self.taken.append((stream, message))}
+        self.server = Connection(
+            methods, Bounds(**bounds), sinks=sinks, since_s=lambda: self.now_s, wake=self._wake
+        )
         self.peer = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding=False, validate_inbound_headers=True)
         )

@@ -265,7 +265,8 @@ def conversation() -> bytes:
 
 def fresh() -> Connection:
     methods = {"/echo": lambda call: call.answer(call.message)}
-    return Connection(methods, Bounds(), since_s=lambda: 0.0, wake=lambda: None)
+    sinks = {"/sink": lambda stream, message: stream.taken(message)}
+    return Connection(methods, Bounds(), sinks=sinks, since_s=lambda: 0.0, wake=lambda: None)
 
 
 @settings(deadline=None)
@@ -296,8 +297,12 @@ wild = st.builds(
 )
 
 
+SINKING = [hpack.NeverIndexedHeaderTuple(name, value.replace("echo", "sink")) for name, value in FIELDS]
+SINK = on(HEADERS, END_HEADERS, 5, hpack.Encoder().encode(SINKING)) + data(5, b"\0\0\0\0\1x\0", 0)
+
+
 @settings(deadline=None)
-@given(sent=st.lists(wild | st.sampled_from([head(1), data(1), head(3), data(3, b"\0\0\0", 0)]), max_size=30))
+@given(sent=st.lists(wild | st.sampled_from([head(1), data(1), head(3), data(3, b"\0\0\0", 0), SINK]), max_size=30))
 def test_frames_at_random_break_nothing(sent: list[bytes]) -> None:
     """Whatever comes, what is said is well formed, at most one GOAWAY at the end, and no call is left over then."""
     server = fresh()
