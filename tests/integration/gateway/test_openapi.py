@@ -35,8 +35,9 @@ async def test_a_fuzzer_finds_nothing(call: Any, world: Any, tmp_path: Path, who
     if who == "caller":
         record = KeyRecord(tenant_id="t1", role=Role.CALLER, customer_id="other", hint="er")
     await world.credential("tg_stranger", record)
-    paths = () if who == "operator" else ("--include-path-regex", "^/v1/(customers|authorize/forward)")
-    names = {"customer_id": world.customer, "hold_id": placed["hold"]["id"], "feature": "tokens"}
+    paths = () if who == "operator" else ("--include-path-regex", "^/v1/(customers|authorize/(forward|envoy))")
+    hold_id = placed["hold"]["id"]
+    names = {"customer_id": world.customer, "hold_id": hold_id, "hold": hold_id, "feature": "tokens"}
     users = {"token": token, "stranger": "tg_stranger"}
     ended, said = await findings(call.url, *EXAMPLES, *paths, folder=tmp_path, **users, names=names)
     assert ended == 0, said[:20_000]

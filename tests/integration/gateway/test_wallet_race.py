@@ -52,21 +52,34 @@ async def batch(door: Any, number: int) -> bool:
 
 async def forward(door: Any, number: int) -> bool:
     """`/v1/authorize/forward`: 200, or 402."""
-    return await _authorize(door, "forward") == 200
+    return await _authorize(door, "forward?feature=tokens&quantity=7") == 200
 
 
 async def nginx(door: Any, number: int) -> bool:
     """`/v1/authorize/nginx`: 200, or 403 with the real status beside it."""
-    return await _authorize(door, "nginx") == 200
+    return await _authorize(door, "nginx?feature=tokens&quantity=7") == 200
 
 
-async def _authorize(door: Any, proxy: str) -> int:
-    url, headers = f"{door.url}/v1/authorize/{proxy}", {"Authorization": "Bearer tgk_caller"}
-    async with door.session.get(f"{url}?feature=tokens&quantity=7", headers=headers) as response:
+async def envoy(door: Any, number: int) -> bool:
+    """`/v1/authorize/envoy`, and behind it a path of the client's own: 200, or 402."""
+    return await _authorize(door, f"envoy/tokens/7/{number}") == 200
+
+
+async def forward_hold(door: Any, number: int) -> bool:
+    """`/v1/authorize/forward` in the mode `hold`."""
+    return await _authorize(door, "forward?mode=hold&ttl_ms=3600000&feature=tokens&quantity=7") == 200
+
+
+async def _authorize(door: Any, asked: str) -> int:
+    url, headers = f"{door.url}/v1/authorize/{asked}", {"Authorization": "Bearer tgk_caller"}
+    async with door.session.get(url, headers=headers) as response:
         await response.read()
     status = int(response.headers.get("X-Tallygate-Status", response.status))
     assert status in (200, 402)
     return status
+
+
+DOORS = (check, forward, nginx, envoy, hold, forward_hold, batch)
 
 
 class Door:
@@ -98,22 +111,22 @@ async def door(world: Any, settings: GatewaySettings, process: Callable[..., Any
 
 
 async def test_a_thousand_debits_at_once_are_granted_until_the_balance_is_gone(door: Any, world: Any) -> None:
-    """333 debits and a rest that buys none, by five doors in turn; then every retry gets its answer back."""
+    """333 debits and a rest that buys none, by seven doors in turn; then every retry gets its answer back."""
     await world.grant(333 * NANOS + NANOS - 1)
-    ways = list(islice(cycle((check, forward, nginx, hold, batch)), 1_000))
+    ways = list(islice(cycle(DOORS), 1_000))
     granted = await asyncio.gather(*(way(door, number) for number, way in enumerate(ways)))
     assert sum(granted) == 333
     by_way = Counter(way.__name__ for way, is_granted in zip(ways, granted, strict=True) if is_granted)
     entries = await world.entries()
-    assert len(entries) == 333 - by_way["hold"]
+    assert len(entries) == 333 - by_way["hold"] - by_way["forward_hold"]
     assert len({entry.body.event_id for entry in entries}) == len(entries)
-    again = await asyncio.gather(*(check(door, number) for number in range(0, 1_000, 5)))
-    assert again == granted[::5]
+    again = await asyncio.gather(*(check(door, number) for number in range(0, 1_000, len(DOORS))))
+    assert again == granted[:: len(DOORS)]
     assert len(await world.entries()) == len(entries)
 
 
 async def test_fifty_at_once_on_a_balance_for_ten_are_ten(door: Any, world: Any) -> None:
     """By each door alone."""
-    for way in (check, forward, nginx, hold, batch):
+    for way in DOORS:
         await world.grant(10 * NANOS, grant_id=way.__name__)
         assert sum(await asyncio.gather(*(way(door, number) for number in range(50)))) == 10, way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from shop import DAY_MS, KEYS, LARGEST, OVER, Shop, limit, metered, tariff
 
@@ -83,6 +84,29 @@ def test_two_currencies_in_one_request_are_paid_by_two_wallets(shop: Shop) -> No
     (entry,) = shop.entries()
     assert [(charge.currency, charge.charged_nanos) for charge in entry.charges] == [("USD", 1), ("EUR", 2)]
     assert [(move.grant_id, move.nanos) for move in entry.movements] == [("grant_a", 1), ("grant_b", 2)]
+
+
+def test_every_way_to_decide_tells_the_plan(shop: Shop) -> None:
+    """For each charge; a snapshot that was written before there were plans has none."""
+    plain, long = metered(tariff(1), plan="pro"), metered(plan="pro", guard=Guard(concurrent=9))
+    shop.project(plain=plain, long=long)
+    shop.grant("grant_a", 1_000)
+    for feature in ("plain", "long"):
+        for act in (shop.consume, shop.record, shop.peek, shop.hold):
+            assert act((feature, 1))[-1] == "pro"
+    for charges in ((("plain", 1), ("long", 1)), (("plain", 1), ("long", 1), ("plain", 1))):
+        assert shop.consume(*charges)[20::8] == ("pro",) * len(charges)
+    assert shop.consume(("ghost", 1))[-1] == ""
+    for entitlement in (plain, long):
+        *words, _ = msgspec.msgpack.decode(msgspec.msgpack.encode(entitlement))
+        assert shop.desk.run("project", [KEYS.epoch, KEYS.snapshot], shop.version + 1, "active", 0, "f:old",
+                             msgspec.msgpack.encode(words)) == 1  # fmt: skip
+        shop.version += 1
+        assert shop.consume(("old", 1))[::20] == ("allowed", "")
+    for plan in ("a b", "-", "x" * 65, 7):
+        fields = ["f:calls", msgspec.msgpack.encode([*words, plan])]
+        answer = shop.desk.run("project", [KEYS.epoch, KEYS.snapshot], shop.version + 1, "active", 0, *fields)
+        assert answer == "INVALID entitlement"
 
 
 def test_nanos_below_one_are_carried(shop: Shop) -> None:

@@ -11,6 +11,11 @@ import pytest
 from billing_core.contract.keys import api_key_name, digest_of
 
 FORWARD, NGINX = "/v1/authorize/forward", "/v1/authorize/nginx"
+BY_ANY = (
+    FORWARD + "?feature={}&quantity={}",
+    NGINX + "?feature={}&quantity={}",
+    "/v1/authorize/envoy/{}/{}/a/b?c=d",
+)
 BEARER = {"Authorization": "Bearer tgk_caller"}
 
 
@@ -18,18 +23,19 @@ async def ask(call: Any, path: str, *, headers: dict[str, str] | None = None, me
     return await call(path, method=method, headers=BEARER if headers is None else headers)
 
 
-@pytest.mark.parametrize("path", [FORWARD, NGINX])
+@pytest.mark.parametrize("path", BY_ANY)
 @pytest.mark.parametrize("headers", [BEARER, {"X-Api-Key": "tgk_caller"}, {"authorization": "BEARER tgk_caller"}])
 async def test_who_may_pass_gets_200_and_no_body(call: Any, world: Any, path: str, headers: dict[str, str]) -> None:
     """With headers for the upstream and for the client."""
     await world.grant(5_000)
-    status, body, told = await ask(call, f"{path}?feature=calls&quantity=2", headers=headers)
+    status, body, told = await ask(call, path.format("calls", 2), headers=headers)
     assert (status, body, told["Content-Length"]) == (200, b"", "0")
     assert told["X-Tallygate-Customer"] == "acme"
     assert told["X-Tallygate-Decision"].startswith("dec_")
     assert told["RateLimit-Policy"] == '"calls";q=10'
     assert told["RateLimit"].startswith('"calls";r=8;t=')
-    _, _, told = await ask(call, f"{path}?feature=tokens&quantity=2", headers=headers)
+    assert ("X-Tallygate-Hold" in told, told["X-Tallygate-Plan"]) == (False, "")
+    _, _, told = await ask(call, path.format("tokens", 2), headers=headers)
     assert told["X-Tallygate-Balance"] == "4800 USD"
 
 
@@ -48,12 +54,17 @@ async def test_who_may_pass_gets_200_and_no_body(call: Any, world: Any, path: st
 async def test_a_refusal_has_its_own_status_and_nginx_hears_what_it_understands(
     call: Any, unchanged: Any, query: str, headers: dict[str, str], status: int, reason: str
 ) -> None:
-    """Nothing is written by either."""
+    """Envoy the same as others; nothing is written by either."""
+    words = [word.partition("=")[2] for word in query.split("&")]
     async with unchanged():
         got, problem, told = await ask(call, f"{FORWARD}?{query}", headers=headers)
+        envoy, envoys, envoy_told = await ask(call, BY_ANY[2].format(*words), headers=headers)
         nginx, body, nginx_told = await ask(call, f"{NGINX}?{query}", headers=headers)
     assert (got, problem["status"], problem["code"]) == (status, status, reason)
     assert told["Content-Type"] == "application/problem+json"
+    assert (envoy, envoys | {"decision_id": ""}) == (status, problem | {"decision_id": ""})
+    names = ("Content-Type", "RateLimit-Policy", "WWW-Authenticate")
+    assert [envoy_told.get(name) for name in names] == [told.get(name) for name in names]
     assert (nginx, body) == (status if status in (401, 403) else 403, b"")
     assert (nginx_told["X-Tallygate-Status"], nginx_told["X-Tallygate-Reason"]) == (str(status), reason)
     assert ("Retry-After" in told) == ("Retry-After" in nginx_told) == (status == 429)
@@ -132,26 +143,26 @@ async def test_a_proxy_that_is_configured_wrongly_is_told(
     assert (nginx, body, told["X-Tallygate-Status"]) == (403, b"", "400")
 
 
-@pytest.mark.parametrize("path", [FORWARD, NGINX])
+@pytest.mark.parametrize("path", BY_ANY)
 async def test_any_method_may_ask(call: Any, path: str) -> None:
-    """HAProxy's auth-intercept sends what it is told to."""
-    for method in ("GET", "HEAD", "POST", "OPTIONS"):
-        assert (await ask(call, f"{path}?feature=export&quantity=1", method=method))[0] == 200
+    """HAProxy's auth-intercept sends what it is told to, and Envoy what the client sent."""
+    for method in ("GET", "HEAD", "POST", "OPTIONS", "DELETE", "PATCH"):
+        assert (await ask(call, path.format("export", 1), method=method))[0] == 200
 
 
-@pytest.mark.parametrize("path", [FORWARD, NGINX])
+@pytest.mark.parametrize("path", BY_ANY)
 async def test_a_hundred_at_once_on_a_wallet_for_ten_admit_ten(call: Any, world: Any, path: str) -> None:
-    """Through either dialect."""
+    """Through each dialect."""
     await world.grant(1_000)
-    answers = await asyncio.gather(*(ask(call, f"{path}?feature=tokens&quantity=1") for _ in range(100)))
+    answers = await asyncio.gather(*(ask(call, path.format("tokens", 1)) for _ in range(100)))
     assert sum(status == 200 for status, _, _ in answers) == 10
 
 
 async def test_a_fault_of_ours_is_reported_and_nobody_passes(gateway: Any, world: Any) -> None:
-    """Through either dialect, and counted."""
+    """Through each dialect, and counted."""
     worker, call = gateway
     await world.valkey.set(api_key_name(digest_of("tgk_odd")), b"\xc1")
-    for path in (FORWARD, NGINX):
-        status, problem, _ = await ask(call, f"{path}?feature=calls&quantity=1", headers={"X-Api-Key": "tgk_odd"})
+    for path in BY_ANY:
+        status, problem, _ = await ask(call, path.format("calls", 1), headers={"X-Api-Key": "tgk_odd"})
         assert (status, problem["code"]) == (500, "invariant_broken")
-    assert worker.door.faults == 2
+    assert worker.door.faults == 3

@@ -80,7 +80,7 @@ async def house(
         world.valkey = client
         lent = {
             "calls": msgspec.structs.replace(world.features["calls"], guard=Guard(), outage_units=LEASED),
-            "tokens": msgspec.structs.replace(world.features["tokens"], outage_units=LEASED),
+            "tokens": msgspec.structs.replace(world.features["tokens"], outage_units=LEASED, plan="pro"),
             "export": world.features["export"],
         }
         await world.build()

@@ -158,7 +158,7 @@ async def test_a_batch_and_a_proxy_are_served_too(degraded: Any, house: House, e
         status, _, told = await call(
             "/v1/authorize/forward?feature=tokens&quantity=3", headers={"X-Api-Key": house.world.key}
         )
-        assert (status, told["X-Tallygate-Degraded"]) == (200, "1")
+        assert (status, told["X-Tallygate-Degraded"], told["X-Tallygate-Plan"]) == (200, "1", "pro")
     await made_good(worker, eventually)
     await house.is_settled([*allowed, first["decision_id"], third["decision_id"], told["X-Tallygate-Decision"]])
 

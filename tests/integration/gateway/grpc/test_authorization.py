@@ -29,6 +29,13 @@ async def test_who_may_pass_is_told_to_the_upstream(port: Any, headers: dict[str
     assert not told.HasField("dynamic_metadata")
 
 
+async def test_the_upstream_is_told_the_plan(port: Any, world: Any) -> None:
+    """In place of whatever the client sent, also where there is none."""
+    assert added((await port.check(CALLS, BEARER)).ok_response.headers)["X-Tallygate-Plan"] == ""
+    await world.project(features={"calls": msgspec.structs.replace(world.features["calls"], plan="pro")})
+    assert added((await port.check(CALLS, BEARER)).ok_response.headers)["X-Tallygate-Plan"] == "pro"
+
+
 @pytest.mark.parametrize(
     ("extensions", "headers", "status", "code", "reason"),
     [

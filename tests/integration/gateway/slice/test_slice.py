@@ -38,6 +38,17 @@ async def test_a_hot_key_is_decided_without_redis_and_charged_as_one_event(shop:
     assert entries[answer["decision_id"]].body.key_hint == "er"
 
 
+async def test_a_proxy_is_told_the_plan_out_of_a_slice(shop: Shop, sliced: Any) -> None:
+    """As Redis told it when the slice was taken."""
+    told = msgspec.structs.replace(FEATURES["tokens"], slice_units=UNITS, plan="pro")
+    await shop.sell(1_000 * NANOS, tokens=told)
+    worker, call, _ = await sliced()
+    decided = worker.local.tally.decided
+    headers = {"Authorization": f"Bearer {shop.world.key}"}
+    _, _, told = await call("/v1/authorize/forward?feature=tokens&quantity=1", method="GET", headers=headers)
+    assert (told["X-Tallygate-Plan"], worker.local.tally.decided) == ("pro", decided + 1)
+
+
 async def test_the_next_slice_is_there_when_one_is_used_up(shop: Shop, sliced: Any) -> None:
     """Each becomes one event, and all that was used stands in them."""
     await shop.sell(1_000 * NANOS)

@@ -1,4 +1,4 @@
-"""A table with three routes, and requests for it as bytes, good ones and bad ones."""
+"""A table with four routes, and requests for it as bytes, good ones and bad ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ async def nothing(_: Request) -> Answer:
 CHECK = Route(method="POST", path="/v1/check", handler=nothing, is_hot=True)
 SETTLE = Route(method="POST", path="/v1/holds/{subject}/settle", handler=nothing, is_hot=True)
 ANY = Route(method="*", path="/v1/authorize/nginx", handler=nothing, is_hot=True)
-TABLE = RouteTable([CHECK, SETTLE, ANY])
+OPEN = Route(method="*", path="/v1/authorize/envoy/{feature}/{quantity}/{path}", handler=nothing, is_hot=True)
+TABLE = RouteTable([CHECK, SETTLE, ANY, OPEN])
 BOUNDS = Bounds(max_head_bytes=1_000, max_body_bytes=100)
 
 

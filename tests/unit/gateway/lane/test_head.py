@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.edge.lane.head import CHUNKED, MOST_FIELDS, Malformed, read_head
-from tests.unit.gateway.lane.requests import ANY, CHECK, SETTLE, TABLE, head
+from tests.unit.gateway.lane.requests import ANY, CHECK, OPEN, SETTLE, TABLE, head
 
 
 def test_a_head_is_read_into_what_a_handler_needs() -> None:
@@ -33,6 +33,13 @@ def test_bytes_that_are_no_text_come_through() -> None:
         ("GET", "/v1/authorize/nginx?feature=x", (ANY, "", "feature=x")),
         ("PATCH", "/v1/authorize/nginx", (ANY, "", "")),
         ("POST", "/v1/holds/hold_1.a-B/settle", (SETTLE, "hold_1.a-B", "")),
+        ("PUT", "/v1/authorize/envoy/calls/1/a/b?c=d", (OPEN, "calls/1/a/b", "c=d")),
+        ("GET", "/v1/authorize/envoy//..%2F;a=/", (OPEN, "/..%2F;a=/", "")),
+        ("GET", "/v1/authorize/envoy/", (OPEN, "", "")),
+        ("GET", "/v1/authorize/envoy", (None, "", "")),
+        ("HEAD", "/v1/authorize/envoy/calls/1/", (None, "", "")),
+        ("GET", "/v1/authorize/./envoy/calls/1/", (None, "", "")),
+        ("GET", "/v1/authorize/%65nvoy/calls/1/", (None, "", "")),
         ("GET", "/v1/check", (None, "", "")),
         ("HEAD", "/v1/authorize/nginx", (None, "", "")),
         ("OPTIONS", "/v1/authorize/nginx", (None, "", "")),
