@@ -1,6 +1,6 @@
 """Real proxies in front of a gateway, each with its file as shipped, and an upstream that does what the test says.
 
-gateway    as elsewhere; `close_gateway` stops it under a proxy's feet
+gateway    as elsewhere; `close_gateway` stops it under a proxy's feet, `stand_in` puts something else in its place
 upstream   an API: `upstream.seen` is what came through, `upstream.answer` is what it does with the next request;
            `close_upstream` stops it
 begin      starts a program: `await begin(Program(...))` gives a `Front` that is up, and ends with the test
@@ -58,6 +58,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 UNBUFFERED = {"X-Accel-Buffering": "no"}
 """What an API tells nginx that streams."""
+LAST = b"last"
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -87,35 +88,31 @@ class Upstream:
         self.answer = answer
 
     def streams(self, *pieces: bytes, headers: Mapping[str, str] | None = None, dies: bool = False) -> Streaming:
-        """Answer every request piece by piece; the last comes when `end` is set, and a death is in its place."""
+        """Answer every request piece by piece; the last comes when `end` is set, and a death in its place."""
         made = Streaming(pieces, headers or {}, dies)
         self.answer = made.answer
         return made
 
 
 class Streaming:
-    """A response that is sent while the test looks on."""
+    """A response that is sent while the test looks on; its length is said beforehand."""
 
     def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str], dies: bool) -> None:
         self._pieces, self._headers, self._dies = pieces, headers, dies
         self.end = asyncio.Event()
-        self.over = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=UNBUFFERED | dict(self._headers))
-        response.enable_chunked_encoding()
+        response.content_length = sum(map(len, self._pieces)) + len(LAST)
         await response.prepare(request)
-        try:
-            for piece in self._pieces:
-                await response.write(piece)
-            await self.end.wait()
-            if self._dies:
-                assert request.transport is not None
-                request.transport.abort()
-            else:
-                await response.write_eof(b"last")
-        finally:
-            self.over.set()
+        for piece in self._pieces:
+            await response.write(piece)
+        await self.end.wait()
+        if self._dies:
+            assert request.transport is not None
+            request.transport.abort()
+        else:
+            await response.write_eof(LAST)
         return response
 
 
@@ -184,6 +181,40 @@ async def gateway(running: tuple[Worker, Server], settings: GatewaySettings) -> 
 @pytest.fixture
 def close_gateway(running: tuple[Worker, Server]) -> Callable[[], Awaitable[None]]:
     return running[1].stop
+
+
+@pytest.fixture
+def patience_ms() -> int:
+    """How long a proxy waits for the gateway, where that can be said."""
+    return 20_000
+
+
+@pytest.fixture
+def ttl_ms() -> int:
+    """For how long a hold lives that nobody ends, as the shipped files say."""
+    return 600_000
+
+
+@pytest.fixture
+async def stand_in(close_gateway: Any, settings: GatewaySettings) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """Takes the gateway's place: whoever asks is answered so, and nobody where that is None."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def take(answer: bytes | None) -> None:
+            async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await reader.readuntil(b"\r\n\r\n")
+                    if answer is None:
+                        await reader.read()
+                    else:
+                        writer.write(answer)
+                writer.close()
+
+            await close_gateway()
+            server = await asyncio.start_server(hear, "127.0.0.1", settings.port)
+            stack.callback(server.close)
+
+        yield take
 
 
 @pytest.fixture
@@ -277,3 +308,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture
 async def books(world: Any, call: Any) -> Books:
     return Books(call, world)
+
+
+@pytest.fixture
+def open_elsewhere(
+    settings: GatewaySettings, open_gateway: Any, free_port: Callable[[], int]
+) -> Callable[[], Awaitable[Call]]:
+    """A gateway that the proxy does not know."""
+
+    async def opened() -> Call:
+        return (await open_gateway(msgspec.structs.replace(settings, port=free_port())))[1]
+
+    return opened

