@@ -64,5 +64,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     slice_ttl_ms: Positive = 600_000
     slice_after_count: Positive = 50
     authorize_shadow: bool = False
+    payment_offer_file: str = ""
+    legacy_ratelimit_headers: bool = False
     receipt_key_file: str = ""
     otlp_endpoint: str = ""

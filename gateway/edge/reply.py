@@ -13,32 +13,15 @@ from billing_core.errors import Failure, Unauthenticated, Unavailable
 from billing_core.values.clock import from_ms
 from gateway.admission.decision import ChargeOutcome, Decision
 from gateway.admission.outcome import CHARGED, Outcome, PartOutcome
-from gateway.admission.reason import RULES, Reason
+from gateway.admission.reason import Reason
 from gateway.edge.message import Answer
-from gateway.edge.ratelimit import Headers, rate_limit_headers, retry_after_ms
+from gateway.edge.ratelimit import Headers, retry_after_ms
+from gateway.edge.refusal.answer import CHALLENGE
 from gateway.edge.wire import ChargeAnswer, CheckAnswer, EventAnswer, HoldAnswer, PartAnswer, SettleAnswer
 from gateway.usage.intake import Taken
 
 _ENCODER = msgspec.json.Encoder()
-_CHALLENGE = ("WWW-Authenticate", 'Bearer realm="tallygate"')
 _SOON = ("Retry-After", "1")
-_QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.LIMIT_REACHED})
-_POLICY_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-_CAPACITY_TYPE = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-
-
-class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A refusal as problem+json, for whoever reads a status code and not a decision."""
-
-    type: str
-    title: str
-    status: int
-    code: Reason
-    decision_id: str = ""
-    feature: str = ""
-    level: str = ""
-    limit: str = ""
-    violated_policies: tuple[str, ...] = msgspec.field(default=(), name="violated-policies")
 
 
 def told(body: msgspec.Struct, *, status: int = 200) -> Answer:
@@ -50,41 +33,13 @@ def failed(failure: Failure, *, status: int = 0) -> Answer:
     """A failure as problem+json, with its own status unless told another."""
     headers: Headers = ()
     if isinstance(failure, Unauthenticated):
-        headers = (_CHALLENGE,)
+        headers = (CHALLENGE,)
     elif isinstance(failure, Unavailable):
         headers = (_SOON,)
     status = status or failure.status
     detail = failure.detail.encode(errors="replace").decode()  # a header's bytes need be no text
     body = _ENCODER.encode(msgspec.structs.replace(problem_of(failure), status=status, detail=detail))
     return Answer(status=status, body=body, media_type=MEDIA_TYPE, headers=headers)
-
-
-def refused(decision: Decision) -> Answer:
-    """A refusal as its own HTTP status."""
-    rule, limited = RULES[decision.reason], decision.reason in _QUOTAS
-    kind = f"urn:tallygate:problem:{decision.reason.value}"
-    if limited:
-        kind = _POLICY_TYPE
-    elif decision.reason is Reason.UNAVAILABLE:
-        kind = _CAPACITY_TYPE
-    refusal = Refusal(
-        type=kind,
-        title=rule.title,
-        status=rule.status,
-        code=decision.reason,
-        decision_id=decision.decision_id,
-        feature=decision.refused_feature,
-        level=decision.level,
-        limit=decision.limit,
-        violated_policies=(decision.refused_feature,) if limited else (),
-    )
-    challenge = (_CHALLENGE,) if decision.reason is Reason.UNKNOWN_KEY else ()
-    return Answer(
-        status=rule.status,
-        body=_ENCODER.encode(refusal),
-        media_type=MEDIA_TYPE,
-        headers=(*challenge, *rate_limit_headers(decision)),
-    )
 
 
 def check_answer(decision: Decision, customer_id: str | None) -> CheckAnswer:

@@ -29,6 +29,7 @@ from gateway.edge.grpc.call import Methods
 from gateway.edge.message import Route
 from gateway.edge.proxy.port import ProxyPort
 from gateway.edge.proxy.settlement import Settlements
+from gateway.edge.refusal.answer import open_notices
 from gateway.edge.route.account import AccountRoute
 from gateway.edge.route.check import CheckRoute
 from gateway.edge.route.description import tell_description
@@ -62,6 +63,7 @@ class Worker:
     def __init__(self, settings: GatewaySettings, clock: Clock = system_now) -> None:
         self.settings = settings
         self.signer = open_signer(settings.receipt_key_file)
+        self.notices = open_notices(settings)
         self.telemetry = Telemetry(
             TelemetrySettings(
                 service="tallygate-gateway",
@@ -222,7 +224,7 @@ class Worker:
             ("/v1/authorize/nginx", nginx_dialect),
             ("/v1/authorize/envoy/{feature}/{quantity}/{path}", envoy_dialect),
         ):
-            dialect = make(self.settings)
+            dialect = make(self.settings, self.notices)
             route = AuthorizeRoute(self.gate, self.directory, dialect=dialect, settings=self.settings)
             routes.append(Route(method="*", path=path, handler=route.answer, is_hot=True, straight=route.straight))
         return routes
@@ -235,6 +237,7 @@ class Worker:
             self.holds,
             directory=self.directory,
             settings=self.settings,
+            notices=self.notices,
             desk=desk,
             is_serving=lambda: link.is_up,
         )
@@ -248,6 +251,7 @@ class Worker:
             door=self.door,
             slumber=self.slumber,
             settings=self.settings,
+            notices=self.notices,
         )
         self.telemetry.counter(
             "tallygate_proxied", "Requests to upstreams, by how they ended.", read=proxy.tally.read, label="ending"

@@ -7,19 +7,20 @@ billing_core.errors.Failure     the request itself is at fault, or its credentia
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
-from billing_core.contract.problem import MEDIA_TYPE, Problem, problem_of
 from billing_core.errors import Unavailable
 from gateway.admission.reason import RULES, Reason
-from gateway.edge.wire import CheckAnswer
+from gateway.edge.message import Answer
+from gateway.edge.ratelimit import Limit, Told, headers_of
+from gateway.edge.refusal.answer import Why, refusal_answer
+from gateway.edge.reply import failed
+from gateway.edge.wire import ChargeAnswer, CheckAnswer
 
-_CHALLENGE = ("WWW-Authenticate", 'Bearer realm="tallygate"')
-_SOON = ("Retry-After", "1")
-_QUOTA_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-_QUOTAS = frozenset({Reason.RATE_LIMITED, Reason.LIMIT_REACHED})
+_MS: Final = timedelta(milliseconds=1)
 
 
 class Refused(Exception):  # noqa: N818 - the word of this house
@@ -79,46 +80,29 @@ def nobody() -> Refused:
 
 
 def turned_away(why: Refused | Unavailable, *, now: datetime) -> TurnedAway:
-    """The answer that tells it: the gateway's own, with its status, as problem+json."""
-    if isinstance(why, Unavailable):
-        return _told(problem_of(why), (_SOON,))
-    kind = _QUOTA_TYPE if why.reason in _QUOTAS else f"urn:tallygate:problem:{why.reason.value}"
-    problem = Problem(type=kind, title=str(why), status=why.status, detail=_detail(why), code=why.reason.value)
-    headers = list(_limits(why.answer, now))
-    if why.reason is Reason.UNKNOWN_KEY:
-        headers.append(_CHALLENGE)
-    if why.retry_after_ms is not None:
-        headers.append(("Retry-After", str(_seconds(why.retry_after_ms))))
-    return _told(problem, tuple(headers))
+    """The answer that tells it, as the gateway itself would."""
+    answer = failed(why) if isinstance(why, Unavailable) else _refused(why, now)
+    told = (("Content-Type", answer.media_type), ("Content-Length", str(len(answer.body))), *answer.headers)
+    return TurnedAway(status=answer.status, headers=told, body=answer.body)
 
 
-def _told(problem: Problem, headers: tuple[tuple[str, str], ...]) -> TurnedAway:
-    body = msgspec.json.encode(problem)
-    told = (("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body))), *headers)
-    return TurnedAway(status=problem.status, headers=told, body=body)
-
-
-def _detail(why: Refused) -> str:
+def _refused(why: Refused, now: datetime) -> Answer:
     answer = why.answer
-    named = (("feature", answer.refused_feature), ("level", answer.level), ("limit", answer.limit))
-    told = [f"{name} {value}" for name, value in named if isinstance(value, str)]
-    return f"{why}: {', '.join(told)}" if told else str(why)
+    named = Why(
+        reason=why.reason,
+        decision_id=answer.decision_id or "",
+        feature=answer.refused_feature or "",
+        level=answer.level or "",
+        limit=answer.limit or "",
+    )
+    limits = [limit for charge in answer.charges if (limit := _limit(charge, now)) is not None]
+    balance = "" if answer.currency is None else f"{answer.balance_nanos} {answer.currency}"
+    return refusal_answer(named, headers_of(Told(limits, balance, why.retry_after_ms)))
 
 
-def _limits(answer: CheckAnswer, now: datetime) -> tuple[tuple[str, str], ...]:
-    """The limits of the decision; `t` is the time until a window starts anew."""
-    limited = [charge for charge in answer.charges if charge.limit_units is not None]
-    if not limited:
-        return ()
-    states: list[str] = []
-    for charge in limited:
-        state = f'"{charge.feature}";r={max(0, charge.remaining_units or 0)}'
-        if charge.reset_at is not None:
-            state += f";t={max(0, _seconds(int((charge.reset_at - now).total_seconds() * 1_000)))}"
-        states.append(state)
-    policies = ", ".join([f'"{charge.feature}";q={charge.limit_units}' for charge in limited])
-    return (("RateLimit-Policy", policies), ("RateLimit", ", ".join(states)))
-
-
-def _seconds(ms: int) -> int:
-    return -(-ms // 1_000)
+def _limit(charge: ChargeAnswer, now: datetime) -> Limit | None:
+    """The limit of a charge; None where it has none."""
+    if charge.limit_units is None:
+        return None
+    left_ms = None if charge.reset_at is None else (charge.reset_at - now) // _MS
+    return Limit(charge.feature, charge.limit_units, charge.remaining_units or 0, left_ms)

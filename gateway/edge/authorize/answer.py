@@ -2,7 +2,7 @@
 
 for the upstream   who the caller is and what was decided; and the hold that waits to be settled, whose id is a
                    credential: it is for the proxy, which keeps it from the client
-for the client     what is left: RateLimit headers, and the balance
+for the client     what is left: RateLimit headers, and the balance; to whoever is refused for money, how to pay
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from billing_core.errors import Failure, InvariantBroken, NotFound, Unavailable
 from gateway.admission.decision import Decision
 from gateway.edge.message import Answer
-from gateway.edge.ratelimit import rate_limit_headers
-from gateway.edge.reply import failed, refused
+from gateway.edge.refusal.answer import Notices
+from gateway.edge.reply import failed
 
 STATUS_HEADER = "X-Tallygate-Status"
 HOLD_HEADER = "X-Tallygate-Hold"
@@ -33,16 +33,18 @@ def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, st
     return told
 
 
-def decided(decision: Decision, customer_id: str) -> Answer:
+def decided(decision: Decision, customer_id: str, *, notices: Notices) -> Answer:
     """200 with an empty body, or the refusal's own status as problem+json."""
-    return _allowed(decision, customer_id) if decision.allowed else refused(decision)
+    if decision.allowed:
+        return _allowed(decision, customer_id, notices=notices)
+    return notices.refused(decision, customer_id)
 
 
-def decided_for_nginx(decision: Decision, customer_id: str) -> Answer:
+def decided_for_nginx(decision: Decision, customer_id: str, *, notices: Notices) -> Answer:
     """The same in a status that nginx knows, without a body."""
     if decision.allowed:
-        return _allowed(decision, customer_id)
-    return _for_nginx(refused(decision), reason=decision.reason.value)
+        return _allowed(decision, customer_id, notices=notices)
+    return _for_nginx(notices.refused(decision, customer_id), reason=decision.reason.value)
 
 
 def failed_for_nginx(failure: Failure) -> Answer | Failure:
@@ -55,11 +57,11 @@ def failed_for_envoy(failure: Failure) -> Failure:
     return Unavailable("the customer of this key is not ready yet") if isinstance(failure, NotFound) else failure
 
 
-def _allowed(decision: Decision, customer_id: str) -> Answer:
+def _allowed(decision: Decision, customer_id: str, *, notices: Notices) -> Answer:
     headers = upstream_headers(decision, customer_id)
     if decision.hold is not None:
         headers.append((HOLD_HEADER, decision.hold.hold_id))
-    return Answer(status=200, headers=(*headers, *rate_limit_headers(decision)))
+    return Answer(status=200, headers=(*headers, *notices.headers(decision)))
 
 
 def _for_nginx(answer: Answer, *, reason: str) -> Answer:

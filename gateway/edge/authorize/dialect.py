@@ -30,6 +30,7 @@ wants.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -38,6 +39,7 @@ from gateway.admission.order import Order
 from gateway.edge.authorize.answer import decided, decided_for_nginx, failed_for_envoy, failed_for_nginx
 from gateway.edge.authorize.order import order_in_path, order_in_query, words_in_path
 from gateway.edge.message import Request
+from gateway.edge.refusal.answer import Notices
 from gateway.edge.straight.way import Refuse, Write
 from gateway.settings import GatewaySettings
 
@@ -57,34 +59,34 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     time_out: str = ""
 
 
-def forward_dialect(settings: GatewaySettings) -> Dialect:
+def forward_dialect(settings: GatewaySettings, notices: Notices) -> Dialect:
     """Of Caddy `forward_auth`, Traefik `forwardAuth`, HAProxy's auth-intercept."""
     return Dialect(
         words=_query_of,
         read=order_in_query,
-        write=decided,
+        write=partial(decided, notices=notices),
         refuse=_itself,
         request_id=settings.forward_request_id_header,
     )
 
 
-def nginx_dialect(settings: GatewaySettings) -> Dialect:
+def nginx_dialect(settings: GatewaySettings, notices: Notices) -> Dialect:
     """Of nginx `auth_request`; no answer has a body, and none a status that nginx does not know."""
     return Dialect(
         words=_query_of,
         read=order_in_query,
-        write=decided_for_nginx,
+        write=partial(decided_for_nginx, notices=notices),
         refuse=failed_for_nginx,
         request_id=settings.nginx_request_id_header,
     )
 
 
-def envoy_dialect(settings: GatewaySettings) -> Dialect:
+def envoy_dialect(settings: GatewaySettings, notices: Notices) -> Dialect:
     """Of Envoy's `ext_authz` over HTTP."""
     return Dialect(
         words=_path_of,
         read=order_in_path,
-        write=decided,
+        write=partial(decided, notices=notices),
         refuse=failed_for_envoy,
         request_id=settings.envoy_request_id_header,
         time_out="x-envoy-expected-rq-timeout-ms",

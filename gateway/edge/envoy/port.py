@@ -12,6 +12,7 @@ from gateway.edge.envoy.desk import Desk, Handler
 from gateway.edge.envoy.health import HealthDesk
 from gateway.edge.envoy.ratelimit import RateLimitDesk
 from gateway.edge.grpc.call import Methods
+from gateway.edge.refusal.answer import Notices
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
@@ -20,18 +21,19 @@ RATE_LIMIT: Final = "envoy.service.ratelimit.v3.RateLimitService"
 HEALTH: Final = "grpc.health.v1.Health"
 
 
-def methods_of(
+def methods_of(  # noqa: PLR0913 - all that the services need
     gate: Gate,
     holds: Holds,
     *,
     directory: Directory,
     settings: GatewaySettings,
+    notices: Notices,
     desk: Desk,
     is_serving: Callable[[], bool],
 ) -> Methods:
     """All that can be called."""
-    authorization = AuthorizationDesk(gate, directory, settings=settings)
-    rate_limit = RateLimitDesk(gate, holds, directory=directory, settings=settings)
+    authorization = AuthorizationDesk(gate, directory, settings=settings, notices=notices)
+    rate_limit = RateLimitDesk(gate, holds, directory=directory, settings=settings, notices=notices)
     health = HealthDesk(frozenset({AUTHORIZATION, RATE_LIMIT, HEALTH}), is_serving)
     handlers: dict[str, Handler] = {
         f"/{AUTHORIZATION}/Check": authorization.check,

@@ -35,7 +35,8 @@ from gateway.edge.envoy.descriptor import Ask, Readings, Who
 from gateway.edge.envoy.desk import deadline_of
 from gateway.edge.envoy.reply import NOT_COUNTED, Counted, limited
 from gateway.edge.grpc.call import Call
-from gateway.edge.ratelimit import rate_limit_headers, retry_after_ms
+from gateway.edge.ratelimit import retry_after_ms
+from gateway.edge.refusal.answer import Notices
 from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
@@ -54,11 +55,14 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
 class RateLimitDesk:
     """Decides for Envoy's rate limit filters."""
 
-    def __init__(self, gate: Gate, holds: Holds, *, directory: Directory, settings: GatewaySettings) -> None:
+    def __init__(
+        self, gate: Gate, holds: Holds, *, directory: Directory, settings: GatewaySettings, notices: Notices
+    ) -> None:
         self._gate = gate
         self._holds = holds
         self._directory = directory
         self._deadline_ms = settings.decision_deadline_ms
+        self._notices = notices
         self._readings = Readings(shadow=settings.authorize_shadow)
 
     async def should_rate_limit(self, call: Call) -> bytes:
@@ -74,7 +78,7 @@ class RateLimitDesk:
             coming = (self._decide(who, order, errand=errand) for who, order in orders.items())
             decisions = dict(zip(orders, await asyncio.gather(*coming), strict=True))
         counted = [_counted(ask, decisions) for ask in reading.asks]
-        return limited(counted, _headers(list(decisions.values())))
+        return limited(counted, _headers(list(decisions.values()), self._notices))
 
     async def _decide(self, who: Who, order: Order, *, errand: Errand) -> Decision:
         if who.hold:
@@ -128,10 +132,10 @@ def _counted(ask: Ask | None, decisions: dict[Who, Decision]) -> Counted:
     return Counted(is_over=is_over, reset_ms=wait_ms)
 
 
-def _headers(decisions: Sequence[Decision]) -> Sequence[tuple[str, str]]:
+def _headers(decisions: Sequence[Decision], notices: Notices) -> Sequence[tuple[str, str]]:
     """What the client is told: of the first refusal; of the first decision where there is none."""
     if not decisions:
         return ()
     first = next((one for one in decisions if not one.allowed), decisions[0])
-    told = rate_limit_headers(first)
+    told = notices.headers(first)
     return told if first.allowed else (*told, ("X-Tallygate-Reason", first.reason.value))

@@ -47,8 +47,7 @@ from gateway.edge.proxy.settlement import (
     settlement_of,
 )
 from gateway.edge.proxy.table import ProxyRoute
-from gateway.edge.ratelimit import rate_limit_headers
-from gateway.edge.reply import failed, refused
+from gateway.edge.reply import failed
 from gateway.edge.upstream.connection import UpstreamConnection
 from gateway.edge.upstream.flow import chunk_of, last_chunk
 from gateway.edge.upstream.pool import Endpoint
@@ -130,8 +129,8 @@ class Exchange:
         decision = await self._decided(route, caller, order=order, deadline=deadline)
         if decision is not None and not decision.allowed:
             self._port.tally.count("refused")
-            return refused(decision)
-        told = added_lines(rate_limit_headers(decision)) if decision is not None else b""
+            return self._port.notices.refused(decision, caller.customer_id if caller is not None else "")
+        told = added_lines(self._port.notices.headers(decision)) if decision is not None else b""
         return await self._relayed(route, told=told, decision=decision, caller=caller, charges=order.charges)
 
     async def _caller(self, deadline: Deadline) -> Caller | None:

@@ -24,6 +24,7 @@ from gateway.edge.proxy.exchange import Exchange
 from gateway.edge.proxy.rule import RoutesFile, load_routes
 from gateway.edge.proxy.settlement import Settlements
 from gateway.edge.proxy.table import ProxyTable
+from gateway.edge.refusal.answer import Notices
 from gateway.edge.slumber import Slumber
 from gateway.edge.upstream.health import keep_asking
 from gateway.edge.upstream.pool import Pool
@@ -57,7 +58,7 @@ class ProxyPort:
     Raises: ConfigurationError where the routes file breaks a rule.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that requests need
         self,
         gate: Gate,
         holds: Holds,
@@ -66,6 +67,7 @@ class ProxyPort:
         door: Door,
         slumber: Slumber,
         settings: GatewaySettings,
+        notices: Notices,
     ) -> None:
         told = load_routes(Path(settings.proxy_routes_file), os.environ)
         self.pools = {name: Pool(rule) for name, rule in told.upstreams.items()}
@@ -74,6 +76,7 @@ class ProxyPort:
         self.slumber, self.settings = slumber, settings
         self.settlements = Settlements(holds, deadline_ms=settings.bulk_deadline_ms)
         self.tally = Tally()
+        self.notices = notices
         self.patience = _patience(settings, told)
         self.max_head_bytes = settings.max_head_bytes
         self.connections: set[ClientConnection] = set()

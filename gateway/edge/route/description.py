@@ -23,7 +23,7 @@ from gateway.admission.reason import RULES, Reason
 from gateway.edge.authorize.answer import HOLD_HEADER, STATUS_HEADER
 from gateway.edge.authorize.route import DEADLINE_HEADER
 from gateway.edge.message import JSON, Answer, Request
-from gateway.edge.reply import Refusal
+from gateway.edge.refusal.answer import Refusal
 from gateway.edge.route.account import UsageAnswer, WalletsAnswer
 from gateway.edge.route.event import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from gateway.edge.route.probe import State

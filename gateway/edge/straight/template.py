@@ -10,6 +10,7 @@ Worked example: `{"allowed":true, ... "decision_id":"dec_<id>", ... "cost_nanos"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
@@ -19,12 +20,13 @@ import msgspec
 from gateway.admission.decision import Decision, Figures
 from gateway.edge.lane.response import lines_of
 from gateway.edge.message import Answer, Prepared
+from gateway.edge.ratelimit import MOST
 
 _SOME_ID: Final = "dec_~template~"
-_SOME_COST: Final = 8_007_199_254_740_881
-_SOME_BALANCE: Final = 8_007_199_254_740_882
-_SOME_REMAINING: Final = 8_007_199_254_740_883
-_SOME_CHARGE: Final = 8_007_199_254_740_884
+_SOME_COST: Final = 800_719_925_474_081
+_SOME_BALANCE: Final = 800_719_925_474_082
+_SOME_REMAINING: Final = 800_719_925_474_083
+_SOME_CHARGE: Final = 800_719_925_474_084
 _MARKS: Final = tuple(
     str(mark).encode() for mark in (_SOME_COST, _SOME_BALANCE, _SOME_REMAINING, _SOME_CHARGE, _SOME_ID)
 )
@@ -63,9 +65,13 @@ class _Text:
 
     def __init__(self, text: bytes) -> None:
         """Of a text with marks."""
-        places = sorted((text.index(mark), index) for index, mark in enumerate(_MARKS) if mark in text)
+        places = sorted(
+            (found.start(), index)
+            for index, mark in enumerate(_MARKS)
+            for found in re.finditer(re.escape(mark), text)
+        )
         self.form = text.replace(b"%", b"%%")
-        for _, index in places:
+        for index in {index for _, index in places}:
             self.form = self.form.replace(_MARKS[index], b"%b" if _MARKS[index] == _MARKS[-1] else b"%d")
         indices = [index for _, index in places]
         self.pick: Callable[[Told], object] = itemgetter(*indices) if indices else _nothing
@@ -83,13 +89,15 @@ def prepared(answer: Answer) -> Prepared:
 
 
 def template_of(decision: Decision, write: Write) -> Template | None:
-    """The template of all answers like this decision's, of one charge; None where a name looks like a mark."""
-    answer, marked = write(decision), write(_marked(decision))
-    text = lines_of(answer.headers) + answer.body
-    marked_text = lines_of(marked.headers) + marked.body
-    if any(mark in text or marked_text.count(mark) > 1 for mark in _MARKS):
+    """The template of all answers like this decision's, of one charge.
+
+    None where a name looks like a mark, or where what remains may be more than headers can tell.
+    """
+    if (decision.charges[0].limit_units or 0) > MOST:
         return None
-    return Template(marked)
+    answer = write(decision)
+    text = lines_of(answer.headers) + answer.body
+    return None if any(mark in text for mark in _MARKS) else Template(write(_marked(decision)))
 
 
 def _marked(decision: Decision) -> Decision:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from billing_core.contract.shipped import shipped
 from tests.integration.gateway.proxy.conftest import TOKENS
 
 FREE: dict[str, Any] = {}
@@ -55,6 +56,18 @@ async def test_of_100_at_once_10_pass_that_are_paid_for(proxied: Any, origin: An
     statuses = await asyncio.gather(*(ask() for _ in range(100)))
     assert sorted(statuses) == [200] * 10 + [402] * 90
     assert len(origin.asked) == 10
+
+
+async def test_who_cannot_pay_is_told_how_to(proxied: Any, line: Any, world: Any) -> None:
+    """In the body and in the head, where the operator offers a way."""
+    await proxied(CONSUME, payment_offer_file=str(shipped("payment.toml")))
+    client = await line()
+    await client.get("/x", bearer(world))
+    reply = await client.response()
+    url = "https://billing.example.com/top-up?customer=acme"
+    assert (reply.status, reply.json()["payment"]) == (402, {"top_up_url": url})
+    assert reply.fields["link"] == f'<{url}>; rel="payment"'
+    assert "payment-required" in reply.fields
 
 
 async def test_who_may_not_pass_is_told_so_and_asks_again_on_the_same_connection(
