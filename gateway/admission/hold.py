@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from billing_core.contract.keys import epoch_key, hold_key, shard_holds_key, shard_of_hold, stream_key, tag
+from billing_core.contract.usage_event import EventBody
 from billing_core.errors import NotFound
 from gateway.admission.deadline import Deadline
 from gateway.admission.decision import Decision, decision_of, words_of
@@ -58,14 +59,18 @@ class Holds:
         self._window_ms = window_ms
         self._refusal_ms = refusal_ms
 
-    async def settle(self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline) -> Outcome:
+    async def settle(
+        self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline, body: bytes = b""
+    ) -> Outcome:
         """End a hold by what was really used; features that are not named settle as held.
+
+        `body` of its usage event, which names all charges of the hold; else the hold's own.
 
         Raises: NotFound, Conflict, IdempotencyConflict, Unprocessable, Unavailable.
         """
         shard = _shard(hold_id)
         keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard), stream_key(shard))
-        args: list[Word] = [digest_of_charges(charges), self._window_ms, *pairs_of(charges)]
+        args: list[Word] = [digest_of_charges(charges), self._window_ms, body, *pairs_of(charges)]
         outcome = outcome_of(await self._run("settle", keys, args=args, deadline=deadline), wanted=_SETTLED)
         if self._recall is not None and (not charges or any(charge.quantity for charge in charges)):
             self._recall.note_settled(shard, hold_id)
@@ -101,6 +106,21 @@ class Holds:
             raise not_open(said)
         return decision_of(reply, Order(charges=change.charges, mode=Mode.HOLD), decision_id="")
 
+    async def placed(self, hold_id: str, *, deadline: Deadline) -> EventBody | None:
+        """The body of the entry that the end of an open hold appends; None where it is not open any more.
+
+        Raises: NotFound, Unavailable.
+        """
+        shard = _shard(hold_id)
+        try:
+            words = ("GET", hold_key(hold_id, shard))
+            reply = await self._link.send(words, deadline_ms=deadline.left_ms())
+        except ErrorReply as error:
+            raise failure_of(error) from None
+        if not isinstance(reply, bytes):
+            raise NotFound("no such hold", field="hold")
+        return _body_in(reply)
+
     async def release(self, hold_id: str, *, deadline: Deadline) -> Outcome:
         """End a hold without a charge.
 
@@ -123,6 +143,28 @@ class Holds:
             return await self._link.run(name, keys, args=args, deadline_ms=left_ms, place=str(keys[0]))
         except ErrorReply as error:
             raise failure_of(error) from None
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A hold as the scripts keep it, as far as it is read here."""
+
+    body: msgspec.Raw = msgspec.Raw()
+    would: str = ""
+
+
+_KEPT = msgspec.msgpack.Decoder(_Kept)
+_BODY = msgspec.msgpack.Decoder(EventBody)
+_TEXT_HEAD_BYTES = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+"""How long the head of a text is, which is how Lua packs bytes; of a short one it is one byte."""
+
+
+def _body_in(packed: bytes) -> EventBody | None:
+    kept = _KEPT.decode(packed)
+    text = bytes(kept.body)
+    if not text:
+        return None
+    body = _BODY.decode(text[_TEXT_HEAD_BYTES.get(text[0], 1) :])
+    return msgspec.structs.replace(body, event_id=f"{body.event_id}.1") if kept.would else body
 
 
 def answer_key(hold_id: str, shard: int, *, key: str) -> str:

@@ -15,6 +15,7 @@
 -- ARGV
 --   request_digest       of this settle; another one after it is a conflict
 --   keep_ms              for which the answer is kept
+--   body                 of the entry, msgpack, naming all charges of the hold; "" the hold's own
 --   count                how many charges follow, 0 to 100; a feature that is not named settles as held, or as it was held
 --   feature*             of each charge; named again, it means the next charge of that feature; of a single one "": the first
 --   quantity*            of each charge, 0 to 2^53 - 1
@@ -59,16 +60,16 @@
 --!include lib/hold/straight_end.lua as straight_end
 
 local epoch_key, hold_key, shard_holds_key, stream_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local request_digest, keep_ms, count = ARGV[1], ARGV[2], ARGV[3]
+local request_digest, keep_ms, body, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 4 or #ARGV < 3 then return redis.error_reply('INVALID arguments') end
+if #KEYS ~= 4 or #ARGV < 4 then return redis.error_reply('INVALID arguments') end
 keep_ms, count = whole(keep_ms), whole(count)
 if not keep_ms then return redis.error_reply('INVALID keep_ms') end
-if not count or count > MAX_CHARGES or #ARGV ~= 3 + 2 * count then
+if not count or count > MAX_CHARGES or #ARGV ~= 4 + 2 * count then
   return redis.error_reply('INVALID charges')
 end
 for index = 1, count do
-  if not whole(ARGV[3 + 2 * index]) then return redis.error_reply('INVALID quantity') end
+  if not whole(ARGV[4 + 2 * index]) then return redis.error_reply('INVALID quantity') end
 end
 local epoch = redis.call('GET', epoch_key)
 if not epoch then return redis.error_reply('UNAVAILABLE epoch') end
@@ -83,25 +84,25 @@ if not hold.charges or hold.epoch and hold.epoch ~= epoch then
   if is_settled and hold.digest ~= request_digest then return acts.empty_answer('conflict', real_ms) end
   return acts.ended_answer(hold)
 end
-if count == 1 and ARGV[4] == '' then ARGV[4] = hold.charges[1][1] end
+if count == 1 and ARGV[5] == '' then ARGV[5] = hold.charges[1][1] end
+local ending = {
+  outcome = hold.state == 'open' and 'settled' or 'late', digest = request_digest, keep_ms = keep_ms, may_be_late = false,
+  body = body ~= '' and body or nil,
+}
 local is_due = hold.state == 'open' and acts.is_due(hold, real_ms)
 if count == 1 and hold.state == 'open' and not is_due then
-  local answer = straight_end(hold, place, ARGV[4], whole(ARGV[5]), {
-    outcome = 'settled', digest = request_digest, keep_ms = keep_ms, may_be_late = false,
-  })
+  local answer = straight_end(hold, place, ARGV[5], whole(ARGV[6]), ending)
   if answer then return answer end
 end
 local charges = acts.held_charges(hold, false)
-if not acts.name_charges(charges, ARGV, 3, count) then return redis.error_reply('INVALID feature') end
+if not acts.name_charges(charges, ARGV, 4, count) then return redis.error_reply('INVALID feature') end
 if is_due then
   local ended = acts.expire(hold, place)
   hold = acts.read(hold_key)
   if not hold.charges then return ended end
   charges = acts.held_charges(hold, false)
-  acts.name_charges(charges, ARGV, 3, count)
+  acts.name_charges(charges, ARGV, 4, count)
+  ending.outcome = 'late'
 end
 
-local answer = acts.finish(hold, charges, place, {
-  outcome = hold.state == 'open' and 'settled' or 'late', digest = request_digest, keep_ms = keep_ms, may_be_late = false,
-})
-return answer or redis.error_reply('OVERFLOW quantity')
+return acts.finish(hold, charges, place, ending) or redis.error_reply('OVERFLOW quantity')

@@ -281,11 +281,12 @@ local function next_number(hold)
   return { 'n', digits((hold.number or 0) + 1) }
 end
 
--- End a hold at the quantities of its charges. An ending has outcome, digest, keep_ms and may_be_late. Returns the answer; nil
--- where the quantities are too large to be counted, and then nothing is written.
+-- End a hold at the quantities of its charges. An ending has outcome, digest, keep_ms, may_be_late and its entry's body, or nil:
+-- the hold's. Returns the answer; nil where the quantities are too large to be counted, and then nothing is written.
 local function end_hold(hold, charges, place, ending)
+  local number = hold.would ~= '' and not ending.body and next_number(hold) or NONE
   local at, purses = charge_hold(hold, charges, place, {
-    listed = charges, body = hold.body, number = hold.would ~= '' and next_number(hold) or NONE, is_end = true,
+    listed = charges, body = ending.body or hold.body, number = number, is_end = true,
   })
   if not at then return nil end
   local answer = answer_of(hold, charges, purses, ending.outcome, at)

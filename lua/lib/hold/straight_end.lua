@@ -91,7 +91,7 @@ end
 local function write_end(ending, hold, place, grant_id, held)
   local used, nodes = ending.charged, ending.nodes
   if ending.quantity > 0 then
-    redis.call('XADD', place.stream, '*', 'k', 'settle', 'b', hold.body, 'at', ending.at, 'q', ending.quantity, 'c', used, 'u', 0,
+    redis.call('XADD', place.stream, '*', 'k', 'settle', 'b', ending.body, 'at', ending.at, 'q', ending.quantity, 'c', used, 'u', 0,
       's', ending.cost, 'm', used > 0 and grant_id .. '=' .. digits(used) or '', 'w', ending.currency, 'e', place.epoch)
   end
   if held > 0 then redis.call('HINCRBY', hold.wallet, 'h:' .. grant_id, -held) end
@@ -116,7 +116,7 @@ local function straight_end(hold, place, feature, quantity, terms_of_end)
   local at = place.real_ms + tonumber(snapshot[2])
   local ending = {
     at = at, real_ms = place.real_ms, feature = feature, quantity = quantity, currency = kept[4], cost = 0, charged = 0,
-    leases = hold.leases, next = 1, depth = 1, fields = NONE, nodes = { nil, nil, nil },
+    leases = hold.leases, next = 1, depth = 1, fields = NONE, nodes = { nil, nil, nil }, body = terms_of_end.body or hold.body,
   }
   if not end_leases(ending, hold, terms, snapshot) then return nil end
   local balance = 0

@@ -204,7 +204,7 @@ class Works:
             SCRIPTS["settle"].function,
             4,
             *(keys.epoch, hold_key(hold_id, keys.shard), keys.shard_holds, keys.stream),
-            *("digest", 60_000, 1, feature, tokens),
+            *("digest", 60_000, "", 1, feature, tokens),
         )
 
     @asynccontextmanager

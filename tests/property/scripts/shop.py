@@ -126,8 +126,11 @@ class Shop:
         self.desk.wait_until(reply[9])
         return reply[10]
 
-    def settle(self, hold_id: str, *charges: tuple[str, int], digest: str = "d", keep_ms: int = 60_000) -> Any:
-        return self.desk.run("settle", hold_keys(KEYS, hold_id), digest, keep_ms, len(charges), *flat(charges))
+    def settle(
+        self, hold_id: str, *charges: tuple[str, int], digest: str = "d", keep_ms: int = 60_000, body: bytes = b""
+    ) -> Any:
+        keys = hold_keys(KEYS, hold_id)
+        return self.desk.run("settle", keys, digest, keep_ms, body, len(charges), *flat(charges))
 
     def part(self, hold_id: str, *charges: tuple[str, int], event_id: str = "", key: str = "", **more: Any) -> Any:
         """A part under the hold's body, or under one of its own where it has an event id."""

@@ -116,7 +116,7 @@ async def test_of_concurrent_settles_exactly_one_wins(desk: Desk, valkey_server:
     hold_id = new_hold_id(KEYS.shard)
     keys = [*decision_keys(KEYS), hold_key(hold_id, KEYS.shard)]
     desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
-    calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, 1, "calls", n % 5)) for n in range(50)]
+    calls = [(hold_keys(KEYS, hold_id), (f"digest {n % 5}", 60_000, "", 1, "calls", n % 5)) for n in range(50)]
     replies = await at_once(valkey_server, [("settle", *call) for call in calls])
     assert Counter(reply[:2] for reply in replies) == {("settled", 0): 1, ("settled", 1): 9, ("conflict", 0): 40}
     (winner,) = {reply[4] for reply in replies if reply[0] == "settled"}
@@ -131,7 +131,7 @@ async def test_a_settle_and_a_release_at_once_end_the_hold_one_way(desk: Desk, v
     desk.run("hold", keys, "", 0, 0, BODY, "", 0, 0, hold_id, 60_000, "release", 1, "calls", 30)
     names = hold_keys(KEYS, hold_id)
     both = await asyncio.gather(
-        at_once(valkey_server, [("settle", names, ("digest", 60_000, 0))] * 5),
+        at_once(valkey_server, [("settle", names, ("digest", 60_000, "", 0))] * 5),
         at_once(valkey_server, [("release", names[:3], (60_000,))] * 5),
     )
     replies = [reply for replies in both for reply in replies]

@@ -78,7 +78,7 @@ SOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
         [*decision_keys(KEYS, "k"), hold_key(FRESH, KEYS.shard)],
         ("digest", 60_000, 5_000, BODY, PATH, 0, 0, FRESH, 60_000, "charge", *PAIRS),
     ),
-    "settle": (hold_keys(KEYS, HELD), ("digest", 60_000, 2, "calls", 3, "tokens", 400)),
+    "settle": (hold_keys(KEYS, HELD), ("digest", 60_000, BODY, 2, "calls", 3, "tokens", 400)),
     "part": (part_keys(KEYS, HELD, "k"), ("digest", 60_000, BODY, 10**10, 2, "calls", 3, "tokens", 400)),
     "extend": (
         [*hold_keys(KEYS, HELD)[:3], part_keys(KEYS, HELD, "k")[4]],
@@ -278,8 +278,8 @@ def test_a_snapshot_that_was_taken_never_makes_a_decision_stumble(desk: Desk, pa
         desk.run("record", keys, *asked[1:], *pairs)
         fresh = new_hold_id(KEYS.shard)
         desk.run("hold", [*keys, hold_key(fresh, KEYS.shard)], *asked, 0, 0, fresh, 1000, "charge", *pairs)
-        desk.run("settle", hold_keys(KEYS, fresh), "", 1000, 1, "calls", 30)
-    desk.run("settle", hold_keys(KEYS, HELD), "", 1000, 0)
+        desk.run("settle", hold_keys(KEYS, fresh), "", 1000, "", 1, "calls", 30)
+    desk.run("settle", hold_keys(KEYS, HELD), "", 1000, "", 0)
     desk.run("usage_read", [KEYS.epoch, KEYS.snapshot, KEYS.counters], PATH)
 
 

@@ -174,6 +174,18 @@ def test_a_settle_at_nothing_leaves_no_entry(shop: Shop) -> None:
     assert shop.entries() == []
 
 
+@pytest.mark.parametrize("path", ["", "team:ml"])
+def test_a_settle_may_have_a_body_of_its_own(shop: Shop, path: str) -> None:
+    """On either way, of one charge or of several; what ends without one has the hold's."""
+    shop.project(a=metered(tariff(10)), b=metered())
+    shop.grant("grant_a", 1_000)
+    for charges in ((("a", 5),), (("a", 5), ("b", 4))):
+        own = body(charges, event_id="own")
+        assert shop.settle(shop.hold(*charges, path=path)[10], ("a", 3), body=own)[4] == 30
+        assert shop.settle(shop.hold(*charges, path=path)[10], ("a", 3))[4] == 30
+    assert [entry.body.event_id for entry in shop.entries()] == ["own", "e", "own", "e"]
+
+
 def test_a_hold_that_nobody_keeps_is_forgotten(shop: Shop) -> None:
     """With keep_ms 0 the answer is not kept."""
     shop.project(calls=metered())

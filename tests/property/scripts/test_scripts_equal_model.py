@@ -353,9 +353,12 @@ class ScriptMachine(RuleBasedStateMachine):
         hold_id = self.choose_hold(data)
         if data.draw(one_in(8), label="foreign features"):
             charges = [("ghost", 1), *charges]
-        self.settle_hold(hold_id, charges, digest=digest, keep_ms=keep_ms)
+        has_body = data.draw(one_in(4), label="has a body of its own")
+        self.settle_hold(hold_id, charges, digest=digest, keep_ms=keep_ms, has_body=has_body)
 
-    def settle_hold(self, hold_id: str, charges: list[tuple[str, int]], *, digest: str, keep_ms: int) -> None:
+    def settle_hold(
+        self, hold_id: str, charges: list[tuple[str, int]], *, digest: str, keep_ms: int, has_body: bool = False
+    ) -> None:
         """Settle with these quantities, of features that the hold has unless they are foreign."""
         hold = self.model.holds.get(hold_id)
         if hold and charges[:1] != [("ghost", 1)]:
@@ -364,9 +367,10 @@ class ScriptMachine(RuleBasedStateMachine):
             if len(charges) == 1 and charges[0][1] % 2:
                 charges = [("", charges[0][1])]  # of the first charge, whatever it is called
         keys = hold_keys(self.names[0], hold_id)
-        real = self.desk.run("settle", keys, digest, keep_ms, len(charges), *flat(charges))
         who = hold.owner if hold else None
-        act = lambda: self.model.settle(hold_id, charges, digest=digest, keep_ms=keep_ms)  # noqa: E731
+        body = self.body(who, tuple(one.feature for one in hold.kept)) if hold and has_body else b""
+        real = self.desk.run("settle", keys, digest, keep_ms, body, len(charges), *flat(charges))
+        act = lambda: self.model.settle(hold_id, charges, digest=digest, keep_ms=keep_ms, body=body)  # noqa: E731
         self.compare(real, act, at_place=2, who=who)
         if isinstance(real, tuple) and real[0] in ("settled", "late", "released", "expired") and not real[1]:
             self.recall(hold_id, real)

@@ -25,7 +25,7 @@ def shuffled(*groups: list[Call]) -> list[Call]:
 
 
 def settle(hold_id: str, units: int, digest: str = "d") -> Call:
-    return "settle", hold_keys(KEYS, hold_id), (digest, 60_000, 1, "calls", units)
+    return "settle", hold_keys(KEYS, hold_id), (digest, 60_000, "", 1, "calls", units)
 
 
 def release(hold_id: str) -> Call:

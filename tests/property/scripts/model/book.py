@@ -165,7 +165,7 @@ class Book:
 
     # ---- ends of holds
 
-    def settle(self, hold_id: str, charges: Charges, *, digest: str, keep_ms: int) -> Reply:
+    def settle(self, hold_id: str, charges: Charges, *, digest: str, keep_ms: int, body: bytes = b"") -> Reply:
         self.need_epoch()
         hold = self.holds.get(hold_id)
         if hold is None:
@@ -184,7 +184,7 @@ class Book:
             if not hold.may_be_late:
                 return ended
         outcome = "settled" if hold.answer is None else "late"
-        return self.end(hold, quantities, outcome=outcome, digest=digest, keep_ms=keep_ms)
+        return self.end(hold, quantities, outcome=outcome, digest=digest, keep_ms=keep_ms, body=body)
 
     def release(self, hold_id: str, *, keep_ms: int) -> Reply:
         self.need_epoch()
@@ -221,10 +221,12 @@ class Book:
         hold.may_be_late, hold.epoch = True, self.epoch
         return answer
 
-    def end(self, hold: Hold, quantities: list[int], *, outcome: str, digest: str, keep_ms: int) -> Reply:
+    def end(
+        self, hold: Hold, quantities: list[int], *, outcome: str, digest: str, keep_ms: int, body: bytes = b""
+    ) -> Reply:
         """The one end of a hold."""
         done = self.charge(hold, quantities, is_end=True)
-        self.append_settled(hold, done.lines, done, body=b"", is_end=True)
+        self.append_settled(hold, done.lines, done, body=body, is_end=True)
         hold.owner.holds.pop(hold.hold_id, None)
         hold.answer = outcome, 0, Near(self.at(hold.owner)), hold.currency, *done.amounts(hold)
         hold.digest, hold.keep_ms, hold.may_be_late = digest, keep_ms, False
