@@ -1,5 +1,9 @@
 """Server-sent events: cut out of a stream whole and word for word, and what each says.
 
+A line ends in CR LF, LF or CR, and one stream may mix them. A CR that came last waits for its LF, unless another CR
+stands before it: where lines end in CR alone, none follows, and if one does it is an empty line that says nothing.
+Remarks between events pass as they come, because they are what keeps a slow stream alive.
+
 Worked example: `data: {"a":1} LF LF data: [DO` is one event, and a rest that waits for `NE] LF LF`.
 
 Source: HTML, section 9.2 (server-sent events).
@@ -17,9 +21,11 @@ from gateway.edge.lane.head import Malformed
 from gateway.edge.meter.usage import frame_in
 from gateway.edge.proxy.pricing import text_bytes
 
-_END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r(?!\n)|\n\r\n")
-_LONGEST_END: Final = 4
 _LINE: Final = re.compile(rb"\r\n|\n|\r")
+_END: Final = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?:\r\n|\r(?!\n))")
+_REMARKS: Final = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r(?=[^\n])))+")
+_LONGEST_END: Final = 4
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _SPOKEN: Final = ("content", "reasoning_content", "refusal", "tool_calls", "text", "partial_json", "thinking")
 
 
@@ -44,6 +50,10 @@ class EventReader:
         while (found := _END.search(data, look)) is not None:
             events.append(data[begin : found.end()])
             begin = look = found.end()
+        remarks = _REMARKS.match(data, begin)
+        if remarks is not None:
+            events.append(remarks[0])
+            begin = remarks.end()
         self._buffer = data[begin:]
         self._seen = len(self._buffer)
         if self._seen > self._most:
@@ -58,13 +68,13 @@ class EventReader:
 
 def data_of(event: bytes) -> bytes:
     """What an event carries."""
-    lines = [line for line in _LINE.split(event) if line.startswith(b"data")]
-    return b"\n".join([line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"])
+    lines = [line for line in _LINE.split(event.removeprefix(_BYTE_ORDER_MARK)) if line.startswith(b"data")]
+    return b"\n".join([line[5:].removeprefix(b" ") for line in lines if line[4:5] in (b":", b"")])
 
 
 def document_of(event: bytes) -> object:
     """What an event carries, where that is JSON; else None."""
-    data = data_of(event)
+    data = data_of(event).lstrip()
     if not data.startswith(b"{"):
         return None
     try:

@@ -5,7 +5,7 @@ message is counted with its last frame; control frames are none.
 
 Worked example: `81 02 68 69` is one text message of two bytes; `01 02 .. ..` and `80 01 ..` are one together.
 
-Source: RFC 6455, sections 5.2 and 5.5.1.
+Source: RFC 6455, sections 5.2, 5.4 and 5.5.1.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ class MessageReader:
     __slots__ = ("_left", "_waiting", "count", "is_blocked")
 
     def __init__(self) -> None:
-        self._waiting = b""
+        self._waiting: bytes = b""
         self._left = 0
         self.count = 0
         self.is_blocked = False
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether what has passed ends with a frame: a close may follow, even between fragments of a message."""
+        return not self._left
 
     def take(self, data: bytes, most: int | None) -> bytes:
         """What may pass, of these bytes and of those that wait, with no more than so many messages in all."""

@@ -5,7 +5,10 @@
     lingering   the last answer is out; what still comes is dropped, so that the client can read that answer
 
 What is pipelined waits in its socket until its turn comes. A client that closes its side while it is owed an answer
-has hung up: it is how a client that gave up looks, and nobody pays for work that nobody wants.
+has hung up: it is how a client that gave up looks, and nobody pays for work that nobody wants. Only one that said
+that this request is its last, and closes before the response has begun, has said all it has to say and is answered.
+
+Source: RFC 9112, section 9.6 (tear-down).
 """
 
 from __future__ import annotations
@@ -36,9 +39,9 @@ class ClientConnection(asyncio.Protocol):
     """Made by a port for each connection that comes."""
 
     __slots__ = (
-        "_buffer", "_collected", "_exchange", "_flow", "_is_held", "_is_lingering", "_is_paused", "_is_pumping",
-        "_is_reading", "_is_tunnel", "_known", "_most", "_peer", "_port", "_request", "_since_s", "_taken",
-        "_transport", "_turn", "_whole", "is_choked", "tick",
+        "_buffer", "_collected", "_exchange", "_flow", "_is_ended", "_is_held", "_is_lingering", "_is_paused",
+        "_is_pumping", "_is_reading", "_is_tunnel", "_known", "_most", "_peer", "_port", "_request", "_since_s",
+        "_taken", "_transport", "_turn", "_whole", "is_choked", "tick",
     )  # fmt: skip
 
     def __init__(self, port: ProxyPort) -> None:
@@ -56,7 +59,7 @@ class ClientConnection(asyncio.Protocol):
         self._peer = ""
         self._since_s = 0.0
         self._is_paused = self._is_held = self._is_pumping = self._is_reading = False
-        self._is_lingering = self._is_tunnel = False
+        self._is_lingering = self._is_tunnel = self._is_ended = False
         self.is_choked = False
         self.tick = port.tick
         """When it was last heard of, or answered; the port counts the ticks."""
@@ -70,7 +73,7 @@ class ClientConnection(asyncio.Protocol):
     def is_last(self) -> bool:
         """Whether this answer is the connection's last; it is, where the request's body is not all here."""
         request, flow = self._request, self._flow
-        is_cut = flow is not None and not flow.is_done
+        is_cut = (flow is not None and not flow.is_done) or (self._is_ended and not self._buffer)
         return is_cut or self._port.is_stopping or (request is not None and request.is_last)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,8 +115,12 @@ class ClientConnection(asyncio.Protocol):
             self._regulate()
 
     def eof_received(self) -> bool:
-        """Called by the loop: nothing more comes."""
-        return False
+        """Called by the loop: nothing more comes. Whether the connection stays for what is owed."""
+        if self._exchange is None or not self._exchange.outlives_half_close:
+            return False
+        self._is_ended = True
+        is_taken = (self._is_pumping and not self._is_held) or self._whole is not None
+        return not is_taken or self._flow is None or self._flow.is_done
 
     def pause_writing(self) -> None:
         """Called by the loop: the client does not read its answer."""
@@ -303,6 +310,8 @@ class ClientConnection(asyncio.Protocol):
         exchange.take_body(piece)
         if flow.is_done:
             exchange.end_body(flow.trailers)
+        elif self._is_ended:
+            self.abort()
 
     def _collect(self, piece: bytes, flow: Flow) -> None:
         whole = self._whole
@@ -313,6 +322,8 @@ class ClientConnection(asyncio.Protocol):
             whole.set_exception(TooLarge(f"the body is larger than {self._most} bytes", field="body"))
         elif flow.is_done:
             whole.set_result(b"".join(self._collected))
+        elif self._is_ended:
+            self.abort()
 
     def _break(self, fault: Malformed) -> None:
         """A body that cannot be read: nothing behind it can either."""
@@ -350,6 +361,8 @@ class ClientConnection(asyncio.Protocol):
         self._regulate()
         self._since_s = self._port.slumber.since_s(transport)
         self._read()
+        if self._is_ended:
+            self.end(self.tick)
 
     def _skip_body(self) -> None:
         """Drop what is here of a body that nobody took: where that is all of it, the connection goes on."""
@@ -368,7 +381,9 @@ class ClientConnection(asyncio.Protocol):
         self._is_lingering, self._buffer = True, b""
         self.tick = self._port.tick
         self._regulate()
-        if transport.can_write_eof():
+        if self._is_ended:
+            transport.close()
+        elif transport.can_write_eof():
             transport.write_eof()
 
     def _regulate(self) -> None:

@@ -37,7 +37,7 @@ from gateway.edge.proxy.field import added_lines, trailing_lines
 from gateway.edge.proxy.pricing import read_document
 from gateway.edge.proxy.relay import Relay
 from gateway.edge.proxy.request import RequestHead
-from gateway.edge.proxy.rule import Outage, RouteRule
+from gateway.edge.proxy.rule import HalfClose, Outage, RouteRule
 from gateway.edge.proxy.settlement import (
     Ending,
     Settlement,
@@ -275,6 +275,16 @@ class Exchange:
             upstream.finish()
 
     @property
+    def outlives_half_close(self) -> bool:
+        """Whether the client is answered although it has closed its side."""
+        route, relay = self._request.route, self.relay
+        if route is None or (relay is not None and relay.is_tunnel):
+            return False
+        is_announced = self._request.is_last and not (relay is not None and relay.is_begun)
+        told = route.rule.half_close
+        return told is HalfClose.ALWAYS or (told is HalfClose.ANNOUNCED and is_announced)
+
+    @property
     def _may_repeat(self) -> bool:
         return self._request.method in _REPEATABLE and self._body is not None and not self._client.is_gone
 
@@ -295,7 +305,10 @@ def _settlement(
     cost = charges_of(rule, held, evidence=evidence)
     if cost is None or evidence.ending is Ending.WHOLE:
         return settlement_of(decision.hold.hold_id, cost)
-    body = body_of(rule, caller, decision_id=decision.decision_id, charges=cost, evidence=evidence)
+    event_id = (
+        f"{decision.decision_id}.1" if decision.would else decision.decision_id
+    )  # what would be is told already
+    body = body_of(rule, caller, event_id=event_id, charges=cost, evidence=evidence)
     return settlement_of(decision.hold.hold_id, cost, body=body)
 
 

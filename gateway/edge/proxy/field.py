@@ -93,12 +93,16 @@ def trailing_lines(raw: bytes) -> bytes:
     return b"".join([row + b"\r\n" for row in kept if not _name_of(row).startswith(_OURS)])
 
 
-def response_start(head: ResponseHead, rule: RouteRule, *, is_recut: bool) -> bytes:
-    """The head of a response as it is passed on, without its last line; and without a length where it is recut."""
+def response_start(head: ResponseHead, rule: RouteRule, *, is_recut: bool, is_decoded: bool) -> bytes:
+    """The head of a response as it is passed on, without its last line.
+
+    Without a length where its body is recut, and without a coding where that is passed on plain.
+    """
     gone = {*_HOP_BY_HOP, *tokens_of([(name, _value(row)) for name, row in head.lines])}
     gone |= {name.lower() for name in (*rule.remove_response_headers, *rule.set_response_headers)}
     gone |= _LIMITS if rule.charges else set()
     gone |= {"content-length"} if is_recut or head.status == _NO_CONTENT else set()
+    gone |= {"content-encoding"} if is_decoded else set()
     lines = [row for name, row in head.lines if name not in gone and not name.startswith(_OURS)]
     return b"\r\n".join([head.start, *lines, *set_lines(rule.set_response_headers), b""])
 
@@ -110,14 +114,15 @@ class ResponseScribe:
 
     def __init__(self, rule: RouteRule) -> None:
         self._rule = rule
-        self._known = (b"", False)
+        self._known = (b"", False, False)
         self._start = b""
 
-    def start(self, head: ResponseHead, *, is_recut: bool) -> bytes:
+    def start(self, head: ResponseHead, *, is_recut: bool, is_decoded: bool) -> bytes:
         """As `response_start`."""
-        known = (head.raw, is_recut)
+        known = (head.raw, is_recut, is_decoded)
         if known != self._known:
-            self._known, self._start = known, response_start(head, self._rule, is_recut=is_recut)
+            start = response_start(head, self._rule, is_recut=is_recut, is_decoded=is_decoded)
+            self._known, self._start = known, start
         return self._start
 
 

@@ -99,9 +99,11 @@ class Relay:
         is_bodiless = request.is_head or head.status in NO_BODY
         if not is_bodiless:
             self._measure = measure_of(route.rule, head, strips_usage=self.strips_usage)
-        is_recut = head.length < 0 or isinstance(self._measure, StreamMeasure)
+        is_stream = isinstance(self._measure, StreamMeasure)
+        evidence.counted_tokens = 0 if is_stream else None
+        is_recut = head.length < 0 or is_stream
         self._is_chunked = is_recut and not is_bodiless and not request.is_old
-        self._out += (route.scribe.start(head, is_recut=is_recut), self.told)
+        self._out += (route.scribe.start(head, is_recut=is_recut, is_decoded=is_stream), self.told)
         if self._is_chunked:
             self._out.append(_CHUNKED)
         client = self._client
@@ -121,7 +123,11 @@ class Relay:
     def take_end(self, trailers: bytes) -> None:
         """Called by the upstream's connection."""
         if self._measure is not None:
-            self._pieces.extend(self._measure.end())
+            try:
+                self._pieces.extend(self._measure.end())
+            except Malformed as fault:
+                self.take_loss(fault.detail)
+                return
         self._trailers, self._is_complete = trailers, True
         self._pass()
 
@@ -172,12 +178,13 @@ class Relay:
         if self.ended.done() or upstream is None:
             return
         self.heard_s = time.perf_counter()
-        if self._route.rule.on_disconnect is Loss.DRAIN and not self.is_tunnel:
+        is_worth_it = not self.is_tunnel and (self.is_begun or upstream.is_sent)
+        if self._route.rule.on_disconnect is Loss.DRAIN and is_worth_it:
             self._is_draining = True
             upstream.resume()
             self._pass()
             return
-        upstream.leave()
+        self._leave()
         self._end(Ending.WHOLE if self.is_tunnel else Ending.CLIENT_LOST)
 
     def tunnel_up(self, data: bytes) -> None:
@@ -187,15 +194,13 @@ class Relay:
     def give_up(self, answer: Answer) -> None:
         """The request itself is broken, and no response has come: it is answered so."""
         self.refusal = answer
-        if self.upstream is not None:
-            self.upstream.leave()
+        self._leave()
         self._end(Ending.UPSTREAM_LOST)
 
     def abandon(self) -> None:
         """Hang up on the upstream, as if the client had gone."""
         if not self.ended.done():
-            if self.upstream is not None:
-                self.upstream.leave()
+            self._leave()
             self._end(Ending.CLIENT_LOST)
 
     def begin_again(self) -> None:
@@ -221,7 +226,7 @@ class Relay:
         if self._client is not None and self._client.is_choked:
             self._client.abort()  # it is the client that is silent: it does not read
             return
-        self.upstream.leave()
+        self._leave()
         if self._is_draining:
             self._end(Ending.CLIENT_LOST)
         elif self._tunnel is not None:
@@ -245,18 +250,18 @@ class Relay:
         while self._pieces and self._seeking is None and not self.ended.done():
             piece = self._pieces[0]
             units = self.cover.units if self.cover is not None else None
-            if units is not None and (piece.tokens or 0) > units and not self._is_draining:
+            if units is not None and piece.adds and (piece.tokens or 0) > units and not self._is_draining:
                 self._seek(piece.tokens or 0)
                 return
             self._pieces.popleft()
-            self._put(piece.data)
-            if not self._is_draining:
+            if self._client is not None and not self._client.is_gone:
+                self._put(piece.data)
                 self.evidence.counted_tokens = piece.tokens
         if self._is_complete and not self._pieces and not self.ended.done():
             self._finish()
 
     def _put(self, data: bytes) -> None:
-        if self._client is None:
+        if self._client is None or self._client.is_gone:
             return
         self.heard_s = time.perf_counter()
         self.evidence.delivered_bytes += len(data)
@@ -274,6 +279,12 @@ class Relay:
         if not self.ended.done():
             self.evidence.ending = ending
             self.ended.set_result(ending)
+
+    def _leave(self) -> None:
+        """Hang up on the upstream, and keep in mind whether it had the request."""
+        if self.upstream is not None:
+            self.evidence.was_asked = self.upstream.has_request
+            self.upstream.leave()
 
     def _seek(self, wanted: int) -> None:
         """Ask for cover, and read nothing meanwhile."""
@@ -300,11 +311,11 @@ class Relay:
 
     def _cut(self, reason: str) -> None:
         """End the response here, in good order."""
-        if self.upstream is not None:
-            self.upstream.leave()
+        self._leave()
         client = self._client
         if client is not None and self._tunnel is not None:
-            client.write(close_frame(_POLICY_VIOLATION, reason))
+            if self._tunnel.down.is_between_frames:
+                client.write(close_frame(_POLICY_VIOLATION, reason))
             client.cut()
         elif client is not None:
             self._tell_error(reason, "the response ends here: what was set aside for it is used up")
@@ -327,7 +338,7 @@ class Relay:
         settled = [charge.settle.messages for charge in self.rule.charges if charge.settle is not None]
         self._tunnel = Tunnel(next(filter(None, settled), None))
         self._begun_s = time.perf_counter()
-        start = self._route.scribe.start(head, is_recut=True)
+        start = self._route.scribe.start(head, is_recut=True, is_decoded=False)
         self._out += (start, self.told, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         if client is not None:
             self.flush()

@@ -100,9 +100,9 @@ def read_request(raw: bytes, table: ProxyTable, *, peer: str) -> RequestHead:
 
 
 def reads_response(rule: RouteRule) -> bool:
-    """Whether what it costs stands in the body of the response."""
+    """Whether the body of the response is read: for what it costs, or for usage that only we have asked for."""
     settled = [charge.settle for charge in rule.charges if charge.settle is not None]
-    return any(one.json is not None or one.usage is not None for one in settled)
+    return rule.include_usage or any(one.json is not None or one.usage is not None for one in settled)
 
 
 def _start(words: Words, raw: bytes, *, target: str, host: str, peer: str, rule: RouteRule) -> bytes:

@@ -57,6 +57,14 @@ class Loss(StrEnum):
     DRAIN = "drain"
 
 
+class HalfClose(StrEnum):
+    """Who may close its side of the connection and is still answered."""
+
+    ANNOUNCED = "announced"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class UsagePart(StrEnum):
     """Which number of a usage frame."""
 
@@ -153,6 +161,7 @@ class RouteRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     on_disconnect: Loss = Loss.DELIVERED
     on_upstream_loss: Loss = Loss.DELIVERED
     drain_ms: Positive = 30_000
+    half_close: HalfClose = HalfClose.ANNOUNCED
     include_usage: bool = False
     key: KeyRule = KeyRule.REMOVE
     pass_host: bool = True

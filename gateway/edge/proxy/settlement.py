@@ -8,11 +8,11 @@
 Evidence is what was seen: header, usage frame, bytes, messages, seconds. What a rule asks for and nobody has seen
 (a usage frame that never came) is counted as far as it can be, and else settled as held; never as nothing.
 
-A client that goes before anything came is charged by the same policy, if all of its request has left for the upstream,
-which may work at it. Where a part of the request was missing nobody could, and nobody pays.
+A client that goes before anything came is charged by the same policy, if all of its request has left for the
+upstream, which may work at it. Where a part of the request is missing nobody could, and nobody pays.
 
-Where a response did not come to its end, what is charged travels as a part of the hold, in a usage event of its own
-that tells what was seen: ending, policy, status, bytes and tokens that were delivered.
+Where a response did not come to its end, the hold's usage event tells what was seen: ending, policy, status, bytes
+and tokens that were delivered.
 
 A hold is settled where its request ends, and the next request on the connection waits for that. While Redis is
 away settlements wait their turn, at most `MOST_WAITING` of them and for an hour, and are sent again; settling
@@ -33,10 +33,10 @@ from typing import Final
 import msgspec
 
 from billing_core.contract.usage_event import EventBody, encode_body
-from billing_core.errors import Conflict, Failure, Unavailable
+from billing_core.errors import Failure, Unavailable
 from gateway.admission.caller import Caller
-from gateway.admission.deadline import Deadline, deadline_in
-from gateway.admission.hold import Change, Holds
+from gateway.admission.deadline import deadline_in
+from gateway.admission.hold import Holds
 from gateway.admission.order import Charge
 from gateway.edge.meter.usage import Usage
 from gateway.edge.proxy.pricing import units_of
@@ -44,7 +44,6 @@ from gateway.edge.proxy.rule import ChargeRule, Loss, Messages, RouteRule, Usage
 
 MOST_WAITING: Final = 10_000
 _RETRY_S: Final = 0.25
-_TOLD: Final = "evidence"
 _PATIENCE_S: Final = 3_600.0
 
 
@@ -169,7 +168,7 @@ def settlement_of(hold_id: str, charges: tuple[Charge, ...] | None, *, body: byt
 
 
 def body_of(
-    rule: RouteRule, caller: Caller, *, decision_id: str, charges: tuple[Charge, ...], evidence: Evidence
+    rule: RouteRule, caller: Caller, *, event_id: str, charges: tuple[Charge, ...], evidence: Evidence
 ) -> bytes:
     """Of the usage event of a response that nobody got to its end: what was seen, and by what it was charged."""
     policy = policy_of(rule, evidence.ending)
@@ -184,7 +183,7 @@ def body_of(
         told["delivered_tokens"] = str(evidence.counted_tokens)
     return encode_body(
         EventBody(
-            event_id=f"{decision_id}.1",
+            event_id=event_id,
             tenant_id=caller.tenant_id,
             customer_id=caller.customer_id,
             features=tuple([charge.feature for charge in charges]),
@@ -256,22 +255,10 @@ class Settlements:
             await self._holds.release(settlement.hold_id, deadline=deadline)
             self.released += 1
         else:
-            charges = await self._told(settlement, settlement.charges, deadline=deadline)
-            await self._holds.settle(settlement.hold_id, charges, deadline=deadline)
+            await self._holds.settle(
+                settlement.hold_id, settlement.charges, deadline=deadline, body=settlement.body
+            )
             self.settled += 1
-
-    async def _told(
-        self, settlement: Settlement, charges: tuple[Charge, ...], *, deadline: Deadline
-    ) -> tuple[Charge, ...]:
-        """Charge it as a part that tells the evidence, where there is any; what is left to be settled."""
-        if not settlement.body:
-            return charges
-        change = Change(charges=charges, ttl_ms=0, idempotency_key=_TOLD, body=settlement.body)
-        try:
-            await self._holds.part(settlement.hold_id, change, deadline=deadline)
-        except Conflict:
-            return charges  # it was given back meanwhile: it is settled late, without a word
-        return tuple([msgspec.structs.replace(charge, quantity=0) for charge in charges])
 
     def _wait(self, settlement: Settlement) -> None:
         if len(self._waiting) >= MOST_WAITING:

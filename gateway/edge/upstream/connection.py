@@ -73,6 +73,16 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether something can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of the request is written."""
+        return self._is_sent
+
+    @property
+    def has_request(self) -> bool:
+        """Whether all of the request has left for the upstream."""
+        return self._is_sent and self._transport is not None and not self._transport.get_write_buffer_size()
+
     def begin(self, taker: Taker, data: bytes, *, is_bodiless: bool) -> None:
         """Send a request, or its beginning; `is_bodiless`: its response has no body, whatever it says."""
         self._taker, self._is_bodiless = taker, is_bodiless

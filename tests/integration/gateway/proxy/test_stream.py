@@ -152,7 +152,7 @@ async def test_a_hold_that_is_used_up_is_extended_as_far_as_the_wallet_goes(
     assert await books.units() == {"tokens": passing}
 
 
-@pytest.mark.parametrize(("policy", "units"), [("delivered", 4), ("usage", 3), ("held", 20), ("release", 0)])
+@pytest.mark.parametrize(("policy", "units"), [("delivered", 5), ("usage", 3), ("held", 20), ("release", 0)])
 async def test_a_stream_whose_upstream_dies_is_charged_by_the_policy(
     proxied: Any, origin: Any, line: Any, world: Any, books: Any, policy: str, units: int
 ) -> None:
@@ -160,7 +160,7 @@ async def test_a_stream_whose_upstream_dies_is_charged_by_the_policy(
     await world.grant(10_000)
     await proxied(route(on_upstream_loss=policy))
     frame = event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}})
-    origin.says(HEAD + chunk(WORDS[0] * 4 + frame) + b"ff\r\ndata: half", closes=True)
+    origin.says(HEAD + chunk(WORDS[0] * 4 + frame + WORDS[0] * 2) + b"ff\r\ndata: half", closes=True)
     client = await line()
     await client.get("/x", bearer(world))
     await client.head()
