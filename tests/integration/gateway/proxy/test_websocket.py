@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.integration.gateway.proxy.carrier import Stage
 from tests.integration.gateway.proxy.test_pass import bearer
 
 
@@ -145,3 +146,50 @@ async def test_bytes_that_come_with_the_upgrade_are_not_lost(
     async with asyncio.timeout(30):
         assert await client.reader.read() == frame + frame + big
         await writing
+
+
+UPGRADE = b"\r\n".join(
+    [
+        b"GET /x HTTP/1.1",
+        b"Host: a",
+        b"X-Api-Key: tgk_caller",
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        b"Sec-WebSocket-Version: 13",
+        b"\r\n",
+    ]
+)
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+WHOLE, BEGUN, ON, LAST, PING = b"\x81\x02hi", b"\x01\x02he", b"\x00\x01l", b"\x80\x01o", b"\x89\x00"
+SAID = b"\x81\x82mask\x05\x08"
+CLOSED = b"\x88\x16\x03\xf0insufficient_balance"
+"""1008, and why."""
+
+
+@pytest.mark.parametrize(
+    ("counted", "down", "up", "passed"),
+    [
+        ("down", [WHOLE + BEGUN + ON + LAST], [], WHOLE + BEGUN + ON + CLOSED),
+        ("down", [WHOLE, BEGUN, ON + PING + LAST], [], WHOLE + BEGUN + ON + PING + CLOSED),
+        ("down", [BEGUN + LAST, WHOLE], [], BEGUN + LAST + CLOSED),
+        ("up", [BEGUN], [SAID * 2], BEGUN + CLOSED),
+        ("up", [BEGUN[:3]], [SAID * 2], BEGUN[:3]),
+        ("up", [BEGUN + ON[:1]], [SAID * 2], BEGUN + CLOSED),
+    ],
+)
+async def test_a_cut_between_fragments_is_told_and_one_inside_a_frame_is_not(
+    proxied: Any, world: Any, books: Any, monkeypatch: pytest.MonkeyPatch,
+    counted: str, down: list[bytes], up: list[bytes], passed: bytes,
+) -> None:  # fmt: skip
+    """One message is covered. A close may stand between the fragments of a message, but not in a frame."""
+    await world.grant(1_000)
+    stage = Stage(await proxied(route(1, {"messages": counted})), monkeypatch)
+    client, upstream = await stage.meet(UPGRADE)
+    upstream.says(SWITCHED, *down)
+    client.says(*up)
+    await stage.over()
+    assert client.written.partition(b"\r\n\r\n")[2] == passed
+    assert client.is_closing()
+    assert upstream.is_closing()
+    await books.settled(900)

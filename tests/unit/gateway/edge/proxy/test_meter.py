@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import pairwise
 
 import msgspec
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge.lane.head import Malformed
+from gateway.edge.meter.coding import Inflation
 from gateway.edge.meter.event import EventReader, data_of, document_of, is_only_usage, spoken_bytes
 from gateway.edge.meter.usage import Usage, updated, with_usage
 from gateway.edge.meter.websocket import MessageReader, Tunnel
@@ -17,6 +19,7 @@ from gateway.edge.proxy.pricing import found_at, text_bytes, tokens_in, units_of
 from gateway.edge.proxy.rule import Messages
 
 CUTS = st.lists(st.integers(min_value=0), max_size=10)
+ENDS = [b"\n", b"\r\n", b"\r"]
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n"])
 
 
@@ -34,6 +37,56 @@ def test_events_are_found_however_the_stream_is_cut(texts: list[str], end: bytes
     assert found == events
     assert [data_of(event) for event in found] == [text.encode() for text in texts]
     assert reader.rest() == b"data: re"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["data: four", ": hi", "id: 1", ""]), st.sampled_from(ENDS)), max_size=12),
+    CUTS,
+)
+def test_lines_may_end_in_three_ways_in_one_stream(lines: list[tuple[str, bytes]], cuts: list[int]) -> None:
+    """Nothing is lost, nothing changed, and the same is said however the stream is cut."""
+    raw = b"".join(line.encode() + end for line, end in lines)
+
+    def said(pieces: list[bytes]) -> list[bytes]:
+        reader = EventReader(max_bytes=1_000)
+        events = [event for piece in pieces for event in reader.take(piece)]
+        events.append(reader.rest())
+        assert b"".join(events) == raw
+        return [data for event in events if (data := data_of(event))]
+
+    assert said(pieces_of(raw, cuts)) == said([raw])
+
+
+def test_a_remark_does_not_wait_for_the_next_event() -> None:
+    """It keeps a connection alive."""
+    reader = EventReader(max_bytes=1_000)
+    assert reader.take(b": one\n: two\n: th") == [b": one\n: two\n"]
+    assert reader.take(b"ree\ndata: x\n\n") == [b": three\ndata: x\n\n"]
+
+
+@pytest.mark.parametrize("wbits", [31, 15])
+def test_what_is_compressed_is_read_in_any_pieces(wbits: int) -> None:
+    """One member after the other, and an end that is missing is missed."""
+    packed = b""
+    for text in (b"one", b"", b"two" * 100_000):
+        packer = zlib.compressobj(wbits=wbits)
+        packed += packer.compress(text) + packer.flush()
+    for step in (1, 7, len(packed)):
+        inflation = Inflation(most_bytes=10**6)
+        pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
+        assert b"".join(part for piece in pieces for part in inflation.take(piece)) == b"one" + b"two" * 100_000
+        inflation.end()
+    inflation = Inflation(most_bytes=10**6)
+    assert b"".join(inflation.take(packed[:-1])).startswith(b"onetwo")
+    with pytest.raises(Malformed):
+        inflation.end()
+
+
+@pytest.mark.parametrize("raw", [b"plain", zlib.compress(b"x" * 1_001)])
+def test_what_cannot_be_inflated_or_grows_too_large_is_refused(raw: bytes) -> None:
+    """Memory has a bound."""
+    with pytest.raises(Malformed):
+        list(Inflation(most_bytes=1_000).take(raw))
 
 
 def test_an_event_above_the_bound_is_refused() -> None:
