@@ -32,6 +32,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import psutil
 import pytest
 from aiohttp import web
 
@@ -148,6 +149,12 @@ class Front:
         ) as response:
             return response.status, response.headers, await response.read()
 
+    @staticmethod
+    def lines(port: int) -> int:
+        """How many connections there are and lately were to a port."""
+        ends = ((one.laddr, one.raddr) for one in psutil.net_connections("tcp4") if one.raddr)
+        return len({frozenset(pair) for pair in ends if port in (pair[0].port, pair[1].port)})
+
     async def hang_up(self, path: str, *, after: bytes, headers: Mapping[str, str] = KEY) -> None:
         """Ask, read until something has come, and go."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -196,14 +203,18 @@ def ttl_ms() -> int:
 
 
 @pytest.fixture
-async def stand_in(close_gateway: Any, settings: GatewaySettings) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """Takes the gateway's place: whoever asks is answered so, and nobody where that is None."""
+async def stand_in(
+    close_gateway: Any, settings: GatewaySettings
+) -> AsyncIterator[Callable[[bytes | None], Awaitable[list[bytes]]]]:
+    """Takes the gateway's place: whoever asks is answered so, and nobody where that is None. It tells who asked."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def take(answer: bytes | None) -> None:
+        async def take(answer: bytes | None) -> list[bytes]:
+            asked: list[bytes] = []
+
             async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                    await reader.readuntil(b"\r\n\r\n")
+                    asked.append(await reader.readuntil(b"\r\n\r\n"))
                     if answer is None:
                         await reader.read()
                     else:
@@ -213,6 +224,7 @@ async def stand_in(close_gateway: Any, settings: GatewaySettings) -> AsyncIterat
             await close_gateway()
             server = await asyncio.start_server(hear, "127.0.0.1", settings.port)
             stack.callback(server.close)
+            return asked
 
         yield take
 

@@ -164,6 +164,16 @@ class Laws:
         assert (await front(CALLS))[0] == self.gone_status
         assert upstream.seen == []
 
+    async def test_a_connection_to_the_gateway_serves_many_questions(
+        self, front: Front, world: Any, settings: Any
+    ) -> None:
+        """However many workers the proxy has, each keeps its own."""
+        await world.project(features={"calls": world.features["tokens"]})
+        await world.grant(10**9)
+        for _ in range(50):
+            assert (await front(CALLS))[0] == 200
+        assert front.lines(settings.port) <= 10
+
     def is_problem(self, told: Any, body: bytes, *, status: int, code: str) -> None:
         """What a refused client reads."""
         assert told["Content-Type"] == "application/problem+json"

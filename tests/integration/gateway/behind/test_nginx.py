@@ -71,16 +71,18 @@ class TestNginxCounts(CountingLaws):
     """By `post_action`, too."""
 
 
-async def test_a_connection_to_the_gateway_serves_many_requests(
-    front: Front, upstream: Upstream, world: Any
+async def test_settlements_keep_their_connection_too(
+    front: Front, upstream: Upstream, world: Any, settings: Any
 ) -> None:
-    """Questions and settlements alike; each worker of nginx has its own, and nothing is left behind."""
-    await world.project(features=world.features | {"calls": world.features["tokens"]})
+    """And the client's, which waits for them: there is none left when the last request is served."""
     await world.grant(10**9)
     upstream.says(headers={"X-Units-Used": "7"})
-    for _ in range(20):
-        assert (await front("/v1/x"))[0] == 200
+    for _ in range(50):
         assert (await front("/metered/x"))[0] == 200
+    assert (await front("/v1/x"))[0] == 200
+    assert (await charged(world)).count(("tokens", 7)) == 50
+    assert front.lines(front.port) <= 10
+    assert front.lines(settings.port) <= 10
 
 
 async def test_an_index_is_charged_once(front: Front, world: Any, tmp_path: Path) -> None:
