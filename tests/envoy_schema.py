@@ -19,6 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 FILE = Path(__file__).with_suffix(".binpb")
 MODULES = (
+    "envoy.service.accesslog.v3.als_pb2",
     "envoy.service.auth.v3.external_auth_pb2",
     "envoy.service.ratelimit.v3.rls_pb2",
     "grpc_health.v1.health_pb2",

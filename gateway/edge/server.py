@@ -104,8 +104,8 @@ class Server:
         worker = self._worker
         bounds = Bounds(max_message_bytes=worker.settings.max_body_bytes)
         patience_s = worker.settings.request_read_ms / 1_000
-        since_s = worker.slumber.since_s
-        self._grpc = Listener(worker.calls(), sinks={}, bounds=bounds, since_s=since_s, patience_s=patience_s)
+        methods, sinks, since_s = worker.calls(), worker.sinks(), worker.slumber.since_s
+        self._grpc = Listener(methods, sinks=sinks, bounds=bounds, since_s=since_s, patience_s=patience_s)
         await self._grpc.start(listener, backlog=_BACKLOG)
 
     async def _runner(self, routes: list[Route]) -> web.AppRunner:

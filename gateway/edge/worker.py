@@ -19,13 +19,15 @@ from gateway.admission.order import Terms
 from gateway.admission.slice.local import LocalDecisions
 from gateway.admission.slice.slicer import Slicer
 from gateway.admission.slice.truce import Truce
+from gateway.edge.accesslog.desk import AccessLogDesk
 from gateway.edge.authorize.dialect import envoy_dialect, forward_dialect, nginx_dialect
 from gateway.edge.authorize.route import AuthorizeRoute
 from gateway.edge.authorize.settle import SettleRoute
 from gateway.edge.door import Door
 from gateway.edge.envoy.desk import Desk
-from gateway.edge.envoy.port import methods_of
+from gateway.edge.envoy.port import methods_of, sinks_of
 from gateway.edge.grpc.call import Methods
+from gateway.edge.grpc.stream import Sinks
 from gateway.edge.message import Route
 from gateway.edge.proxy.port import ProxyPort
 from gateway.edge.proxy.settlement import Settlements
@@ -99,6 +101,7 @@ class Worker:
             recall=self.recall,
         )
         self.settlements = Settlements(self.holds, deadline_ms=settings.bulk_deadline_ms)
+        self.access_log = AccessLogDesk(self.holds, self.settlements, deadline_ms=settings.bulk_deadline_ms)
         self.intake = Intake(bulk, self.directory, settings=settings, clock=clock, recall=self.recall)
         self.door = Door(self.telemetry.tracer)
         self.slumber = Slumber(turn_s=asyncio.get_running_loop().time)
@@ -134,6 +137,12 @@ class Worker:
             "Holds that Redis could not be told the end of yet.",
             read=lambda: {"": self.settlements.waiting_count + self._proxy_waiting()},
         )
+        self.telemetry.counter(
+            "tallygate_access_log",
+            "Entries of Envoy's access log, by what became of them.",
+            read=self.access_log.read,
+            label="outcome",
+        )
         self.telemetry.gauge(
             "tallygate_push_up", "Whether invalidations arrive.", read=lambda: {"": int(self.listener.is_up)}
         )
@@ -143,7 +152,7 @@ class Worker:
         for link in self.links.values():
             link.start()
         keepers = (self.slumber.keep, self.listener.listen, self.clock.keep)
-        parts = (self.recall, self.outage, self.local, self.proxy, self.settlements)
+        parts = (self.recall, self.outage, self.local, self.proxy, self.settlements, self.access_log)
         keepers += tuple(part.keep for part in parts if part is not None)
         self._tasks = [asyncio.create_task(keep()) for keep in keepers]
         waiting = [asyncio.create_task(link.up()) for link in self.links.values()]
@@ -165,6 +174,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Close every connection and send what telemetry is left."""
+        await self.access_log.stop(self.settings.bulk_deadline_ms / 1_000)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -241,6 +251,10 @@ class Worker:
             desk=desk,
             is_serving=lambda: link.is_up,
         )
+
+    def sinks(self) -> Sinks:
+        """What Envoy may send to the gRPC port without waiting for an answer."""
+        return sinks_of(self.access_log)
 
     def _proxy(self) -> ProxyPort:
         """The reverse proxy of our own. Raises: ConfigurationError."""

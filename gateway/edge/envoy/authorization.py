@@ -2,7 +2,8 @@
 
 What is charged stands beside the route, in the operator's configuration of Envoy (`context_extensions`, which no
 client can reach), in the same words as elsewhere (see `authorize/order`). The id of a hold is told as dynamic
-metadata (`hold`), for whoever settles it when the response is known.
+metadata (`hold`), for whoever settles it when the response is known; where that is our own access log service, also
+by what (`settle`, see `accesslog/terms`).
 
 The credential is the client's: `Authorization: Bearer`, or `X-Api-Key`. Envoy may ask twice for one request (a
 retry of the check); the header that the settings name, as `x-request-id`, is then the idempotency key, together
@@ -23,6 +24,7 @@ from gateway.admission.caller import bearer_of, caller_at_hand, caller_of_key
 from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.reason import RULES, Reason
+from gateway.edge.accesslog.terms import terms_beside
 from gateway.edge.authorize.answer import upstream_headers
 from gateway.edge.authorize.order import order_of, with_request
 from gateway.edge.envoy.ask import authorization_of
@@ -35,6 +37,7 @@ from gateway.settings import GatewaySettings
 from gateway.state.directory import Directory
 
 HOLD: Final = "hold"
+SETTLE: Final = "settle"
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 
 
@@ -56,6 +59,7 @@ class AuthorizationDesk:
         asked = authorization_of(call.message, self._wanted)
         headers = asked.headers
         order = with_request(order_of(asked.extensions), headers.get(self._id_header, ""), shadow=self._shadow)
+        settle = terms_beside(asked.extensions, order)
         secret = bearer_of(headers.get("authorization", "")) or headers.get("x-api-key", "")
         caller = caller_at_hand(self._directory, secret) if secret else None
         if caller is None and secret:
@@ -64,13 +68,15 @@ class AuthorizationDesk:
             decision = await self._gate.decide(caller, order, deadline=deadline)
         except NotFound:
             raise Unavailable("the customer of this key is not ready yet") from None
-        return _told(decision, caller.customer_id if caller else "", notices=self._notices)
+        return _told(decision, caller.customer_id if caller else "", settle=settle, notices=self._notices)
 
 
-def _told(decision: Decision, customer_id: str, *, notices: Notices) -> bytes:
+def _told(decision: Decision, customer_id: str, *, settle: str, notices: Notices) -> bytes:
     """Raises: Unavailable where that is the reason: the proxy's operator says what happens then."""
     if decision.allowed:
         metadata = [(HOLD, decision.hold.hold_id)] if decision.hold else []
+        if metadata and settle:
+            metadata.append((SETTLE, settle))
         return passed(upstream_headers(decision, customer_id), notices.headers(decision), metadata=metadata)
     if decision.reason is Reason.UNAVAILABLE:
         raise Unavailable(RULES[Reason.UNAVAILABLE].title)
