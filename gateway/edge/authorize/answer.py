@@ -7,6 +7,8 @@ for the client     what is left: RateLimit headers, and the balance; to whoever 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from billing_core.errors import Failure, InvariantBroken, NotFound, Unavailable
 from gateway.admission.decision import Decision
 from gateway.edge.message import Answer
@@ -15,6 +17,10 @@ from gateway.edge.reply import failed
 
 STATUS_HEADER = "X-Tallygate-Status"
 HOLD_HEADER = "X-Tallygate-Hold"
+_WOULD_HEADER = "X-Tallygate-Would"
+_DEGRADED_HEADER = "X-Tallygate-Degraded"
+_SELDOM_TOLD = (HOLD_HEADER, _WOULD_HEADER, _DEGRADED_HEADER)
+_REMOVED_BY_ENVOY = "x-envoy-auth-headers-to-remove"
 _FORBIDDEN = 403
 _NGINX_KNOWS = frozenset({200, 401, 403})
 
@@ -27,10 +33,16 @@ def upstream_headers(decision: Decision, customer_id: str) -> list[tuple[str, st
         ("X-Tallygate-Decision", decision.decision_id),
     ]
     if decision.would:
-        told.append(("X-Tallygate-Would", decision.would))
+        told.append((_WOULD_HEADER, decision.would))
     if decision.degraded:
-        told.append(("X-Tallygate-Degraded", "1"))
+        told.append((_DEGRADED_HEADER, "1"))
     return told
+
+
+def untold(told: Iterable[tuple[str, str]]) -> list[str]:
+    """Of what upstreams believe in, what was not told this time: who asks Envoy must not tell it in our place."""
+    names = {name for name, _ in told}
+    return [name for name in _SELDOM_TOLD if name not in names]
 
 
 def decided(decision: Decision, customer_id: str, *, notices: Notices) -> Answer:
@@ -45,6 +57,15 @@ def decided_for_nginx(decision: Decision, customer_id: str, *, notices: Notices)
     if decision.allowed:
         return _allowed(decision, customer_id, notices=notices)
     return _for_nginx(notices.refused(decision, customer_id), reason=decision.reason.value)
+
+
+def decided_for_envoy(decision: Decision, customer_id: str, *, notices: Notices) -> Answer:
+    """As to others, and what the client may have said in our place is not passed on."""
+    if not decision.allowed:
+        return notices.refused(decision, customer_id)
+    answer = _allowed(decision, customer_id, notices=notices)
+    removed = (_REMOVED_BY_ENVOY, ", ".join(untold(answer.headers)))
+    return Answer(status=answer.status, headers=(*answer.headers, removed))
 
 
 def failed_for_nginx(failure: Failure) -> Answer | Failure:

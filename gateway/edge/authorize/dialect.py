@@ -36,7 +36,13 @@ import msgspec
 
 from billing_core.errors import Failure
 from gateway.admission.order import Order
-from gateway.edge.authorize.answer import decided, decided_for_nginx, failed_for_envoy, failed_for_nginx
+from gateway.edge.authorize.answer import (
+    decided,
+    decided_for_envoy,
+    decided_for_nginx,
+    failed_for_envoy,
+    failed_for_nginx,
+)
 from gateway.edge.authorize.order import order_in_path, order_in_query, words_in_path
 from gateway.edge.message import Request
 from gateway.edge.refusal.answer import Notices
@@ -86,7 +92,7 @@ def envoy_dialect(settings: GatewaySettings, notices: Notices) -> Dialect:
     return Dialect(
         words=_path_of,
         read=order_in_path,
-        write=partial(decided, notices=notices),
+        write=partial(decided_for_envoy, notices=notices),
         refuse=failed_for_envoy,
         request_id=settings.envoy_request_id_header,
         time_out="x-envoy-expected-rq-timeout-ms",

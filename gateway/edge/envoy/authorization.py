@@ -25,7 +25,7 @@ from gateway.admission.decision import Decision
 from gateway.admission.gate import Gate
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.accesslog.terms import terms_beside
-from gateway.edge.authorize.answer import upstream_headers
+from gateway.edge.authorize.answer import untold, upstream_headers
 from gateway.edge.authorize.order import order_of, with_request
 from gateway.edge.envoy.ask import authorization_of
 from gateway.edge.envoy.desk import deadline_of
@@ -77,7 +77,8 @@ def _told(decision: Decision, customer_id: str, *, settle: str, notices: Notices
         metadata = [(HOLD, decision.hold.hold_id)] if decision.hold else []
         if metadata and settle:
             metadata.append((SETTLE, settle))
-        return passed(upstream_headers(decision, customer_id), notices.headers(decision), metadata=metadata)
+        told = upstream_headers(decision, customer_id)
+        return passed(told, notices.headers(decision), removed=untold(told), metadata=metadata)
     if decision.reason is Reason.UNAVAILABLE:
         raise Unavailable(RULES[Reason.UNAVAILABLE].title)
     answer = notices.refused(decision, customer_id)

@@ -46,9 +46,12 @@ NOT_COUNTED: Final = Counted(is_over=False)
 """What is none of ours is not limited."""
 
 
-def passed(upstream: Headers, client: Headers, *, metadata: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A CheckResponse that lets through, with headers for the upstream and for the client."""
+def passed(
+    upstream: Headers, client: Headers, *, removed: Iterable[str] = (), metadata: Iterable[tuple[str, str]] = ()
+) -> bytes:
+    """A CheckResponse that lets through, with headers for the upstream and for the client; some are taken away."""
     added = b"".join(bytes_field(2, _option(name, value)) for name, value in upstream)
+    added += b"".join(text_field(5, name) for name in removed)
     added += b"".join(bytes_field(6, _option(name, value)) for name, value in client)
     told = b"".join(bytes_field(1, _entry(name, value)) for name, value in metadata)
     return _GOOD + bytes_field(3, added) + (bytes_field(4, told) if told else b"")

@@ -159,6 +159,18 @@ async def test_a_peek_charges_nothing(call: Any, unchanged: Any, proxy: str) -> 
             assert (status, told["RateLimit"].partition(";t")[0]) == (statuses[proxy == "nginx"], '"calls";r=10')
 
 
+async def test_envoy_is_told_what_a_client_must_not_say_in_our_place(call: Any, world: Any) -> None:
+    """It removes from the request what no answer of ours replaces."""
+    removed = "x-envoy-auth-headers-to-remove"
+    seldom = "X-Tallygate-Hold, X-Tallygate-Would, X-Tallygate-Degraded"
+    for _ in range(3):
+        assert (await ask(call, door("envoy", "export", 1)))[2][removed] == seldom
+    _, _, told = await ask(call, door("envoy", "tokens", 5, **HOLD, shadow=1))
+    assert told[removed] == "X-Tallygate-Degraded"
+    assert removed not in (await ask(call, door("envoy", "tokens", 5)))[2]
+    assert removed not in (await ask(call, door("forward", "export", 1)))[2]
+
+
 @pytest.mark.parametrize("proxy", PROXIES)
 async def test_a_hold_in_shadow_can_be_settled(call: Any, world: Any, proxy: str) -> None:
     """It holds nothing, and charges nothing."""

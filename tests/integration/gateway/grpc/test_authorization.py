@@ -26,6 +26,8 @@ async def test_who_may_pass_is_told_to_the_upstream(port: Any, headers: dict[str
     assert (up["X-Tallygate-Customer"], up["X-Tallygate-Decision"][:4]) == ("acme", "dec_")
     down = added(told.ok_response.response_headers_to_add)
     assert down["RateLimit"].startswith('"calls";r=8;t=')
+    unsaid = ["X-Tallygate-Hold", "X-Tallygate-Would", "X-Tallygate-Degraded"]
+    assert told.ok_response.headers_to_remove == unsaid
     assert not told.HasField("dynamic_metadata")
 
 

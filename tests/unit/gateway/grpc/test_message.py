@@ -211,7 +211,9 @@ def test_what_is_not_well_formed_is_refused(raw: bytes) -> None:
 @given(upstream=pairs, client=pairs, metadata=pairs)
 def test_a_passing_answer_is_read_as_it_was_meant(upstream: Any, client: Any, metadata: Any) -> None:
     """Each header replaces what the client sent under its name; status is OK; metadata is text by name."""
-    read = CHECKED.FromString(reply.passed(upstream, client, metadata=metadata))
+    removed = [name for name, _ in client]
+    read = CHECKED.FromString(reply.passed(upstream, client, removed=removed, metadata=metadata))
+    assert read.ok_response.headers_to_remove == removed
     assert (read.status.code, read.WhichOneof("http_response")) == (0, "ok_response")
     added, told = read.ok_response.headers, read.ok_response.response_headers_to_add
     assert [(one.header.key, one.header.value) for one in added] == upstream

@@ -15,6 +15,7 @@ from gateway.edge.authorize.dialect import envoy_dialect, forward_dialect, nginx
 from gateway.edge.authorize.route import AuthorizeRoute
 from gateway.edge.lane.head import Fields
 from gateway.edge.message import Answer, Request
+from gateway.edge.refusal.answer import open_notices
 from gateway.settings import GatewaySettings
 
 SETTINGS = GatewaySettings()
@@ -35,7 +36,7 @@ class Gate:
 
 
 async def asked(make: Any, gate: Any, *fields: tuple[str, str]) -> Answer:
-    route = AuthorizeRoute(gate, None, dialect=make(SETTINGS), settings=SETTINGS)  # type: ignore[arg-type]
+    route = AuthorizeRoute(gate, None, dialect=make(SETTINGS, open_notices(SETTINGS)), settings=SETTINGS)  # type: ignore[arg-type]
     query = "feature=calls&quantity=1"
     return await route.answer(Request(headers=Fields(fields), query=query, subject="calls/1/a/b"))
 
