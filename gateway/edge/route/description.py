@@ -24,6 +24,7 @@ from gateway.edge.authorize.answer import HOLD_HEADER, STATUS_HEADER
 from gateway.edge.authorize.route import DEADLINE_HEADER
 from gateway.edge.message import JSON, Answer, Request
 from gateway.edge.refusal.answer import Refusal
+from gateway.edge.refusal.payment import REQUIRED_HEADER
 from gateway.edge.route.account import UsageAnswer, WalletsAnswer
 from gateway.edge.route.event import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from gateway.edge.route.probe import State
@@ -50,6 +51,7 @@ from gateway.usage.event import ClientEvent
 
 _OPERATOR, _CALLER, _CALLER_HEADER = "operator", "key", "key_header"
 _BODY = (400, 413, 422, 503)
+_PAYMENT_REQUIRED = 402
 _HOLD_ID = Annotated[str, msgspec.Meta(pattern=r"^hold_[0-9a-f]{32}\Z")]
 _SAYS = (
     "The data plane of Tallygate: may this caller do this now, and if so, it is debited in the same step. "
@@ -241,13 +243,22 @@ def _events() -> tuple[Operation, ...]:
 
 def _authorize() -> tuple[Operation, ...]:
     statuses = sorted({rule.status for reason, rule in RULES.items() if reason is not Reason.ALLOWED} | {400, 422})
-    passed = Reply(status=200, says="The request may pass.", headers=_upstream_headers())
+    passed = Reply(status=200, says="The request may pass.", headers=(*_upstream_headers(), *_limit_headers()))
     refusals = [
-        Reply(status=status, says="It may not.", kind=(Refusal, Problem), media_type=MEDIA_TYPE)
+        Reply(
+            status=status,
+            says="It may not.",
+            kind=(Refusal, Problem),
+            media_type=MEDIA_TYPE,
+            headers=(*_limit_headers(), *(_payment_headers() if status == _PAYMENT_REQUIRED else ())),
+        )
         for status in statuses
     ]
     reasons = (_header(STATUS_HEADER, int, says="The status that the refusal has elsewhere."),)
-    for_nginx = [Reply(status=status, says="It may not.", headers=reasons) for status in (401, 403)]
+    for_nginx = [
+        Reply(status=401, says="Nobody knows the key.", headers=reasons),
+        Reply(status=403, says="It may not.", headers=(*reasons, *_limit_headers(), *_payment_headers())),
+    ]
     ways = (("forward", "Caddy, Traefik, HAProxy", refusals), ("nginx", "nginx", for_nginx))
     deadline = _header(DEADLINE_HEADER, DeadlineMs, says="By when the answer is needed.")
     asked = tuple(
@@ -348,6 +359,22 @@ def _probe(path: str, name: str, *, says: str, reply: Reply, failures: tuple[int
 
 def _header(name: str, kind: Any, *, says: str) -> Parameter:
     return Parameter(name=name, place="header", kind=kind, says=says)
+
+
+def _limit_headers() -> tuple[Parameter, ...]:
+    return (
+        _header("RateLimit-Policy", str, says="The limits of the decision, as the IETF draft writes them."),
+        _header("RateLimit", str, says="What remains of them, and until when."),
+        _header("X-Tallygate-Balance", str, says="What is left in the wallet: nanos and their currency."),
+        _header("Retry-After", int, says="In how many seconds the same request may succeed."),
+    )
+
+
+def _payment_headers() -> tuple[Parameter, ...]:
+    return (
+        _header("Link", str, says="Where a person may pay (`rel=payment`), if the operator offers it."),
+        _header(REQUIRED_HEADER, str, says="How a program may: x402 version 2, base64, if the operator offers it."),
+    )
 
 
 def _upstream_headers() -> tuple[Parameter, ...]:

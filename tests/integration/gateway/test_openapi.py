@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from billing_core.contract.keys import KeyRecord, Role
+from gateway.edge.message import JSON
 from gateway.edge.route.description import BatchBody, BatchTold, describe
+from gateway.edge.route.event import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from gateway.edge.wire import BatchAnswer, BatchRequest
 from tests.fuzzer import findings, printed
 
@@ -47,3 +49,15 @@ def test_what_is_described_in_other_types_has_the_same_fields() -> None:
     """A batch is read and answered piece by piece."""
     for told, real in ((BatchBody, BatchRequest), (BatchTold, BatchAnswer)):
         assert told.__struct_fields__ == real.__struct_fields__
+
+
+def test_all_forms_of_events_and_ways_to_pay_are_described() -> None:
+    """For whoever generates a client."""
+    paths = msgspec.json.decode(describe())["paths"]
+    bodies = paths["/v1/events"]["post"]["requestBody"]["content"]
+    assert set(bodies) == {JSON, NDJSON, CLOUD_EVENT, CLOUD_EVENTS}
+    refused = {name: paths[f"/v1/authorize/{name}"]["get"]["responses"] for name in ("forward", "nginx")}
+    told = {"forward": refused["forward"]["402"], "nginx": refused["nginx"]["403"]}
+    for one in told.values():
+        assert {"RateLimit", "Retry-After", "Link", "PAYMENT-REQUIRED"} <= set(one["headers"])
+    assert "PAYMENT-REQUIRED" not in refused["forward"]["429"]["headers"]
