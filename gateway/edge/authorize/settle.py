@@ -1,7 +1,8 @@
 """`/v1/authorize/settle`: the end of a hold, for proxies that can call a URL when the response is known.
 
-Any method is answered alike and a body is not read. What there is to know stands in the query, which the operator
-writes into the proxy's configuration, with the proxy's own variables in it:
+Any method is answered alike and a body means nothing (a proxy should send none: one above `max_body_bytes` is
+refused). What there is to know stands in the query, which the operator writes into the proxy's configuration, with
+the proxy's own variables in it:
 
     /v1/authorize/settle?free=4xx,5xx&hold=$hold&status=$status&quantity=$used
 
@@ -26,12 +27,15 @@ from billing_core.errors import InvalidInput
 from gateway.admission.order import Charge
 from gateway.edge.authorize.order import is_number
 from gateway.edge.message import Answer, Request
-from gateway.edge.proxy.settlement import Settlements, settlement_of
+from gateway.edge.proxy.settlement import MOST_WAITING, Settlements, settlement_of
 
 _NAMES: Final = frozenset({"hold", "status", "quantity"})
 _EMPTY: Final = frozenset({"", "-"})
 _FREE: Final = re.compile(r"[0-9](?:xx|[0-9]{2})")
 _STATUS: Final = re.compile(r"[0-9]{1,3}")
+_PLACES: Final = MOST_WAITING // 2
+"""Who has no more than a URL to call may be anybody, and keeps nobody else's settlement from waiting."""
+
 _DONE: Final = Answer(status=204)
 _SOME: Final = ""
 """The feature of a charge that is the hold's first, whatever that is."""
@@ -48,7 +52,7 @@ class SettleRoute:
         words = _words_in(request.query)
         hold_id, charges = words["hold"], _charges(words)
         if hold_id not in _EMPTY:
-            await self._settlements.end(settlement_of(hold_id, charges))
+            await self._settlements.end(settlement_of(hold_id, charges), places=_PLACES)
         return _DONE
 
 

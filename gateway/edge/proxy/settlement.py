@@ -217,15 +217,16 @@ class Settlements:
         except Failure:
             self.failed += 1  # it has ended otherwise, or cannot be counted; the books tell how
 
-    async def end(self, settlement: Settlement) -> None:
+    async def end(self, settlement: Settlement, *, places: int = MOST_WAITING) -> None:
         """End a hold now, and say how that went.
 
-        Raises: Failure; of Unavailable nothing is promised, though it is tried again.
+        Raises: Failure; of Unavailable nothing is promised, though it is tried again if fewer than `places` wait.
         """
         try:
             await self._end(settlement)
         except Unavailable:
-            self._wait(settlement)
+            if self.waiting_count < places:
+                self._wait(settlement)
             raise
 
     async def keep(self) -> None:

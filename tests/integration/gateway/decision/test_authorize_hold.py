@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from billing_core.errors import Unavailable
+from gateway.edge.proxy.settlement import MOST_WAITING, settlement_of
 
 BEARER = {"Authorization": "Bearer tgk_caller"}
 HOLD = {"mode": "hold", "ttl_ms": 60_000}
@@ -195,17 +196,30 @@ async def test_a_settlement_that_redis_does_not_hear_is_told_again(
     await world.grant(1_000)
     hold_id = await held(call)
     settlements = worker.settlements
-    stood, settlements._holds._link = settlements._holds._link, Deaf()
-    status, problem, told = await ask(call, f"{SETTLE}?hold={hold_id}&quantity=3")
-    assert (status, problem["code"], told["Retry-After"]) == (503, "unavailable", "1")
-    _, page, _ = await call.get("/metrics")
-    assert b"tallygate_settlements_waiting" in page
-    assert settlements.waiting_count == 1
-    settlements._holds._link = stood
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settlements, "_end", Deaf().run)
+        status, problem, told = await ask(call, f"{SETTLE}?hold={hold_id}&quantity=3")
+        assert (status, problem["code"], told["Retry-After"]) == (503, "unavailable", "1")
+        _, page, _ = await call.get("/metrics")
+        assert b"tallygate_settlements_waiting" in page
+        assert settlements.waiting_count == 1
     await eventually(lambda: settlements.settled == 1)
     assert (await ask(call, f"{SETTLE}?hold={hold_id}&quantity=3"))[0] == 204
     assert (await balance(call, world), settlements.waiting_count) == (700, 0)
     assert len(await world.entries()) == 1
+
+
+async def test_a_stranger_leaves_room_for_the_settlements_of_others(gateway: Any, monkeypatch: Any) -> None:
+    """While Redis is away nobody can say which holds there are: half of the places are not for strangers."""
+    worker, call = gateway
+    worker.settlements._waiting.extend([settlement_of("hold_x", None)] * (MOST_WAITING // 2 - 1))
+    monkeypatch.setattr(worker.settlements, "_end", Deaf().run)
+    statuses = [(await ask(call, f"{SETTLE}?hold=hold_{number:032x}"))[0] for number in range(3)]
+    assert (statuses, worker.settlements.waiting_count) == ([503] * 3, MOST_WAITING // 2)
+    with pytest.raises(Unavailable):
+        await worker.settlements.end(settlement_of("hold_y", None))
+    assert worker.settlements.waiting_count == MOST_WAITING // 2 + 1
+    worker.settlements._waiting.clear()
 
 
 @pytest.mark.parametrize("proxy", PROXIES)

@@ -12,7 +12,7 @@ from billing_core.errors import InvalidInput
 from gateway.admission.order import Charge
 from gateway.edge.authorize.settle import SettleRoute
 from gateway.edge.message import Request
-from gateway.edge.proxy.settlement import Settlement
+from gateway.edge.proxy.settlement import MOST_WAITING, Settlement
 
 AS_HELD: tuple[Charge, ...] = ()
 
@@ -28,7 +28,8 @@ class Told:
     def __init__(self) -> None:
         self.ended: list[tuple[str, tuple[Charge, ...] | None]] = []
 
-    async def end(self, settlement: Settlement) -> None:
+    async def end(self, settlement: Settlement, *, places: int) -> None:
+        assert places < MOST_WAITING
         self.ended.append((settlement.hold_id, settlement.charges))
 
 
