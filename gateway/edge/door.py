@@ -17,6 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from billing_core.errors import Failure, InvariantBroken
 from gateway.edge.message import Answer, Request, Route
 from gateway.edge.reply import failed
+from gateway.edge.scrape.trace import Trace
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -33,6 +34,10 @@ class Door:
     def is_traced(self) -> bool:
         """Whether answers are spans: then each must be waited for in a task, which keeps its context."""
         return self._tracer is not None
+
+    def trace(self, name: str, traceparent: str) -> Trace | None:
+        """The span of a request that is passed on; None where nobody collects them."""
+        return Trace(self._tracer, name, traceparent=traceparent) if self._tracer is not None else None
 
     def answer(self, route: Route, request: Request) -> Coroutine[Any, Any, Answer]:
         """The answer to a request; never raises, whatever the handler does."""

@@ -38,7 +38,13 @@ from gateway.edge.route.description import tell_description
 from gateway.edge.route.event import EventRoute
 from gateway.edge.route.hold import HoldRoute
 from gateway.edge.route.probe import ProbeRoute
-from gateway.edge.scrape.instrument import observe_directory, observe_links, observe_outage, observe_slices
+from gateway.edge.scrape.instrument import (
+    observe_directory,
+    observe_links,
+    observe_outage,
+    observe_settlements,
+    observe_slices,
+)
 from gateway.edge.slumber import Slumber
 from gateway.edge.wire import MAX_BATCH
 from gateway.receipt import JWKS_PATH, NO_KEYS, open_signer
@@ -113,6 +119,7 @@ class Worker:
         """Tell what can be counted."""
         observe_links(self.telemetry, self.links)
         observe_directory(self.telemetry, self.directory)
+        observe_settlements(self.telemetry, self.settlements)
         if self.outage is not None:
             observe_outage(self.telemetry, self.outage)
         if self.local is not None:
@@ -131,11 +138,6 @@ class Worker:
             "tallygate_overslept",
             "Requests that waited in their socket meanwhile; past their deadline they are not decided.",
             read=lambda: {"": self.slumber.overslept},
-        )
-        self.telemetry.gauge(
-            "tallygate_settlements_waiting",
-            "Holds that Redis could not be told the end of yet.",
-            read=lambda: {"": self.settlements.waiting_count + self._proxy_waiting()},
         )
         self.telemetry.counter(
             "tallygate_access_log",
@@ -260,7 +262,7 @@ class Worker:
         """The reverse proxy of our own. Raises: ConfigurationError."""
         proxy = ProxyPort(
             self.gate,
-            self.holds,
+            self.settlements,
             directory=self.directory,
             door=self.door,
             slumber=self.slumber,
@@ -271,10 +273,6 @@ class Worker:
             "tallygate_proxied", "Requests to upstreams, by how they ended.", read=proxy.tally.read, label="ending"
         )
         return proxy
-
-    def _proxy_waiting(self) -> int:
-        """How many of the proxy's holds wait for their end."""
-        return self.proxy.settlements.waiting_count if self.proxy is not None else 0
 
     def sibling_routes(self) -> list[Route]:
         """What a worker tells the other workers of its port."""

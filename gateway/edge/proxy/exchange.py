@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -48,6 +49,7 @@ from gateway.edge.proxy.settlement import (
 )
 from gateway.edge.proxy.table import ProxyRoute
 from gateway.edge.reply import failed
+from gateway.edge.scrape.trace import Trace
 from gateway.edge.upstream.connection import UpstreamConnection
 from gateway.edge.upstream.flow import chunk_of, last_chunk
 from gateway.edge.upstream.pool import Endpoint
@@ -69,7 +71,7 @@ class ClientGone(Exception):  # noqa: N818 - what happened, and nobody is left t
 class Exchange:
     """Made by a connection for each request."""
 
-    __slots__ = ("_body", "_client", "_port", "_request", "_since_s", "_strips_usage", "relay")
+    __slots__ = ("_body", "_client", "_port", "_request", "_since_s", "_strips_usage", "_trace", "relay")
 
     def __init__(self, port: ProxyPort, client: ClientConnection, *, request: RequestHead, since_s: float) -> None:
         self._port = port
@@ -78,10 +80,30 @@ class Exchange:
         self._since_s = since_s
         self._body: bytes | None = None
         self._strips_usage = False
+        self._trace: Trace | None = None
         self.relay: Relay | None = None
 
-    async def answer(self) -> Answer | None:
+    def answer(self) -> Coroutine[Any, Any, Answer | None]:
         """Our own answer; None where the upstream's was passed back, or nobody is left to hear one."""
+        return self._traced() if self._port.door.is_traced else self._told()
+
+    async def _traced(self) -> Answer | None:
+        request = self._request
+        rule = request.route.rule if request.route is not None else None
+        name = f"{request.method} {rule.path}" if rule is not None else request.method
+        trace = self._trace = self._port.door.trace(name, request.fields.get("traceparent", ""))
+        answer = await self._told()
+        if trace is not None:
+            told: dict[str, str | int] = {"http.request.method": request.method}
+            if rule is not None:
+                told |= {"http.route": rule.path, "tallygate.route": rule.name}
+            if self.relay is not None:
+                told["tallygate.ending"] = self.relay.evidence.ending.value
+            status = answer.status if answer is not None else self.relay and self.relay.evidence.status
+            trace.end(told | ({"http.response.status_code": status} if status else {}))
+        return answer
+
+    async def _told(self) -> Answer | None:
         route, port = self._request.route, self._port
         try:
             try:
@@ -146,6 +168,7 @@ class Exchange:
         self, route: ProxyRoute, caller: Caller | None, *, order: Order, deadline: Deadline
     ) -> Decision | None:
         """The decision; None where none can be made and the route lets such requests pass. Raises: Failure."""
+        step = self._trace.step("decision") if self._trace is not None else None
         try:
             decision = await self._port.gate.decide(caller, order, deadline=deadline)
             if decision.reason is Reason.UNAVAILABLE:
@@ -157,6 +180,9 @@ class Exchange:
                 raise
             self._port.tally.count("unpaid")
             return None
+        finally:
+            if step is not None:
+                step.end()
         return decision
 
     async def _relayed(
@@ -207,7 +233,9 @@ class Exchange:
 
     def _cover(self, route: ProxyRoute, hold_id: str, *, charges: tuple[Charge, ...]) -> Cover:
         rule, port = route.rule, self._port
-        cover = Cover(port.holds, hold_id, ttl_ms=rule.ttl_ms, deadline_ms=port.settings.bulk_deadline_ms)
+        cover = Cover(
+            port.settlements.holds, hold_id, ttl_ms=rule.ttl_ms, deadline_ms=port.settings.bulk_deadline_ms
+        )
         place = covered_charge(rule)
         if place is not None:
             cover.measure(charges[place], extend_units=rule.extend_units)
@@ -253,7 +281,8 @@ class Exchange:
         else:
             framing = b"Content-Length: %d\r\n" % len(body) if body or request.framing else b""
         relay.upstream = connection
-        data = b"%b%b%b%b\r\n%b" % (request.start, host, extra, framing, body)
+        start = request.start if self._trace is None else self._trace.passed_on(request.start)
+        data = b"%b%b%b%b\r\n%b" % (start, host, extra, framing, body)
         connection.begin(relay, data, is_bodiless=request.is_head)
         if self._body is not None:
             connection.finish()

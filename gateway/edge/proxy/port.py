@@ -13,7 +13,6 @@ from typing import Final
 from billing_core.errors import InvariantBroken
 from billing_core.values.clock import system_now
 from gateway.admission.gate import Gate
-from gateway.admission.hold import Holds
 from gateway.edge.door import Door
 from gateway.edge.lane.entrance import Entrance
 from gateway.edge.lane.lane import Patience
@@ -61,7 +60,7 @@ class ProxyPort:
     def __init__(  # noqa: PLR0913 - all that requests need
         self,
         gate: Gate,
-        holds: Holds,
+        settlements: Settlements,
         *,
         directory: Directory,
         door: Door,
@@ -72,9 +71,8 @@ class ProxyPort:
         told = load_routes(Path(settings.proxy_routes_file), os.environ)
         self.pools = {name: Pool(rule) for name, rule in told.upstreams.items()}
         self.table = ProxyTable(told.routes, self.pools, shadow=settings.authorize_shadow)
-        self.gate, self.holds, self.directory, self.door = gate, holds, directory, door
+        self.gate, self.settlements, self.directory, self.door = gate, settlements, directory, door
         self.slumber, self.settings = slumber, settings
-        self.settlements = Settlements(holds, deadline_ms=settings.bulk_deadline_ms)
         self.tally = Tally()
         self.notices = notices
         self.patience = _patience(settings, told)
@@ -123,9 +121,9 @@ class ProxyPort:
                 connection.end(self.tick - _GOODBYE_TURNS)
 
     async def keep(self) -> None:
-        """Look at everything, settle what waits, ask upstreams how they are; the end of one ends the process."""
+        """Look at everything, and ask upstreams how they are; the end of one ends the process."""
         async with asyncio.TaskGroup() as group:
-            for keeper in (self._watch(), self.settlements.keep(), keep_asking(self.pools.values())):
+            for keeper in (self._watch(), keep_asking(self.pools.values())):
                 group.create_task(keeper)
 
     async def _watch(self) -> None:

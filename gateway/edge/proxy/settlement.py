@@ -198,7 +198,7 @@ class Settlements:
     """Ends holds; `keep` sends again what could not be sent, and runs until it is cancelled."""
 
     def __init__(self, holds: Holds, *, deadline_ms: int) -> None:
-        self._holds = holds
+        self.holds = holds
         self._deadline_ms = deadline_ms
         self._waiting: deque[Settlement] = deque()
         self.settled = self.released = self.failed = self.dropped = 0
@@ -207,6 +207,15 @@ class Settlements:
     def waiting_count(self) -> int:
         """Settlements that could not be sent yet."""
         return len(self._waiting)
+
+    def read(self) -> dict[str, int]:
+        """How many, by how they ended."""
+        return {
+            "settled": self.settled,
+            "released": self.released,
+            "failed": self.failed,
+            "dropped": self.dropped,
+        }
 
     async def settle(self, settlement: Settlement) -> None:
         """End a hold now, or as soon as it can be."""
@@ -253,12 +262,10 @@ class Settlements:
     async def _end(self, settlement: Settlement) -> None:
         deadline = deadline_in(self._deadline_ms)
         if settlement.charges is None:
-            await self._holds.release(settlement.hold_id, deadline=deadline)
+            await self.holds.release(settlement.hold_id, deadline=deadline)
             self.released += 1
         else:
-            await self._holds.settle(
-                settlement.hold_id, settlement.charges, deadline=deadline, body=settlement.body
-            )
+            await self.holds.settle(settlement.hold_id, settlement.charges, deadline=deadline, body=settlement.body)
             self.settled += 1
 
     def _wait(self, settlement: Settlement) -> None:

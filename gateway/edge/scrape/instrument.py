@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from billing_core.contract.telemetry import Read, Telemetry
 from gateway.admission.degraded.outage import Outage
 from gateway.admission.slice.local import LocalDecisions
+from gateway.edge.proxy.settlement import Settlements
 from gateway.state.directory import Directory
 from gateway.state.link import Link
 from gateway.state.pipe import PipeTally
@@ -131,6 +132,21 @@ def observe_slices(telemetry: Telemetry, local: LocalDecisions) -> None:
     )
     for name, text, tell in counters:
         telemetry.counter(name, text, read=_one(tell))
+
+
+def observe_settlements(telemetry: Telemetry, settlements: Settlements) -> None:
+    """How holds ended that are ended here: those of the proxy, of its siblings' hooks, and of logs."""
+    telemetry.counter(
+        "tallygate_settlements",
+        "Ends of holds: settled, released, failed (ended otherwise, or not to be counted), dropped (never told).",
+        read=settlements.read,
+        label="end",
+    )
+    telemetry.gauge(
+        "tallygate_settlements_waiting",
+        "Holds that Redis could not be told the end of yet.",
+        read=lambda: {"": settlements.waiting_count},
+    )
 
 
 def _one(tell: Callable[[], int]) -> Read:

@@ -194,10 +194,10 @@ async def test_a_settlement_that_redis_does_not_hear_is_told_again(
     worker = await proxied(held(20, {"units": 4}), bulk_deadline_ms=200)
     await world.grant(10_000)
     settlements = worker.proxy.settlements
-    stood = settlements._holds._link
+    stood = settlements.holds._link
 
     async def answer(asked: Any, reader: Any, writer: Any) -> None:
-        settlements._holds._link = Deaf()
+        settlements.holds._link = Deaf()
         writer.write(answered(b"x"))
 
     origin.answer = answer
@@ -206,6 +206,6 @@ async def test_a_settlement_that_redis_does_not_hear_is_told_again(
     assert (await client.response()).status == 200
     await eventually(lambda: settlements.waiting_count == 1)
     assert await books.wallet() == (8_000, 2_000)
-    settlements._holds._link = stood
+    settlements.holds._link = stood
     await books.settled(9_600)
     assert (settlements.waiting_count, settlements.settled) == (0, 1)
