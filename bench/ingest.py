@@ -5,7 +5,9 @@ writes what they leave in the streams (Valkey's log written through, fsync on), 
 is from the first event's instant in its stream to the watermark that has the last one. Then the same rows are
 written by a raw COPY over one connection, in the flusher's batches, into the same tables with the same indexes.
 Then half of that rate comes at an even pace: `half_load_answer_ms` is what a sender waits for its 500 then, from
-the instant at which the request was due. `cpu_us_per_event` is what an event costs each part at full load.
+the instant at which the request was due. `cpu_us_per_event` is what an event costs each part at full load. Each
+round also brings as many events as lines (NDJSON) and as CloudEvents: `form_cpu_us` is what an event costs the
+gateway in each form, `form_ratio` that beside the array of the same round.
 
     python -m bench.ingest [--rounds 5] [--events 100000]
 """
@@ -20,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -33,7 +35,9 @@ from bench.flush import copy, empty
 from bench.lag import SETTING
 from billing_core.adapters.usage_stream import UsageStream
 from billing_core.contract import keys
-from billing_core.values.clock import system_now, to_ms
+from billing_core.values.clock import from_ms, system_now, to_ms
+from gateway.edge.message import JSON
+from gateway.edge.route.event import CLOUD_EVENTS, NDJSON
 from gateway.state.directory import meters_key
 
 CUSTOMERS: Final = 100
@@ -41,6 +45,7 @@ AT_ONCE: Final = 500
 CONNECTIONS: Final = 8
 LOOK_S: Final = 0.02
 TOKEN: Final = "tgo_bench"
+FORMS: Final = {"array": JSON, "lines": NDJSON, "cloud_events": CLOUD_EVENTS}
 BEHIND: Final = """
 SELECT count(*) FROM shard JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS last (shard, ms, seq) USING (shard)
 WHERE (watermark_ms, watermark_seq) < (last.ms, last.seq)
@@ -55,6 +60,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     full: Report
     half: Report
     cpu_us: dict[str, float]
+    form_cpu_us: dict[str, float]
 
 
 class Parts:
@@ -85,23 +91,35 @@ async def admit(on: Ground) -> None:
     await on.client.set(meters_key(TENANT), msgspec.msgpack.encode({"llm": {"input": 0}}))
 
 
-def write_bodies(file: Path, count: int) -> None:
-    """Events that nobody has sent before, an array a line."""
+def as_cloud_event(event: dict[str, object]) -> dict[str, object]:
+    """The same event in other words."""
+    told = {"specversion": "1.0", "source": "/bench", "id": event["id"], "type": event["event"]}
+    time = from_ms(cast("int", event["time"])).isoformat()
+    return told | {"subject": event["customer"], "time": time, "data": event["fields"]}
+
+
+def write_bodies(file: Path, count: int, *, form: str = "array") -> None:
+    """Events that nobody has sent before, a request's a line."""
     now_ms, name = to_ms(system_now()), secrets.token_hex(6)
     fields = {"input": 374, "model": "small"}
     with file.open("wb") as out:
         for first in range(0, count, AT_ONCE):
-            events = [
+            events: list[dict[str, object]] = [
                 {"id": f"{name}-{number}", "event": "llm", "time": now_ms - number % 60_000, "fields": fields,
                  "customer": f"customer-{number % CUSTOMERS}"}
                 for number in range(first, min(first + AT_ONCE, count))
             ]  # fmt: skip
-            out.write(msgspec.json.encode(events) + b"\n")
+            if form == "lines":
+                out.write(b"\x1e".join(msgspec.json.encode(one) for one in events) + b"\n")
+            else:
+                told = [as_cloud_event(one) for one in events] if form == "cloud_events" else events
+                out.write(msgspec.json.encode(told) + b"\n")
 
 
-async def send(port: int, bodies: Path, *, rate: float = 0) -> Report:
+async def send(port: int, bodies: Path, *, rate: float = 0, form: str = "array") -> Report:
     """All bodies, once each, as fast as may be or so many a second. Raises: SystemExit where one was not taken."""
     words = ("-m", "bench.apparatus.load", "--port", str(port), "--path", "/v1/events", "--token", TOKEN)
+    words += ("--media-type", FORMS[form])
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *words, "--connections", str(CONNECTIONS), "--bodies", str(bodies), "--rate", str(rate)),
         stdout=asyncio.subprocess.PIPE,
@@ -142,12 +160,28 @@ async def one_round(on: Ground, *, port: int, gateway: int, bodies: Path, count:
     batches = int(await on.raw.fetchval("SELECT count(DISTINCT recorded_at) FROM usage_event"))
     copied = (await copy(on, count, batches=batches)).per_second
     await empty(on)
+    form_cpu_us = {"array": cpu_us["gateway"]}
+    for form in ("lines", "cloud_events"):
+        write_bodies(bodies, count, form=form)
+        async with flusher(on) as pid:
+            parts = Parts(on, gateway=gateway, flusher=pid)
+            await send(port, bodies, form=form)
+            await until_written(on, count)
+            form_cpu_us[form] = parts.us_per_event(count)["gateway"]
+        await empty(on)
     write_bodies(bodies, count)
     async with flusher(on):
         half = await send(port, bodies, rate=per_second / 2 / AT_ONCE)
         await until_written(on, count)
     await empty(on)
-    return Round(per_second=per_second, copied_per_second=copied, full=full, half=half, cpu_us=cpu_us)
+    return Round(
+        per_second=per_second,
+        copied_per_second=copied,
+        full=full,
+        half=half,
+        cpu_us=cpu_us,
+        form_cpu_us=form_cpu_us,
+    )
 
 
 async def run(folder: Path, *, rounds: int, count: int) -> None:
@@ -184,9 +218,17 @@ def figures(seen: Sequence[Round]) -> dict[str, object]:
         "ratio": middle(ratios),
         "ratio_spread": spread(ratios),
         "cpu_us_per_event": {name: middle([one.cpu_us[name] for one in seen]) for name in seen[0].cpu_us},
+        "form_cpu_us": {form: middle([one.form_cpu_us[form] for one in seen]) for form in FORMS},
+        "form_ratio": {form: middle(ratios_of(seen, form)) for form in FORMS},
+        "form_ratio_spread": {form: spread(ratios_of(seen, form)) for form in FORMS},
         "full_load_answer_ms": answers([one.full for one in seen]),
         "half_load_answer_ms": answers([one.half for one in seen]),
     }
+
+
+def ratios_of(seen: Sequence[Round], form: str) -> list[float]:
+    """What an event in that form costs the gateway, by what one in an array costs."""
+    return [one.form_cpu_us[form] / one.form_cpu_us["array"] for one in seen]
 
 
 def answers(reports: Sequence[Report]) -> dict[str, object]:

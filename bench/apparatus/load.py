@@ -10,7 +10,8 @@ measured per request; the answer's status is counted, so that a fast stream of e
 With `--rate 500` it is an open loop: so many requests a second at an even pace, whatever the answers take, each
 over a connection that is free, or the next that becomes free; a latency is then from the instant at which the
 request was due. With `--customers 100` every `#` in the body is a number from 0 to 99, in turn. With `--bodies
-FILE` each line of the file is one body, and each is sent once.
+FILE` each line of the file is one body, and each is sent once; where a body itself has lines, a record separator
+(U+001E) stands between them in the file.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 import uvloop
+
+_BETWEEN_LINES: Final = b"\x1e"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     customers: int
     bodies: str
+    media_type: str = "application/json"
     rate: float = 0.0
 
 
@@ -144,7 +148,10 @@ class Pace:
 def messages_of(plan: Plan) -> Sequence[bytes]:
     """All requests that differ, word for word."""
     if plan.bodies:
-        return [message_of(plan, line) for line in Path(plan.bodies).read_bytes().splitlines()]
+        return [
+            message_of(plan, line.replace(_BETWEEN_LINES, b"\n"))
+            for line in Path(plan.bodies).read_bytes().splitlines()
+        ]
     texts = [plan.body.replace("#", str(number)) for number in range(plan.customers)] or [plan.body]
     return [message_of(plan, text.encode()) for text in texts]
 
@@ -154,7 +161,7 @@ def message_of(plan: Plan, body: bytes) -> bytes:
     lines = [
         f"POST {plan.path} HTTP/1.1",
         "Host: bench",
-        "Content-Type: application/json",
+        f"Content-Type: {plan.media_type}",
         f"Content-Length: {len(body)}",
     ]
     lines += [f"Authorization: Bearer {plan.token}"] if plan.token else []
@@ -206,6 +213,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--customers", type=int, default=0)
     parser.add_argument("--bodies", default="")
+    parser.add_argument("--media-type", default="application/json")
     parser.add_argument("--rate", type=float, default=0.0)
     plan = msgspec.convert(vars(parser.parse_args()), Plan)
     report = uvloop.run(drive(plan))
