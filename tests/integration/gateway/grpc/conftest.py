@@ -29,12 +29,26 @@ KEY = {"X-Api-Key": "tgk_caller"}
 LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HEALTH = "/grpc.health.v1.Health/Check"
+ACCESS_LOG = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 TYPES = {
     LIMIT: ("envoy.service.ratelimit.v3.RateLimitRequest", "envoy.service.ratelimit.v3.RateLimitResponse"),
     CHECK: ("envoy.service.auth.v3.CheckRequest", "envoy.service.auth.v3.CheckResponse"),
     HEALTH: ("grpc.health.v1.HealthCheckRequest", "grpc.health.v1.HealthCheckResponse"),
 }
+LOGS = message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
 TYPED = {path: (message(asked), message(told)) for path, (asked, told) in TYPES.items()}
+
+
+def logged(*responses: dict[str, Any]) -> Any:
+    """A message with an entry for each: what `check` told as metadata, and the size of the response."""
+    told = LOGS()
+    for one in responses:
+        entry = told.http_logs.log_entry.add()
+        entry.common_properties.metadata.filter_metadata["envoy.filters.http.ext_authz"].update(one["told"])
+        entry.response.response_code.value = one.get("status", 200)
+        entry.response.response_body_bytes = one.get("size", 0)
+        entry.common_properties.response_flags.downstream_connection_termination = one.get("is_lost", False)
+    return told
 
 
 class Port:
@@ -81,6 +95,10 @@ class Port:
         http.headers.update({"accept": "*/*", **headers})
         asked.attributes.context_extensions.update(extensions)
         return await self.call(CHECK, asked, **more)
+
+    def log(self) -> Any:
+        """A stream of access log messages: `await stream.write(logged(...))`."""
+        return self.channel.stream_unary(ACCESS_LOG, request_serializer=LOGS.SerializeToString)()
 
     async def health(self, name: str = "") -> int:
         return (await self.call(HEALTH, TYPED[HEALTH][0](service=name))).status
@@ -163,7 +181,7 @@ def program() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "_bin" / "envoy"
 
 
-def configured(*, listen: int, ask: int, upstream: int) -> str:
+def configured(*, listen: int, ask: int, upstream: int, said: dict[str, str]) -> str:
     """The shipped file; each thing that is replaced stands there."""
     text = shipped("proxies/envoy.yaml").read_text("utf-8")
     for old, new in (
@@ -175,6 +193,7 @@ def configured(*, listen: int, ask: int, upstream: int) -> str:
         ("feature: api.bytes", "feature: tokens"),
         ("descriptor_value: api.bytes", "descriptor_value: tokens"),
         ("timeout: 0.2s", "timeout: 20s"),
+        *said.items(),
     ):
         assert old in text
         text = text.replace(old, new)
@@ -221,14 +240,20 @@ def front(gateway: Any) -> Any:
 
 
 @pytest.fixture
+def said() -> dict[str, str]:
+    """What a test says otherwise than the shipped file."""
+    return {}
+
+
+@pytest.fixture
 async def envoy(
-    front: Any, world: Any, settings: Any, upstream: Any, free_port: Callable[[], int], tmp_path: Path
+    front: Any, world: Any, settings: Any, upstream: Any, said: Any, free_port: Callable[[], int], tmp_path: Path
 ) -> AsyncIterator[Envoy]:
     """Started, and let through to a gateway that it finds healthy."""
     number, seen = upstream
     listen = free_port()
     file = tmp_path / "envoy.yaml"
-    file.write_text(configured(listen=listen, ask=settings.grpc_port, upstream=number), "utf-8")
+    file.write_text(configured(listen=listen, ask=settings.grpc_port, upstream=number, said=said), "utf-8")
     log = tmp_path / "envoy.log"
     process = started(file, log)
     try:
