@@ -2,7 +2,8 @@
 
 A part of a response passes only where the hold covers it. Where it does not, more is asked for, `extend_units` at
 a time, and where that is refused just as much as is needed; where that is refused too the response ends there, so
-that nobody gets what nobody has set aside.
+that nobody gets what nobody has set aside. Where nobody can be asked it ends as well, unless the route lets
+requests pass in an outage: then it goes on, and what it comes to is charged at its end, as far as the wallet goes.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ class Cover:
     """Of one hold, for one of its features. `units` None: nothing is measured against it."""
 
     __slots__ = (
-        "_deadline_ms", "_extend_units", "_feature", "_hold_id", "_holds", "_renewal", "_renewed_s", "_ttl_ms",
-        "more", "units",
+        "_deadline_ms", "_extend_units", "_feature", "_hold_id", "_holds", "_outlasts_outage", "_renewal",
+        "_renewed_s", "_ttl_ms", "more", "units",
     )  # fmt: skip
 
     def __init__(self, holds: Holds, hold_id: str, *, ttl_ms: int, deadline_ms: int) -> None:
         self._holds, self._hold_id = holds, hold_id
         self._ttl_ms, self._deadline_ms = ttl_ms, deadline_ms
-        self._feature, self._extend_units = "", 0
+        self._feature, self._extend_units, self._outlasts_outage = "", 0, False
         self._renewed_s = time.perf_counter()
         self._renewal: asyncio.Task[str] | None = None
         self.units: int | None = None
         self.more = 0
 
-    def measure(self, charge: Charge, *, extend_units: int) -> None:
+    def measure(self, charge: Charge, *, extend_units: int, outlasts_outage: bool) -> None:
         """Let so much pass, and ask for so much more where that is used up."""
         self._feature, self._extend_units, self.units = charge.feature, extend_units, charge.quantity
+        self._outlasts_outage = outlasts_outage
 
     async def extend(self, wanted: int) -> str:
         """Cover at least so many units; why it cannot be, or nothing."""
@@ -52,7 +54,10 @@ class Cover:
             if not reason:
                 self.units += more
                 self.more += more
+            if reason in ("", Reason.UNAVAILABLE.value):
                 break
+        if reason == Reason.UNAVAILABLE.value and self._outlasts_outage:
+            self.units, reason = wanted, ""
         return reason
 
     def keep(self, now_s: float) -> None:

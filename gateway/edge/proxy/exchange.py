@@ -238,7 +238,8 @@ class Exchange:
         )
         place = covered_charge(rule)
         if place is not None:
-            cover.measure(charges[place], extend_units=rule.extend_units)
+            outlasts = rule.on_outage is Outage.PASS
+            cover.measure(charges[place], extend_units=rule.extend_units, outlasts_outage=outlasts)
         return cover
 
     async def _sent(self, route: ProxyRoute, relay: Relay, *, extra: bytes) -> Ending:

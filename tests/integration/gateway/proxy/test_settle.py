@@ -9,6 +9,7 @@ import pytest
 
 from billing_core.errors import Unavailable
 from tests.integration.gateway.proxy.test_pass import bearer
+from tests.integration.gateway.proxy.test_stream import HEAD, USAGE, WORDS, chunk, event
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -209,3 +210,31 @@ async def test_a_settlement_that_redis_does_not_hear_is_told_again(
     settlements.holds._link = stood
     await books.settled(9_600)
     assert (settlements.waiting_count, settlements.settled) == (0, 1)
+
+
+@pytest.mark.parametrize(("on_outage", "passing"), [("refuse", 3), ("pass", 9)])
+async def test_a_stream_that_cannot_be_covered_in_an_outage_is_cut_or_goes_on(
+    proxied: Any, origin: Any, line: Any, world: Any, books: Any, eventually: Any, on_outage: str, passing: int
+) -> None:
+    """As the route says; what it came to is charged once Redis is back, and once."""
+    await world.grant(10_000)
+    charge = {"feature": "tokens", "quantity": {"units": 3}, "settle": {"usage": "output"}}
+    told = {"charges": [charge], "extend_units": 2, "on_outage": on_outage}
+    worker = await proxied(told, bulk_deadline_ms=50)
+
+    async def answer(asked: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        await world.valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
+        writer.write(HEAD + b"".join(map(chunk, WORDS)) + chunk(event(USAGE)) + b"0\r\n\r\n")
+
+    origin.answer = answer
+    client = await line()
+    await client.get("/x", bearer(world))
+    body = (await client.response()).body
+    assert body.count(b"four") == passing
+    assert (b'"code":"unavailable"' in body) == (on_outage == "refuse")
+    await eventually(lambda: worker.settlements.waiting_count == 1)
+    await world.valkey.execute_command("CLIENT", "UNPAUSE")
+    await eventually(lambda: worker.settlements.waiting_count == 0 and not worker.proxy.exchanges)
+    await books.settled(10_000 - passing * 100)
+    assert await books.units() == {"tokens": passing}
+    assert len(await world.entries()) == 1
