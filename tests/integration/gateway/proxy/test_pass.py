@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing_core.contract.shipped import shipped
@@ -20,11 +21,13 @@ def bearer(world: Any) -> str:
 
 async def test_a_request_passes_both_ways(proxied: Any, origin: Any, line: Any, world: Any) -> None:
     """Word for word but for what belongs to a connection; the upstream learns who it is, and never the key."""
+    await world.project(features={"tokens": msgspec.structs.replace(world.features["tokens"], plan="pro")})
     await world.grant(1_000)
     await proxied(CONSUME)
     client = await line()
+    sent = "X-Custom: Kept  as it is", "traceparent: 00-a-b-01", "X-Tallygate-Plan: gold"
     for _ in range(3):
-        await client.get("/v1/things?a=b%20c", bearer(world), "X-Custom: Kept  as it is", "traceparent: 00-a-b-01")
+        await client.get("/v1/things?a=b%20c", bearer(world), *sent)
         reply = await client.response()
         assert (reply.status, reply.body) == (200, b"hello")
         assert reply.fields["content-type"] == "text/plain"
@@ -33,7 +36,7 @@ async def test_a_request_passes_both_ways(proxied: Any, origin: Any, line: Any, 
     assert asked.fields["x-custom"] == "Kept  as it is"
     assert asked.fields["traceparent"] == "00-a-b-01"
     assert asked.fields["host"] == "api.example"
-    assert asked.fields["x-tallygate-customer"] == "acme"
+    assert (asked.fields["x-tallygate-customer"], asked.fields["x-tallygate-plan"]) == ("acme", "pro")
     assert asked.fields["x-tallygate-decision"].startswith("dec_")
     assert asked.fields["x-forwarded-for"] == "127.0.0.1"
     assert "tallygate" in asked.fields["via"]
