@@ -2,8 +2,8 @@
 
 Envoy sends its access log as it goes and waits for no answer. Messages wait here in the order in which they came,
 and their entries are looked at a few a turn, so that a flood of them takes no turn from decisions; so many holds
-are ended at a time, and no more. A message is taken when its last entry was dealt with, and only then Envoy has room
-for more: a log that comes too fast waits in Envoy, which drops what it has no room for, and counts that.
+are ended at a time, and no more. A message is taken when its last entry was dealt with, and only then Envoy has
+room for more: a log that comes too fast waits in Envoy, which drops what it has no room for, and counts that.
 
 While Redis is away, settlements wait their turn (see `proxy/settlement`). Where too many do, nothing more is taken
 until some have been sent.

@@ -68,7 +68,12 @@ SCENES = {
 """The feature when the hold is placed, and when it ends; whether it is asked for in shadow mode."""
 
 ACTS: dict[str, tuple[str, tuple[str, ...], tuple[Any, ...], int]] = {
-    "settle": ("settle", (KEYS.epoch, HOLD, KEYS.shard_holds, KEYS.stream), ("d", 60_000, "", 1, "calls", 3), 600_000),
+    "settle": (
+        "settle",
+        (KEYS.epoch, HOLD, KEYS.shard_holds, KEYS.stream),
+        ("d", 60_000, "", 1, "calls", 3),
+        600_000,
+    ),
     "release": ("release", (KEYS.epoch, HOLD, KEYS.shard_holds), (60_000,), 600_000),
     "expiry": ("sweep", (KEYS.epoch, KEYS.shard_holds, KEYS.stream), (10,), 1),
     "part": (
