@@ -34,7 +34,8 @@ from gateway.admission.order import Charge, Mode, Order
 from gateway.edge.authorize.order import is_number
 from gateway.edge.proxy.rule import Loss
 
-WORDS: Final = ("settle", "free", "on_disconnect", "on_upstream_loss")
+_ORDERED: Final = ("settle", "free", "on_disconnect", "on_upstream_loss")
+_WORDS: Final = frozenset(_ORDERED)
 _SETTLE: Final = re.compile(
     r"(held)|(response_bytes|request_bytes|bytes|seconds)(?:/([1-9][0-9]{0,8}))?"
     r"|(header|trailer):([A-Za-z0-9!#$%&'*+.^_`|~-]+)"
@@ -77,14 +78,14 @@ def terms_beside(extensions: Mapping[str, str], order: Order) -> str:
 
     Raises: InvalidInput.
     """
-    if all(word not in extensions for word in WORDS):
+    if _WORDS.isdisjoint(extensions):
         return ""
     if order.mode is not Mode.HOLD:
         raise InvalidInput("has a meaning for a hold only", field="settle")
     if "settle" not in extensions:
         raise InvalidInput("says by what the hold is settled, and is missing", field="settle")
     (charge,) = order.charges
-    return _written(charge, tuple([(one, extensions.get(one)) for one in WORDS]))
+    return _written(charge, tuple([(one, extensions.get(one)) for one in _ORDERED]))
 
 
 @lru_cache(maxsize=1_024)

@@ -57,7 +57,7 @@ class Connection:
     def __init__(
         self, methods: Methods, bounds: Bounds, *, sinks: Sinks, since_s: Callable[[], float], wake: Wake
     ) -> None:
-        self._methods, self._sinks = methods, sinks
+        self._methods = methods
         self._bounds = bounds
         self._since_s = since_s
         self._wake = wake
@@ -78,7 +78,7 @@ class Connection:
             h2.MAX_HEADER_LIST: MAX_LIST_BYTES,
         }
         self._out = Outflow([h2.settings_frame(wanted), h2.window_frame(0, _ROOM - h2.START_WINDOW)])
-        self._intake = Intake(self, self._out, patience=self._patience, window=window, wake=wake)
+        self._intake = Intake(self, sinks, out=self._out, patience=self._patience, window=window, wake=wake)
 
     @property
     def call_count(self) -> int:
@@ -184,11 +184,8 @@ class Connection:
             self._discard(stream_id, Code.REFUSED_STREAM)
         elif head.http_status:
             self._refuse(stream_id, http_block(head.http_status), is_end=is_end)
-        elif head.path in self._sinks:
-            self._begin_stream(stream_id, head, is_end=is_end)
         elif head.path not in self._methods:
-            text = f"no such method: {head.path[:200]}"
-            self._refuse(stream_id, failed_block(Status.UNIMPLEMENTED, text), is_end=is_end)
+            self._begin_stream(stream_id, head, is_end=is_end)
         elif is_end:
             self._refuse(stream_id, failed_block(Status.INVALID_ARGUMENT, "a call has one message"), is_end=True)
         else:
@@ -197,8 +194,8 @@ class Connection:
             )
 
     def _begin_stream(self, stream_id: int, head: CallHead, *, is_end: bool) -> None:
-        """A call that has many messages."""
-        stream = self._intake.begin(head, stream_id, sink=self._sinks[head.path], beside=self._calls.values())
+        """A call that has many messages, or one that nobody knows."""
+        stream = self._intake.begin(head, stream_id, beside=self._calls.values())
         if isinstance(stream, Stream):
             self._calls[stream_id] = stream
             if self.is_leaving:

@@ -118,12 +118,18 @@ class Intake:
     `window`: how much the peer may send on a stream before it is given room again, and so the longest message.
     """
 
-    def __init__(self, speaker: Speaker, out: Outflow, *, patience: Patience, window: int, wake: Wake) -> None:
+    def __init__(
+        self, speaker: Speaker, sinks: Sinks, *, out: Outflow, patience: Patience, window: int, wake: Wake
+    ) -> None:
         self.speaker, self.out, self.window = speaker, out, window
+        self._sinks = sinks
         self._patience, self._wake = patience, wake
 
-    def begin(self, head: CallHead, stream_id: int, *, sink: Sink, beside: Collection[Call]) -> Stream | Fault:
-        """A stream beside these calls; why not, where there are too many."""
+    def begin(self, head: CallHead, stream_id: int, *, beside: Collection[Call]) -> Stream | Fault:
+        """A stream beside these calls; why not, where nobody takes it or there are too many."""
+        sink = self._sinks.get(head.path)
+        if sink is None:
+            return Status.UNIMPLEMENTED, f"no such method: {head.path[:200]}"
         self._patience.idle()
         if sum(isinstance(call, Stream) for call in beside) >= _MOST_STREAMS:
             return Status.RESOURCE_EXHAUSTED, "too many such calls"
