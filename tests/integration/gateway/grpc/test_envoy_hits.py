@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 KEY = {"X-Api-Key": "tgk_caller"}
+UNITS = KEY | {"X-Units": "9"}
 FORMAT = 'hits_addend: {format: "%REQ(x-units)%"}'
 DENY = "failure_mode_deny: true"
 
@@ -18,26 +19,18 @@ async def charged(world: Any) -> list[int]:
 class TestFormat:
     """As shipped: a header of the request says how many."""
 
-    async def test_a_zero_only_looks_and_a_number_is_charged(self, envoy: Any, world: Any) -> None:
-        """Whether there is one unit more."""
-        for units, status in (("0", 200), ("10", 200), ("0", 429), ("1", 429)):
+    async def test_each_request_is_as_many_as_it_says(self, envoy: Any, world: Any) -> None:
+        """Ten fit into ten, and an eleventh does not."""
+        for units, status in (("11", 429), ("7", 200), ("3", 200), ("1", 429)):
             assert (await envoy.get("/limited/x", KEY | {"X-Units": units}))[0] == status
-        assert await charged(world) == [10]
+        assert await charged(world) == [7, 3]
 
-
-class TestNone:
-    """The request says 0, as it does where nobody has said anything: that is one."""
-
-    @pytest.fixture
-    def said(self) -> dict[str, str]:
-        return {f"- {FORMAT}  # read here only, not in the route's own\n" + " " * 34 + "actions:": "- actions:"}
-
-    async def test_each_request_is_one(self, envoy: Any, world: Any) -> None:
-        """Whatever a client says."""
-        for _ in range(10):
-            assert (await envoy.get("/limited/x", KEY | {"X-Units": "5"}))[0] == 200
-        assert (await envoy.get("/limited/x"))[0] == 429
-        assert await charged(world) == [1] * 10
+    async def test_who_says_nothing_or_no_number_pays_for_one(self, envoy: Any, world: Any) -> None:
+        """The request says 0 then, which is 1; Envoy would not have asked at all, and let it pass for nothing."""
+        for units in ("", "0", "x", "-3", "1.5", "00", "1,1", "9" * 30):
+            await envoy.get("/limited/x", KEY | {"X-Units": units})
+        assert await charged(world) == [1] * 8
+        assert [(await envoy.get("/limited/x"))[0] for _ in range(3)] == [200, 200, 429]
 
 
 class TestNumber:
@@ -49,7 +42,7 @@ class TestNumber:
 
     async def test_each_request_is_as_many(self, envoy: Any, world: Any) -> None:
         """Two fit into ten, and a third does not."""
-        assert [(await envoy.get("/limited/x"))[0] for _ in range(3)] == [200, 200, 429]
+        assert [(await envoy.get("/limited/x", UNITS))[0] for _ in range(3)] == [200, 200, 429]
         assert await charged(world) == [4, 4]
 
 
@@ -63,10 +56,10 @@ class TestZero:
     async def test_nothing_is_charged(self, envoy: Any, unchanged: Any) -> None:
         """However often; and once all is used up, it says so."""
         async with unchanged():
-            assert [(await envoy.get("/limited/x"))[0] for _ in range(20)] == [200] * 20
+            assert [(await envoy.get("/limited/x", UNITS))[0] for _ in range(20)] == [200] * 20
         assert (await envoy.get("/batch/x"))[0] == 200
         async with unchanged():
-            assert (await envoy.get("/limited/x"))[0] == 429
+            assert (await envoy.get("/limited/x", UNITS))[0] == 429
 
 
 class TestStatus:
