@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,7 +14,9 @@ from billing_core.contract.usage_event import EventBody
 from billing_core.errors import InvalidInput
 from billing_core.values.money import MAX_EXACT
 from gateway.admission.order import Charge, Mode, Order
+from gateway.edge.accesslog import desk
 from gateway.edge.accesslog.cost import charge_of, evidence_of
+from gateway.edge.accesslog.desk import AccessLogDesk
 from gateway.edge.accesslog.entry import METADATA, LogEntry, entries_in, entry_of, may_settle
 from gateway.edge.accesslog.terms import terms_beside, terms_in
 from gateway.edge.proxy.settlement import Ending
@@ -272,3 +275,29 @@ def test_only_a_hold_has_terms() -> None:
         terms_beside({"settle": "held"}, msgspec.structs.replace(HOLD, mode=Mode.CONSUME))
     with pytest.raises(InvalidInput):
         terms_in("settle=held")
+
+
+class Sent:
+    """A stream, as far as a desk knows one."""
+
+    def __init__(self) -> None:
+        self.taken_bytes = 0
+
+    def taken(self, data: bytes) -> None:
+        self.taken_bytes += len(data)
+
+
+async def test_more_than_can_wait_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers that come and go are not bounded by the room of a stream; each message is taken in the end."""
+    monkeypatch.setattr(desk, "_MOST_BYTES", 100)
+    log, sent = AccessLogDesk(cast("Any", None), cast("Any", None), deadline_ms=1), Sent()
+    for _ in range(5):
+        log.take(cast("Any", sent), bytes(40))
+    assert (sent.taken_bytes, log.read()) == (120, {"dropped": 3})
+    keeper = asyncio.create_task(log.keep())
+    await log.stop(30)
+    assert (sent.taken_bytes, log.read()) == (200, {"dropped": 3, "unread": 2})
+    keeper.cancel()
+    log.take(cast("Any", sent), bytes(40))
+    await log.stop(0)
+    assert sent.taken_bytes == 200
