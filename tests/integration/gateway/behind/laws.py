@@ -33,6 +33,8 @@ class Laws:
     """What is answered while nothing can be decided."""
     gone_status = 503
     """What is answered while there is no gateway."""
+    tells_limits = True
+    """Whether who may pass is told what is left."""
 
     async def test_the_upstream_hears_who_it_serves_whatever_the_client_says(
         self, front: Front, upstream: Upstream
@@ -49,8 +51,8 @@ class Laws:
         lies = {f"X-Tallygate-{name}": lie for name, lie in liar.items()}
         status, told, body = await front(CALLS, KEY | lies)
         assert (status, body) == (200, b"served")
-        assert told["RateLimit"].startswith('"calls";r=9;t=')
-        assert told["RateLimit-Policy"] == '"calls";q=10'
+        assert told.get("RateLimit", "").startswith('"calls";r=9;t=') == self.tells_limits
+        assert told.get("RateLimit-Policy") == ('"calls";q=10' if self.tells_limits else None)
         (seen,) = upstream.seen
         heard = {
             name.title(): value for name, value in seen.headers.items() if name.lower().startswith("x-tallygate")
@@ -60,6 +62,14 @@ class Laws:
         assert not set(heard.items()) & set(lies.items())
         assert set(heard) <= {"X-Tallygate-Customer", "X-Tallygate-Plan", "X-Tallygate-Decision"}
         assert len(seen.headers.getall("X-Tallygate-Customer")) == 1
+
+    async def test_what_a_client_says_of_its_connection_hides_nothing(
+        self, front: Front, upstream: Upstream
+    ) -> None:
+        """A header that it calls a matter of the connection is not taken from the upstream."""
+        hiding = {"Connection": "keep-alive, X-Tallygate-Customer, X-Tallygate-Plan"}
+        assert (await front(CALLS, KEY | hiding))[0] == 200
+        assert [seen.headers.get("X-Tallygate-Customer") for seen in upstream.seen] == ["acme"]
 
     @pytest.mark.parametrize("headers", [{}, {"X-Api-Key": "tgk_nobody"}, {"Authorization": "Bearer tgk_nobody"}])
     async def test_who_has_no_key_is_told_how_to_show_one(
