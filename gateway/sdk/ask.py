@@ -8,6 +8,7 @@ Unavailable and may be tried again.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
@@ -31,10 +32,14 @@ _KEY_BYTES = 16
 
 
 class OnOutage(StrEnum):
-    """What becomes of an act on which nobody decides in time."""
+    """What becomes of an act on which nobody decides in time.
+
+    `record`: a check is allowed and charged later, out of the spool; a hold is refused.
+    """
 
     REFUSE = "refuse"
     ALLOW = "allow"
+    RECORD = "record"
 
 
 class Asked(TypedDict, total=False):
@@ -86,6 +91,21 @@ def check(asked: Asked | HoldAsked, *, mode: Mode = Mode.CONSUME) -> Act[CheckAn
     if mode is not Mode.PEEK:
         said["idempotency_key"] = said.get("idempotency_key") or new_key()
     return Act(path="/v1/check", body=_ENCODER.encode(said), answer=CheckAnswer)
+
+
+def late_charge(act: Act[CheckAnswer]) -> bytes | None:
+    """What charges a check that turns out to be refused after its work was done: a record of it.
+
+    Empty for a peek, which costs nothing. None for a hold: nobody knows what of it will be used. The key is made of
+    the check's, so that it is one act however often it is made.
+    """
+    said: dict[str, Any] = msgspec.json.decode(act.body)
+    mode = said.get("mode", Mode.CONSUME)
+    if mode != Mode.CONSUME:
+        return b"" if mode == Mode.PEEK else None
+    key = hashlib.blake2b(str(said["idempotency_key"]).encode(), digest_size=_KEY_BYTES).hexdigest()
+    kept = {name: value for name, value in said.items() if name not in ("shadow", "receipt", "deadline_ms")}
+    return _ENCODER.encode(kept | {"mode": Mode.RECORD, "idempotency_key": f"late-{key}"})
 
 
 def settle(hold_id: str, used: Quantities) -> Act[SettleAnswer]:

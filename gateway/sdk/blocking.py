@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from billing_core.errors import ConfigurationError, Failure, Unavailable
+from billing_core.errors import ConfigurationError, Failure, TooLarge, Unavailable
 from gateway.admission.order import Mode
 from gateway.edge.wire import CheckAnswer, EventsAnswer, SettleAnswer
 from gateway.sdk import ask
@@ -22,7 +22,7 @@ from gateway.sdk.connection import BrokenConnection, Pool
 from gateway.sdk.courier import Courier
 from gateway.sdk.event import EventAsked, encode_event
 from gateway.sdk.hold import Charging, Hold
-from gateway.sdk.patience import Health, Patience, terms_of
+from gateway.sdk.patience import Health, Patience, late_charge_of, terms_of
 from gateway.sdk.refusal import require
 from gateway.sdk.spool import Spool
 
@@ -42,22 +42,28 @@ class Tallygate:
         deadline_ms: int = 2_000,
         attempt_ms: int = 500,
         spool: Path | str = "",
+        fsync: bool = False,
         connections: int = 100,
     ) -> None:
         """As `AsyncTallygate`; so many connections are kept. Raises: ConfigurationError."""
         self._terms = terms_of(
-            url, on_outage=on_outage, token=token, deadline_ms=deadline_ms, attempt_ms=attempt_ms
+            url,
+            on_outage=on_outage,
+            token=token,
+            deadline_ms=deadline_ms,
+            attempt_ms=attempt_ms,
+            spool=spool,
+            fsync=fsync,
         )
         self._health = Health()
         self._pool = Pool(self._terms.url, headers=ask.headers(token), most_idle=connections)
-        self._folder = Path(spool) if spool else None
         self._lock = threading.Lock()
         self._spool: Spool | None = None
         self._courier: Courier | None = None
 
     def __enter__(self) -> Tallygate:
         """Begin to bring what an earlier process left in the spool."""
-        if self._folder is not None:
+        if self._terms.folder is not None:
             self._bring(self._wanted())
         return self
 
@@ -167,31 +173,35 @@ class Tallygate:
     def _decide(self, act: Act[CheckAnswer]) -> CheckAnswer:
         try:
             return self.tell(act)
-        except Unavailable:
-            if self._terms.on_outage is OnOutage.REFUSE:
-                raise
+        except Unavailable as failure:
+            late = late_charge_of(act, failure, on_outage=self._terms.on_outage)
+            try:
+                if late:
+                    self._keep(act, otherwise=late)
+            except (TooLarge, OSError) as full:
+                raise Unavailable(f"nobody answered, and the spool cannot keep the charge: {full}") from None
             return ask.allowed_without_decision()
 
     def _end(self, act: Act[SettleAnswer]) -> SettleAnswer | None:
         try:
             return self.tell(act)
         except Unavailable:
-            if self._folder is None:
+            if self._terms.folder is None:
                 raise
             self._keep(act)
             return None
 
-    def _keep(self, act: Act[Any]) -> None:
+    def _keep(self, act: Act[Any], *, otherwise: bytes = b"") -> None:
         spool = self._wanted()
-        spool.put_act(act)
+        spool.put_act(act, otherwise=otherwise)
         self._bring(spool)
 
     def _wanted(self) -> Spool:
-        if self._folder is None:
+        if self._terms.folder is None:
             raise ConfigurationError("is needed for what is told later: a folder on the disk", field="spool")
         with self._lock:
             if self._spool is None:
-                self._spool = Spool(self._folder)
+                self._spool = Spool(self._terms.folder, fsync=self._terms.fsync)
             return self._spool
 
     def _bring(self, spool: Spool) -> Courier:

@@ -7,7 +7,8 @@
 
 `check` tells a refusal as a value; `require`, `hold` and `charged` raise it as Refused. All raise Unavailable where
 nobody answers by the deadline and `on_outage` says refuse; where it says allow, the answer stands for a decision
-that was not made, and says so (`degraded`). Connections are kept and shared.
+that was not made, and says so (`degraded`). Where it says record, that is so for checks, which are charged out of
+the spool when somebody answers again; what would be held is refused. Connections are kept and shared.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 import aiohttp
 
-from billing_core.errors import ConfigurationError, Failure, Unavailable
+from billing_core.errors import ConfigurationError, Failure, TooLarge, Unavailable
 from gateway.admission.order import Mode
 from gateway.edge.wire import CheckAnswer, EventsAnswer, SettleAnswer
 from gateway.sdk import ask
@@ -30,7 +31,7 @@ from gateway.sdk.ask import Act, Asked, HoldAsked, OnOutage
 from gateway.sdk.courier import AsyncCourier
 from gateway.sdk.event import EventAsked, encode_event
 from gateway.sdk.hold import AsyncHold, Charging
-from gateway.sdk.patience import Health, Patience, terms_of
+from gateway.sdk.patience import Health, Patience, late_charge_of, terms_of
 from gateway.sdk.refusal import require
 from gateway.sdk.spool import Spool
 
@@ -52,27 +53,35 @@ class AsyncTallygate:
         deadline_ms: int = 2_000,
         attempt_ms: int = 500,
         spool: Path | str = "",
+        fsync: bool = False,
         connections: int = 100,
     ) -> None:
         """`token` is an operator's, for checks by customer and for events; `spool` a folder for what is told later.
 
+        With `fsync` that is on the disk before it is promised, and a machine that dies loses none of it.
+
         Raises: ConfigurationError.
         """
         self._terms = terms_of(
-            url, on_outage=on_outage, token=token, deadline_ms=deadline_ms, attempt_ms=attempt_ms
+            url,
+            on_outage=on_outage,
+            token=token,
+            deadline_ms=deadline_ms,
+            attempt_ms=attempt_ms,
+            spool=spool,
+            fsync=fsync,
         )
         self._health = Health()
         self._headers = ask.headers(token)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
-        self._folder = Path(spool) if spool else None
         self._spool: Spool | None = None
         self._courier: AsyncCourier | None = None
         self._loose: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> AsyncTallygate:
         """Begin to bring what an earlier process left in the spool."""
-        if self._folder is not None:
+        if self._terms.folder is not None:
             self._bring(self._wanted())
         return self
 
@@ -105,14 +114,12 @@ class AsyncTallygate:
 
     async def record(self, **asked: Unpack[Asked]) -> None:
         """What was done already and is never refused: it is on the disk now, and charged soon."""
-        self._keep(ask.check(asked, mode=Mode.RECORD))
+        await self._keep(ask.check(asked, mode=Mode.RECORD))
 
     async def event(self, **asked: Unpack[EventAsked]) -> str:
         """A usage event: it is on the disk now, and with the gateway soon; its id."""
         event_id, raw = encode_event(asked)
-        spool = self._wanted()
-        spool.put_event(raw)
-        self._bring(spool)
+        await self._put(lambda spool: spool.put_event(raw))
         return event_id
 
     async def events(self, *asked: EventAsked) -> EventsAnswer:
@@ -212,18 +219,22 @@ class AsyncTallygate:
     async def _decide(self, act: Act[CheckAnswer]) -> CheckAnswer:
         try:
             return await self.tell(act)
-        except Unavailable:
-            if self._terms.on_outage is OnOutage.REFUSE:
-                raise
+        except Unavailable as failure:
+            late = late_charge_of(act, failure, on_outage=self._terms.on_outage)
+            try:
+                if late:
+                    await self._keep(act, otherwise=late)
+            except (TooLarge, OSError) as full:
+                raise Unavailable(f"nobody answered, and the spool cannot keep the charge: {full}") from None
             return ask.allowed_without_decision()
 
     async def _end(self, act: Act[SettleAnswer]) -> SettleAnswer | None:
         try:
             return await self.tell(act)
         except Unavailable:
-            if self._folder is None:
+            if self._terms.folder is None:
                 raise
-            self._keep(act)
+            await self._keep(act)
             return None
 
     async def _undo(self, placing: asyncio.Task[CheckAnswer]) -> None:
@@ -231,16 +242,23 @@ class AsyncTallygate:
             if hold := ask.hold_in(await placing):
                 await self.release(hold.id)
 
-    def _keep(self, act: Act[Any]) -> None:
+    async def _keep(self, act: Act[Any], *, otherwise: bytes = b"") -> None:
+        await self._put(lambda spool: spool.put_act(act, otherwise=otherwise))
+
+    async def _put(self, put: Callable[[Spool], None]) -> None:
+        """Into the spool; the event loop does not wait for the disk."""
         spool = self._wanted()
-        spool.put_act(act)
+        if self._terms.fsync:
+            await asyncio.to_thread(put, spool)
+        else:
+            put(spool)
         self._bring(spool)
 
     def _wanted(self) -> Spool:
-        if self._folder is None:
+        if self._terms.folder is None:
             raise ConfigurationError("is needed for what is told later: a folder on the disk", field="spool")
         if self._spool is None:
-            self._spool = Spool(self._folder)
+            self._spool = Spool(self._terms.folder, fsync=self._terms.fsync)
         return self._spool
 
     def _bring(self, spool: Spool) -> AsyncCourier:

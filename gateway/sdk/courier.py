@@ -5,6 +5,10 @@ not good, all of it stays and is tried again: with the same ids, so that what ha
 
 An act other than an event is known to the gateway for a day (`gateway.idempotency_window_ms`). One that is older is
 set aside too: it may have been sent before, and nobody could tell any more whether it was done.
+
+A check that was allowed because nobody answered (`on_outage="record"`) is first sent as it was: where an attempt
+had come through, its answer comes again and nothing is charged twice. If it is refused, its work was done all the
+same, and a record of it follows, which is never refused for want of money.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
-from billing_core.errors import Failure, Forbidden, Unauthenticated, Unavailable
+from billing_core.errors import Failure, Forbidden, TooLarge, Unauthenticated, Unavailable
 from billing_core.values.clock import system_now, to_ms
 from gateway.edge.wire import CheckAnswer, EventAnswer, EventsAnswer
 from gateway.sdk import ask
@@ -59,7 +63,7 @@ class Delivery:
         """Mark what was taken. Raises: Unavailable where some of it must be sent again."""
         if not isinstance(answer, EventsAnswer):
             if isinstance(answer, CheckAnswer) and not answer.allowed:
-                self._set_aside(parcel, answer.reason.value)
+                self._refused(parcel, answer)
             else:
                 self.spool.sent(parcel, 1)
             return self._went_well()
@@ -93,6 +97,16 @@ class Delivery:
         pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
         return pause_s
+
+    def _refused(self, parcel: Parcel, answer: CheckAnswer) -> None:
+        """Set it aside, or ask in its other way; who dies before the mark does so again, under the same key."""
+        if not parcel.otherwise:
+            return self._set_aside(parcel, answer.reason.value)
+        try:
+            self.spool.put_act(Act(path=parcel.path, body=parcel.otherwise, answer=CheckAnswer))
+        except TooLarge as full:
+            raise Unavailable(full.detail) from None
+        return self.spool.sent(parcel, 1)
 
     def _set_aside(self, parcel: Parcel, why: str) -> None:
         self.spool.reject(parcel.bodies[0], why)

@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from billing_core.errors import ConfigurationError, Unavailable
-from gateway.sdk.ask import OnOutage
+from gateway.edge.wire import CheckAnswer
+from gateway.sdk.ask import Act, OnOutage, late_charge
 
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 1.0
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the gateway is, who asks, and for how long."""
+    """Where the gateway is, who asks, and for how long; and where on the disk stands what is told later."""
 
     url: str
     on_outage: OnOutage
+    folder: Path | None = None
+    fsync: bool = False
     token: str = ""
     deadline_ms: int = 2_000
     attempt_ms: int = 500
@@ -70,14 +74,46 @@ class Patience:
         return pause_s
 
 
-def terms_of(url: str, *, on_outage: OnOutage | str, token: str, deadline_ms: int, attempt_ms: int) -> Terms:
+def late_charge_of(act: Act[CheckAnswer], failure: Unavailable, *, on_outage: OnOutage) -> bytes:
+    """A check on which nobody decided is allowed: what is to be kept for a later charge; empty: nothing.
+
+    Raises: the failure, where it is refused.
+    """
+    if on_outage is OnOutage.ALLOW:
+        return b""
+    late = late_charge(act) if on_outage is OnOutage.RECORD else None
+    if late is None:
+        raise failure
+    return late
+
+
+def terms_of(  # noqa: PLR0913 - what a process says once
+    url: str,
+    *,
+    on_outage: OnOutage | str,
+    token: str,
+    deadline_ms: int,
+    attempt_ms: int,
+    spool: Path | str,
+    fsync: bool,
+) -> Terms:
     """Terms that hold. Raises: ConfigurationError."""
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError("must be http://host[:port] or https://host[:port]", field="url")
     try:
         outage = OnOutage(on_outage)
     except ValueError:
-        raise ConfigurationError("must be refuse or allow", field="on_outage") from None
+        raise ConfigurationError("must be refuse, allow or record", field="on_outage") from None
+    if outage is OnOutage.RECORD and not spool:
+        raise ConfigurationError("is needed where on_outage is record: a folder on the disk", field="spool")
     if not 0 < attempt_ms <= deadline_ms:
         raise ConfigurationError("must be more than 0, and no more than deadline_ms", field="attempt_ms")
-    return Terms(url=url.rstrip("/"), on_outage=outage, token=token, deadline_ms=deadline_ms, attempt_ms=attempt_ms)
+    return Terms(
+        url=url.rstrip("/"),
+        on_outage=outage,
+        folder=Path(spool) if spool else None,
+        fsync=fsync,
+        token=token,
+        deadline_ms=deadline_ms,
+        attempt_ms=attempt_ms,
+    )

@@ -1,9 +1,10 @@
 """The spool: what is to be told later stands on the disk first, and survives the process.
 
 A line is written before `put` returns, in one write that the kernel has; so a process that is killed loses nothing
-of it (a machine that dies may lose its last moments). Lines leave in their order, and how far that went stands at
-the head of the file, written after the gateway's answer. Who dies in between sends again what was taken already:
-each line has its own id, so that is a duplicate and not a second act.
+of it. A machine that dies loses what its kernel had not written yet, which may be half a minute; with `fsync` a
+line is on the disk before `put` returns, and that takes as long as the disk does. Lines leave in their order, and
+how far that went stands at the head of the file, written after the gateway's answer. Who dies in between sends
+again what was taken already: each line has its own id, so that is a duplicate and not a second act.
 
 Each process writes a file of its own, which it holds locked as long as it lives. A file that nobody holds is a
 dead process' legacy: whoever opens a spool in the folder takes it over. What the gateway refuses for good is set
@@ -23,7 +24,7 @@ import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -38,23 +39,29 @@ _ROLL_BYTES: Final = 4_194_304
 _CHUNK_BYTES: Final = 262_144
 MAX_EVENTS: Final = 500
 _EVENT, _ACT = b"e", b"a"
+_NONE: Final = msgspec.Raw(b"null")
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """An act on the disk."""
+    """An act on the disk; and the one that follows it if it is a check that is refused."""
 
     path: str
     at_ms: int
     body: msgspec.Raw
+    otherwise: msgspec.Raw = _NONE
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes next: events together, or one other act. `sizes` are the bytes of its lines."""
+    """What goes next: events together, or one other act. `sizes` are the bytes of its lines.
+
+    `otherwise` is what the same path is asked if the act is refused; empty: nothing.
+    """
 
     path: str
     bodies: list[bytes]
     sizes: list[int]
     at_ms: int = 0
+    otherwise: bytes = b""
 
 
 class _File:
@@ -70,12 +77,14 @@ class _File:
         else:
             self.size = os.pwrite(handle, _head(_HEAD_BYTES), 0)
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, *, fsync: bool) -> None:
         written = os.pwrite(self.handle, line, self.size)
         if written != len(line):
             os.ftruncate(self.handle, self.size)
             raise OSError("the disk is full")
         self.size += written
+        if fsync:
+            os.fdatasync(self.handle)
 
     def mark(self, sent: int) -> None:
         self.sent = sent
@@ -95,16 +104,17 @@ class _File:
 class Spool:
     """A folder of such files, and this process' own among them. For all threads of a process."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 268_435_456) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = 268_435_456, fsync: bool = False) -> None:
         """Open it, and take over what dead processes left. Raises: ConfigurationError."""
         self._folder = folder
         self._max_bytes = max_bytes
+        self._fsync = fsync
         self._lock = threading.RLock()
         self.rejected_count = 0
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._files = _legacies(folder)
-            self._files.append(_fresh(folder))
+            self._files.append(_fresh(folder, fsync=fsync))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{folder}: cannot be used: {error}", field="spool") from None
         child = weakref.WeakMethod(self._forked)
@@ -120,9 +130,10 @@ class Spool:
         """Keep an event. Raises: TooLarge where the spool is full; OSError."""
         self._put(_EVENT, raw)
 
-    def put_act(self, act: Act[object]) -> None:
-        """Keep an act that has a name of its own. Raises: as `put_event`."""
-        kept = Kept(path=act.path, at_ms=to_ms(system_now()), body=msgspec.Raw(act.body))
+    def put_act(self, act: Act[Any], *, otherwise: bytes = b"") -> None:
+        """Keep an act that has a name of its own, and what to ask if it is refused. Raises: as `put_event`."""
+        then = msgspec.Raw(otherwise) if otherwise else _NONE
+        kept = Kept(path=act.path, at_ms=to_ms(system_now()), body=msgspec.Raw(act.body), otherwise=then)
         self._put(_ACT, msgspec.json.encode(kept))
 
     def next(self, *, most: int = MAX_EVENTS) -> Parcel | None:
@@ -138,7 +149,7 @@ class Spool:
                     return parcel
                 if len(self._files) == 1:
                     if file.size > _ROLL_BYTES:  # all of it is sent: begin anew
-                        self._files.append(_fresh(self._folder))
+                        self._files.append(_fresh(self._folder, fsync=self._fsync))
                     else:
                         return None
                 file.path.unlink()
@@ -175,15 +186,15 @@ class Spool:
             if self.waiting_bytes + len(line) > self._max_bytes:
                 raise TooLarge(f"more than {self._max_bytes} bytes wait for the gateway", field="spool")
             if self._files[-1].size > _ROLL_BYTES:
-                self._files.append(_fresh(self._folder))
-            self._files[-1].append(line)
+                self._files.append(_fresh(self._folder, fsync=self._fsync))
+            self._files[-1].append(line, fsync=self._fsync)
 
     def _forked(self) -> None:
         """After a fork the files are the parent's: the child has one of its own."""
         self._lock = threading.RLock()
         for file in self._files:
             file.close()
-        self._files = [_fresh(self._folder)] if self._files else []
+        self._files = [_fresh(self._folder, fsync=self._fsync)] if self._files else []
 
     def _parcel(self, file: _File, lines: list[bytes], *, most: int) -> Parcel | None:
         """What leads the lines; None where that was set aside."""
@@ -199,7 +210,9 @@ class Spool:
         kind, body = _opened(lines[0])
         if kind == _ACT:
             kept = msgspec.json.decode(body, type=Kept)
-            return Parcel(path=kept.path, bodies=[bytes(kept.body)], sizes=[len(lines[0])], at_ms=kept.at_ms)
+            then = b"" if kept.otherwise == _NONE else bytes(kept.otherwise)
+            size = len(lines[0])
+            return Parcel(path=kept.path, bodies=[bytes(kept.body)], sizes=[size], at_ms=kept.at_ms, otherwise=then)
         self.reject(lines[0], "the disk changed it")
         file.mark(file.sent + len(lines[0]))
         return None
@@ -222,14 +235,27 @@ def _head(sent: int) -> bytes:
     return b"%016d\n" % sent
 
 
-def _fresh(folder: Path) -> _File:
+def _fresh(folder: Path, *, fsync: bool) -> _File:
     """A file of our own. Who looks for legacies in the moment before it is locked may have it: then another."""
     while True:
         path = folder / f"{to_ms(system_now()):016d}-{secrets.token_hex(8)}{_SUFFIX}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if _is_ours(handle):
-            return _File(path, handle)
+            file = _File(path, handle)
+            if fsync:
+                _keep_name(folder, handle)
+            return file
         os.close(handle)
+
+
+def _keep_name(folder: Path, handle: int) -> None:
+    """A file is on the disk only with its name in the folder."""
+    os.fsync(handle)
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
 
 
 def _is_ours(handle: int) -> bool:

@@ -246,12 +246,14 @@ async def test_who_is_cancelled_while_the_hold_is_being_placed_leaves_none(call:
 
 
 def test_what_becomes_of_an_outage_must_be_said() -> None:
-    """There is no default, and no third way."""
+    """There is no default; and what is to be charged later needs a place on the disk."""
     for client in (AsyncTallygate, Tallygate):
         with pytest.raises(TypeError):
             client("http://127.0.0.1:1")  # type: ignore[call-arg]
         with pytest.raises(ConfigurationError):
             client("http://127.0.0.1:1", on_outage="maybe")
+        with pytest.raises(ConfigurationError, match="a folder on the disk"):
+            client("http://127.0.0.1:1", on_outage="record")
         with pytest.raises(ConfigurationError):
             client("127.0.0.1:1", on_outage="refuse")
         with pytest.raises(ConfigurationError):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from billing_core.errors import ConfigurationError
+from billing_core.errors import ConfigurationError, Unavailable
 from gateway.sdk.client import AsyncTallygate
 
 SENDER = {
@@ -196,3 +196,83 @@ async def test_events_told_now_have_an_answer_each(door: Any, world: Any) -> Non
         {"event": "ping", "customer": "acme", "id": "one"}, {"event": "ping", "customer": "nobody", "id": "two"}
     )
     assert [(one.id, one.status) for one in answer.results] == [("one", "accepted"), ("two", "rejected")]
+
+
+async def test_checks_that_nobody_decided_are_charged_once_when_somebody_does(
+    make_door: Any, world: Any, settings: Any, open_gateway: Any, tmp_path: Path
+) -> None:
+    """Where that was said; also what the wallet does not cover any more, because it was done."""
+    await world.grant(1_000)
+    url = f"http://127.0.0.1:{settings.port}"
+    door = make_door(url, on_outage="record", spool=tmp_path, deadline_ms=50, attempt_ms=50)
+    for act in (door.check, door.require):
+        answer = await act(key=world.key, feature="tokens", quantity=4)
+        assert (answer.allowed, answer.degraded, answer.reason.value) == (True, True, "unavailable")
+    assert (await door.check(key=world.key, charges={"tokens": 5, "calls": 1})).degraded
+    assert (await door.peek(key=world.key, feature="tokens", quantity=1_000)).degraded
+    await door.close()
+    assert await arrived(world) == Counter()
+    later = make_door(url, on_outage="record", spool=tmp_path)
+    _, call = await open_gateway(settings)
+    await later.flush()
+    _, body, _ = await call.get("/v1/customers/acme/wallets", token=world.token)
+    assert body["wallets"][0]["balance_nanos"] == 0
+    charged = [[charge.quantity for charge in entry.charges] for entry in await world.entries()]
+    assert charged == [[4], [4], [5, 1]]
+    assert not (tmp_path / "rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize("swallows", [1, 2])
+async def test_a_check_whose_answer_was_lost_is_not_charged_again_by_its_record(
+    hole: Any, make_door: Any, world: Any, tmp_path: Path, call: Any, swallows: int
+) -> None:
+    """The gateway had decided it: what it charged stands, and what it refused was done all the same."""
+    await world.grant(1_000)
+    door = make_door(hole.url, on_outage="record", spool=tmp_path, deadline_ms=30_000)
+    terms = door.client._terms
+    door.client._terms = msgspec.structs.replace(terms, deadline_ms=1, attempt_ms=1)
+    hole.swallows = swallows
+    for quantity in (6, 7):
+        assert (await door.check(key=world.key, feature="tokens", quantity=quantity)).degraded
+    door.client._terms = terms
+    await door.flush()
+    _, body, _ = await call.get("/v1/customers/acme/wallets", token=world.token)
+    assert sorted(entry.charges[0].quantity for entry in await world.entries()) == [6, 7]
+    assert body["wallets"][0]["balance_nanos"] == 0
+
+
+async def test_a_hold_that_nobody_placed_is_refused_also_where_checks_are_recorded(
+    make_door: Any, free_port: Any, world: Any, tmp_path: Path
+) -> None:
+    """Nobody could tell later what of it was used."""
+    url = f"http://127.0.0.1:{free_port()}"
+    door = make_door(url, on_outage="record", spool=tmp_path, deadline_ms=50, attempt_ms=50)
+    with pytest.raises(Unavailable):
+        await door.within({"key": world.key, "charges": {"tokens": 1}, "ttl_ms": 60_000}, lambda _: None)
+    assert (await arrived(world)) == Counter()
+
+
+async def test_a_check_that_can_not_be_kept_is_refused(
+    make_door: Any, free_port: Any, world: Any, tmp_path: Path
+) -> None:
+    """Work that nobody would be charged for is not allowed."""
+    url = f"http://127.0.0.1:{free_port()}"
+    door = make_door(url, on_outage="record", spool=tmp_path, deadline_ms=50, attempt_ms=50)
+    assert (await door.check(key=world.key, feature="tokens")).degraded
+    spool = door.client._wanted()
+    spool._max_bytes = spool.waiting_bytes
+    with pytest.raises(Unavailable, match="cannot keep the charge"):
+        await door.check(key=world.key, feature="tokens")
+
+
+async def test_events_arrive_also_where_each_waits_for_the_disk(
+    make_door: Any, world: Any, call: Any, tmp_path: Path
+) -> None:
+    """In their order, once each."""
+    door = make_door(call.url, token=world.token, spool=tmp_path, fsync=True)
+    told = [await door.event(event="ping", customer="acme") for _ in range(20)]
+    await door.record(key=world.key, feature="tokens")
+    await door.flush()
+    found = await arrived(world)
+    assert [found[one] for one in told] == [1] * 20
+    assert len(found) == 21

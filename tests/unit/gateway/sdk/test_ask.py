@@ -81,3 +81,21 @@ def test_what_is_no_answer_of_a_gateway_is_not_taken_for_one(status: int, kind: 
     with pytest.raises(Failure) as caught:
         ask.read(ask.release("hold_1"), status, content=b"<html>\xff")
     assert type(caught.value) is kind
+
+
+def test_a_late_charge_says_what_the_check_said_and_is_never_refused() -> None:
+    """Under a key made of the check's; what a record knows nothing of is left out."""
+    asked = Asked(
+        key="k", path="a/b", charges={"a": 2}, idempotency_key="mine", shadow=True, deadline_ms=5, receipt=True
+    )
+    late = ask.late_charge(ask.check(asked))
+    assert late
+    read = msgspec.json.decode(late, type=CheckRequest)
+    assert (read.mode, read.key, read.path, read.shadow, read.receipt, read.deadline_ms) == (
+        Mode.RECORD, "k", "a/b", False, False, None
+    )  # fmt: skip
+    assert [(one.feature, one.quantity) for one in read.charges or ()] == [("a", 2)]
+    assert read.idempotency_key not in ("mine", None)
+    assert late == ask.late_charge(ask.check(asked))
+    assert ask.late_charge(ask.check(asked, mode=Mode.PEEK)) == b""
+    assert ask.late_charge(ask.check({**asked, "ttl_ms": 5}, mode=Mode.HOLD)) is None

@@ -154,3 +154,42 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be used"):
         Spool(tmp_path / "file")
+
+
+def test_an_act_keeps_what_is_asked_if_it_is_refused(tmp_path: Path) -> None:
+    """Past the process that kept it."""
+    spool = Spool(tmp_path)
+    act = ask.check({"key": "k", "feature": "f"})
+    spool.put_act(act, otherwise=b'{"mode":"record"}')
+    spool.put_act(act)
+    abandon(spool)
+    parcels: list[Parcel] = []
+    later = Spool(tmp_path)
+    while (parcel := later.next()) is not None:
+        parcels.append(parcel)
+        later.sent(parcel, 1)
+    assert [(one.bodies, one.otherwise) for one in parcels] == [
+        ([act.body], b'{"mode":"record"}'),
+        ([act.body], b""),
+    ]
+    later.close()
+
+
+def test_with_fsync_a_line_is_on_the_disk_before_it_is_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the file's name too; without it nothing waits for the disk."""
+    synced: list[tuple[str, int]] = []
+    monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(("line", os.fstat(handle).st_size)))
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(("name", handle)))
+    plain = Spool(tmp_path / "plain")
+    plain.put_event(b"{}")
+    assert synced == []
+    spool = Spool(tmp_path / "safe", fsync=True)
+    assert [kind for kind, _ in synced] == ["name", "name"]
+    before = spool._files[-1].size
+    spool.put_event(b"{}")
+    assert synced[2:] == [("line", spool._files[-1].size)]
+    assert spool._files[-1].size > before
+    for one in (plain, spool):
+        one.close()
