@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from billing_core.errors import InvalidInput, TooLarge
 from gateway.edge.lane.head import CHUNKED, Malformed
 from gateway.edge.lane.turn import Turn
-from gateway.edge.message import Answer
+from gateway.edge.message import Answer, Prepared
 from gateway.edge.proxy.exchange import ClientGone, Exchange
 from gateway.edge.proxy.request import RequestHead, read_request
 from gateway.edge.reply import failed
@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         self._known: RequestHead | None = None
         self._request: RequestHead | None = None
         self._exchange: Exchange | None = None
-        self._turn: Turn[Answer] | None = None
+        self._turn: Turn[Answer | Prepared] | None = None
         self._flow: Flow | None = None
         self._collected: list[bytes] = []
         self._whole: asyncio.Future[bytes] | None = None
@@ -270,9 +270,9 @@ class ClientConnection(asyncio.Protocol):
         self._is_pumping = self._is_held = False
         self._taken = 0
         exchange = self._exchange = Exchange(self._port, self, request=known, since_s=self._since_s)
-        turn: Turn[Answer] = Turn(tell=self._told, is_last=known.is_last)
+        turn: Turn[Answer | Prepared] = Turn(tell=self._told, is_last=known.is_last)
         self._turn = turn
-        turn.run(exchange.answer())
+        exchange.begin(turn)
         return True
 
     def _head(self, buffer: bytes) -> RequestHead | None:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -31,7 +30,8 @@ from gateway.admission.order import Charge, Order
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.authorize.answer import upstream_headers
 from gateway.edge.lane.head import CHUNKED, Malformed
-from gateway.edge.message import Answer
+from gateway.edge.lane.turn import Turn
+from gateway.edge.message import Answer, Outcome, Prepared
 from gateway.edge.meter.cover import Cover
 from gateway.edge.meter.usage import with_usage
 from gateway.edge.proxy.field import added_lines, trailing_lines
@@ -50,6 +50,7 @@ from gateway.edge.proxy.settlement import (
 from gateway.edge.proxy.table import ProxyRoute
 from gateway.edge.reply import failed
 from gateway.edge.scrape.trace import Trace
+from gateway.edge.straight.passage import passed
 from gateway.edge.upstream.connection import UpstreamConnection
 from gateway.edge.upstream.flow import chunk_of, last_chunk
 from gateway.edge.upstream.pool import Endpoint
@@ -83,11 +84,27 @@ class Exchange:
         self._trace: Trace | None = None
         self.relay: Relay | None = None
 
-    def answer(self) -> Coroutine[Any, Any, Answer | None]:
-        """Our own answer; None where the upstream's was passed back, or nobody is left to hear one."""
-        return self._traced() if self._port.door.is_traced else self._told()
+    def begin(self, turn: Turn[Answer | Prepared]) -> None:
+        """Begin; the turn ends with our own answer, or with none where the upstream's was passed back."""
+        if self._port.door.is_traced:
+            turn.run(self._traced())
+        elif not self._is_straight(turn):
+            turn.run(self._told())
 
-    async def _traced(self) -> Answer | None:
+    def _is_straight(self, turn: Turn[Answer | Prepared]) -> bool:
+        """Begin to decide without a coroutine; whether that could be done."""
+        request, route = self._request, self._request.route
+        if route is None or route.straight is None or route.pool.is_full:
+            return False
+        return request.length <= route.rule.max_body_bytes and self._port.passage.begin(
+            (route.rule.name, request.secret),
+            route.straight,
+            budget_ms=self._budget_ms(route),
+            since_s=self._since_s,
+            tell=lambda outcome: turn.run(self._told(outcome)),
+        )
+
+    async def _traced(self) -> Answer | Prepared | None:
         request = self._request
         rule = request.route.rule if request.route is not None else None
         name = f"{request.method} {rule.path}" if rule is not None else request.method
@@ -103,11 +120,14 @@ class Exchange:
             trace.end(told | ({"http.response.status_code": status} if status else {}))
         return answer
 
-    async def _told(self) -> Answer | None:
+    async def _told(self, outcome: Outcome | None = None) -> Answer | Prepared | None:
+        """`outcome` of the decision, where there was a straight way to it."""
         route, port = self._request.route, self._port
         try:
             try:
-                return await self._passed(self._checked(route))
+                if outcome is None or route is None:
+                    return await self._passed(self._checked(route))
+                return await self._ended(route, outcome)
             except (Failure, Malformed, ClientGone):
                 raise
             except Exception as error:  # the same law as at the door
@@ -130,6 +150,17 @@ class Exchange:
             raise InvalidInput("no route has this method", field="method")
         raise NotFound("no such path", field="path")
 
+    async def _ended(self, route: ProxyRoute, outcome: Outcome) -> Answer | Prepared | None:
+        """What follows from a decision on the straight way. Raises: Failure, ClientGone."""
+        lines = passed(outcome)
+        if isinstance(outcome, Failure):
+            self._bear(route, _not_ready(outcome))
+            lines = b"", b""
+        elif lines is None:
+            self._port.tally.count("refused")
+            return outcome
+        return await self._relayed(route, told=lines[0], extra=lines[1])
+
     async def _passed(self, route: ProxyRoute) -> Answer | None:
         """Decide, pass on, settle. Raises: Failure, ClientGone."""
         request, rule, client = self._request, route.rule, self._client
@@ -144,16 +175,29 @@ class Exchange:
             self._body, self._since_s = body if asking is None else asking, time.perf_counter()
         route.pool.check_room()
         if not rule.charges:
-            return await self._relayed(route, told=b"", decision=None, caller=None)
-        deadline = deadline_since(self._since_s, rule.deadline_ms or self._port.settings.decision_deadline_ms)
+            return await self._relayed(route)
+        deadline = deadline_since(self._since_s, self._budget_ms(route))
         caller = await self._caller(deadline)
         order = route.pricing.order(request.fields, document)
         decision = await self._decided(route, caller, order=order, deadline=deadline)
-        if decision is not None and not decision.allowed:
+        if decision is None:
+            return await self._relayed(route)
+        if caller is None or not decision.allowed:
             self._port.tally.count("refused")
             return self._port.notices.refused(decision, caller.customer_id if caller is not None else "")
-        told = added_lines(self._port.notices.headers(decision)) if decision is not None else b""
-        return await self._relayed(route, told=told, decision=decision, caller=caller, charges=order.charges)
+        told = added_lines(self._port.notices.headers(decision))
+        extra = added_lines(upstream_headers(decision, caller.customer_id))
+        held = _Held(decision=decision, caller=caller, charges=order.charges) if decision.hold is not None else None
+        return await self._relayed(route, told=told, extra=extra, held=held)
+
+    def _budget_ms(self, route: ProxyRoute) -> int:
+        return route.rule.deadline_ms or self._port.settings.decision_deadline_ms
+
+    def _bear(self, route: ProxyRoute, failure: Failure) -> None:
+        """Let it pass unpaid where the route says so. Raises: Failure."""
+        if not isinstance(failure, Unavailable) or route.rule.on_outage is not Outage.PASS:
+            raise failure
+        self._port.tally.count("unpaid")
 
     async def _caller(self, deadline: Deadline) -> Caller | None:
         secret, directory = self._request.secret, self._port.directory
@@ -172,13 +216,11 @@ class Exchange:
         try:
             decision = await self._port.gate.decide(caller, order, deadline=deadline)
             if decision.reason is Reason.UNAVAILABLE:
-                raise _unavailable()
-        except NotFound:
-            raise Unavailable("the customer of this key is not ready yet") from None
-        except Unavailable:
-            if route.rule.on_outage is not Outage.PASS:
-                raise
-            self._port.tally.count("unpaid")
+                raise Unavailable(RULES[Reason.UNAVAILABLE].title)  # noqa: TRY301 - as if Redis had not answered
+        except NotFound as failure:
+            raise _not_ready(failure) from None
+        except Unavailable as failure:
+            self._bear(route, failure)
             return None
         finally:
             if step is not None:
@@ -186,32 +228,21 @@ class Exchange:
         return decision
 
     async def _relayed(
-        self,
-        route: ProxyRoute,
-        *,
-        told: bytes,
-        decision: Decision | None,
-        caller: Caller | None,
-        charges: tuple[Charge, ...] = (),
+        self, route: ProxyRoute, *, told: bytes = b"", extra: bytes = b"", held: _Held | None = None
     ) -> Answer | None:
         """Pass the request on and its response back; then the hold ends. Raises: Failure, ClientGone."""
         relay = self.relay = Relay(self._client, self._request, route=route)
         relay.told, relay.strips_usage = told, self._strips_usage
         self._port.exchanges.add(self)
-        hold = decision.hold if decision is not None else None
-        if hold is not None:
-            relay.cover = self._cover(route, hold.hold_id, charges=charges)
-        extra = b""
-        if decision is not None and caller is not None:
-            extra = added_lines(upstream_headers(decision, caller.customer_id))
+        if held is not None:
+            relay.cover = self._cover(route, held.hold_id, charges=held.charges)
         try:
             ending = await self._sent(route, relay, extra=extra)
-            if hold is not None:
-                held = _as_held(charges, relay.cover, rule=route.rule)
-                await self._port.settlements.settle(_settlement(relay, held, decision=decision, caller=caller))
+            if held is not None:
+                await self._port.settlements.settle(_settlement(relay, held))
         except ClientGone:
-            if hold is not None:
-                await self._port.settlements.settle(settlement_of(hold.hold_id, None))
+            if held is not None:
+                await self._port.settlements.settle(settlement_of(held.hold_id, None))
             raise
         finally:
             self._port.exchanges.discard(self)
@@ -325,25 +356,34 @@ class Exchange:
         return failed(Unavailable(relay.why or "the upstream did not answer"), status=status)
 
 
-def _settlement(
-    relay: Relay, held: tuple[Charge, ...], *, decision: Decision | None, caller: Caller | None
-) -> Settlement:
+class _Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What was set aside for a request, and for whom."""
+
+    decision: Decision
+    caller: Caller
+    charges: tuple[Charge, ...]
+
+    @property
+    def hold_id(self) -> str:
+        """Of the hold."""
+        return self.decision.hold.hold_id if self.decision.hold is not None else ""
+
+
+def _settlement(relay: Relay, held: _Held) -> Settlement:
     """How the hold ends."""
-    if decision is None or decision.hold is None or caller is None:
-        raise InvariantBroken("what was not held is not settled")
-    evidence, rule = relay.seen(), relay.rule
-    cost = charges_of(rule, held, evidence=evidence)
+    evidence, rule, decision = relay.seen(), relay.rule, held.decision
+    cost = charges_of(rule, _as_held(held.charges, relay.cover, rule=rule), evidence=evidence)
     if cost is None or evidence.ending is Ending.WHOLE:
-        return settlement_of(decision.hold.hold_id, cost)
+        return settlement_of(held.hold_id, cost)
     event_id = (
         f"{decision.decision_id}.1" if decision.would else decision.decision_id
     )  # what would be is told already
-    body = body_of(rule, caller, event_id=event_id, charges=cost, evidence=evidence)
-    return settlement_of(decision.hold.hold_id, cost, body=body)
+    body = body_of(rule, held.caller, event_id=event_id, charges=cost, evidence=evidence)
+    return settlement_of(held.hold_id, cost, body=body)
 
 
-def _unavailable() -> Unavailable:
-    return Unavailable(RULES[Reason.UNAVAILABLE].title)
+def _not_ready(failure: Failure) -> Failure:
+    return Unavailable("the customer of this key is not ready yet") if isinstance(failure, NotFound) else failure
 
 
 def _as_held(charges: tuple[Charge, ...], cover: Cover | None, *, rule: RouteRule) -> tuple[Charge, ...]:

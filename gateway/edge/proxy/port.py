@@ -17,7 +17,7 @@ from gateway.edge.door import Door
 from gateway.edge.lane.entrance import Entrance
 from gateway.edge.lane.lane import Patience
 from gateway.edge.lane.response import Scribe
-from gateway.edge.message import Answer
+from gateway.edge.message import Answer, Prepared
 from gateway.edge.proxy.connection import ClientConnection
 from gateway.edge.proxy.exchange import Exchange
 from gateway.edge.proxy.rule import RoutesFile, load_routes
@@ -25,6 +25,7 @@ from gateway.edge.proxy.settlement import Settlements
 from gateway.edge.proxy.table import ProxyTable
 from gateway.edge.refusal.answer import Notices
 from gateway.edge.slumber import Slumber
+from gateway.edge.straight.passage import Passage
 from gateway.edge.upstream.health import keep_asking
 from gateway.edge.upstream.pool import Pool
 from gateway.settings import GatewaySettings
@@ -75,6 +76,7 @@ class ProxyPort:
         self.slumber, self.settings = slumber, settings
         self.tally = Tally()
         self.notices = notices
+        self.passage = Passage(gate, directory, notices=notices)
         self.patience = _patience(settings, told)
         self.max_head_bytes = settings.max_head_bytes
         self.connections: set[ClientConnection] = set()
@@ -105,7 +107,7 @@ class ProxyPort:
         for pool in self.pools.values():
             pool.close()
 
-    def written(self, answer: Answer, *, is_last: bool) -> bytes:
+    def written(self, answer: Answer | Prepared, *, is_last: bool) -> bytes:
         """An answer of ours as it goes over the wire."""
         try:
             return self._scribe.write(answer, is_last=is_last)

@@ -26,9 +26,9 @@ _DIGITS: Final = 16
 
 
 class Pricing:
-    """Of one route."""
+    """Of one route. `always`: the order of each of its requests; None where it stands in the request."""
 
-    __slots__ = ("_always", "_rule", "_shadow")
+    __slots__ = ("_rule", "_shadow", "always")
 
     def __init__(self, rule: RouteRule, *, shadow: bool) -> None:
         self._rule = rule
@@ -40,15 +40,15 @@ class Pricing:
             if units is not None
         ]
         is_fixed = len(fixed) == len(quantities)
-        self._always = self._order(tuple(fixed)) if is_fixed else None
+        self.always = self._order(tuple(fixed)) if is_fixed else None
 
     def order(self, fields: Mapping[str, str], document: object) -> Order:
         """What is asked for.
 
         Raises: InvalidInput where the request does not say what it must.
         """
-        if self._always is not None:
-            return self._always
+        if self.always is not None:
+            return self.always
         charges = [
             Charge(feature=charge.feature, quantity=_quantity(charge.quantity, fields, document=document))
             for charge in self._rule.charges

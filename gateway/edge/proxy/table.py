@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.admission.order import Mode, Order
 from gateway.edge.lane.head import Malformed
 from gateway.edge.proxy.field import ResponseScribe
 from gateway.edge.proxy.pricing import Pricing
@@ -34,13 +35,17 @@ _REST: Final = "...}"
 
 
 class ProxyRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A route, ready to be taken. `reads_body`: a request waits until its body is here."""
+    """A route, ready to be taken. `reads_body`: a request waits until its body is here.
+
+    `straight`: the order of all its requests, where that is known beforehand and nothing is left to be settled.
+    """
 
     rule: RouteRule
     pool: Pool
     pricing: Pricing
     scribe: ResponseScribe
     reads_body: bool
+    straight: Order | None
     pattern: re.Pattern[str]
     host: str
     methods: frozenset[str]
@@ -50,19 +55,7 @@ class ProxyTable:
     """The routes, in their order."""
 
     def __init__(self, rules: Sequence[RouteRule], pools: Mapping[str, Pool], *, shadow: bool = False) -> None:
-        self.routes = tuple(
-            ProxyRoute(
-                rule=rule,
-                pool=pools[rule.upstream],
-                pricing=Pricing(rule, shadow=shadow),
-                scribe=ResponseScribe(rule),
-                reads_body=rule.reads_body,
-                pattern=pattern_of(rule.path),
-                host=rule.host.lower(),
-                methods=frozenset(rule.methods),
-            )
-            for rule in rules
-        )
+        self.routes = tuple(_route(rule, pools[rule.upstream], shadow=shadow) for rule in rules)
 
     def find(self, method: str, host: str, *, path: str) -> ProxyRoute | None:
         """The route of a request whose path is plain (see `plain_path`); None where there is none."""
@@ -80,6 +73,22 @@ class ProxyTable:
         """Whether another method would have found a route."""
         name = _without_port(host)
         return any((not one.host or one.host == name) and one.pattern.fullmatch(path) for one in self.routes)
+
+
+def _route(rule: RouteRule, pool: Pool, *, shadow: bool) -> ProxyRoute:
+    pricing = Pricing(rule, shadow=shadow)
+    is_straight = rule.charges and rule.mode is Mode.CONSUME and not rule.reads_body
+    return ProxyRoute(
+        rule=rule,
+        pool=pool,
+        pricing=pricing,
+        scribe=ResponseScribe(rule),
+        reads_body=rule.reads_body,
+        straight=pricing.always if is_straight else None,
+        pattern=pattern_of(rule.path),
+        host=rule.host.lower(),
+        methods=frozenset(rule.methods),
+    )
 
 
 def pattern_of(template: str) -> re.Pattern[str]:

@@ -122,9 +122,14 @@ class Pool:
         self.endpoints: Sequence[Endpoint] = [Endpoint(rule, told) for told in rule.endpoints]
         self._now_s = now_s
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further request can be passed on."""
+        return self.endpoints[0].is_full and all(endpoint.is_full for endpoint in self.endpoints)
+
     def check_room(self) -> None:
         """Raises: Unavailable where no further request can be passed on."""
-        if self.endpoints[0].is_full and all(endpoint.is_full for endpoint in self.endpoints):
+        if self.is_full:
             raise Unavailable("the upstream has as many requests as it may have")
 
     def choose(self) -> Endpoint:

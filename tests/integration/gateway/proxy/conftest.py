@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from gateway.edge.server import Server
+from gateway.edge.straight.ask import Asks
 from gateway.edge.worker import Worker
 from gateway.settings import GatewaySettings
 from tests.integration.gateway.conftest import until
@@ -172,10 +173,24 @@ Proxied = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
+def way() -> str:
+    """`straight` from the first request on, or `long`, as first requests go; who is to be the same overrides it."""
+    return "long"
+
+
+@pytest.fixture
 async def proxied(
-    world: Any, settings: GatewaySettings, origin: Any, free_port: Callable[[], int], tmp_path: Path
+    world: Any,
+    settings: GatewaySettings,
+    origin: Any,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Proxied]:
     """Starts a gateway; routes take all requests unless they say which, and go to the origin."""
+    if way == "straight":
+        monkeypatch.setattr(Asks, "meet", lambda _, __, read: read())
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*routes: Routes, upstream: Routes | None = None, **told: Any) -> Worker:
@@ -193,6 +208,8 @@ async def proxied(
             stack.push_async_callback(server.stop)
             await until(lambda: all(link.is_up for link in worker.links.values()) and worker.listener.is_up)
             origin.proxy_port = worker.settings.proxy_port
+            if way == "straight":
+                await worker.directory.credential(world.key)
             return worker
 
         yield start

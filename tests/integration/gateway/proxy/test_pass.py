@@ -15,6 +15,12 @@ FREE: dict[str, Any] = {}
 CONSUME = {"mode": "consume", "charges": [TOKENS]}
 
 
+@pytest.fixture(params=["long", "straight"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Decisions are the same on both."""
+    return request.param
+
+
 def bearer(world: Any) -> str:
     return f"Authorization: Bearer {world.key}"
 
