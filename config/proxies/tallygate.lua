@@ -97,6 +97,35 @@ end
 
 core.register_action("tallygate-ask", { "http-req" }, ask, 1)
 
+-- Settlements that wait for their turn. Those who take them are started once in each thread and stay: HAProxy 2.6 never
+-- forgets a task that it was given.
+local SETTLERS = 4
+local IDLE_MS = 25
+local waiting, taken, given = {}, 0, 0
+
+local function take_turns()
+  while true do
+    if taken < given then
+      taken = taken + 1
+      local url = waiting[taken]
+      waiting[taken] = nil
+      pcall(get, url) -- what is lost is charged when the hold ends
+    else
+      core.msleep(IDLE_MS)
+    end
+  end
+end
+
+local function settle(url)
+  if given == 0 then
+    for _ = 1, SETTLERS do
+      core.register_task(take_turns)
+    end
+  end
+  given = given + 1
+  waiting[given] = url
+end
+
 local Settlement = { id = "tallygate", flags = filter.FLT_CFG_FL_HTX }
 
 function Settlement:new()
@@ -125,8 +154,7 @@ function Settlement:end_analyze(txn, channel)
     return filter.CONTINUE
   end
   local used = self.args[1] == "bytes" and self.bytes or self.used or ""
-  local url = SETTLE:format(hold, txn:get_var("txn.tallygate_status") or 0, used)
-  core.register_task(function() get(url) end)
+  settle(SETTLE:format(hold, txn:get_var("txn.tallygate_status") or 0, used))
   return filter.CONTINUE
 end
 

@@ -155,18 +155,22 @@ class Front:
         ends = ((one.laddr, one.raddr) for one in psutil.net_connections("tcp4") if one.raddr)
         return len({frozenset(pair) for pair in ends if port in (pair[0].port, pair[1].port)})
 
-    async def hang_up(self, path: str, *, after: bytes, headers: Mapping[str, str] = KEY) -> None:
+    async def ask(self, path: str) -> asyncio.StreamWriter:
+        """Ask, and do not listen."""
+        return (await self._send(path))[1]
+
+    async def hang_up(self, path: str, *, after: bytes) -> None:
         """Ask, read until something has come, and go."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        rows = [
-            f"GET {path} HTTP/1.1",
-            "Host: api.example",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
-        writer.write("\r\n".join([*rows, "", ""]).encode())
+        reader, writer = await self._send(path)
         async with asyncio.timeout(60):
             await reader.readuntil(after)
         writer.transport.abort()
+
+    async def _send(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        rows = [f"GET {path} HTTP/1.1", "Host: api.example", *(f"{name}: {value}" for name, value in KEY.items())]
+        writer.write("\r\n".join([*rows, "", ""]).encode())
+        return reader, writer
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ class TestHaproxyLoses(LossLaws):
 class TestHaproxyCounts(CountingLaws):
     """By the same filter."""
 
+    hears_the_end = True
+
 
 async def test_what_says_yes_without_a_decision_is_not_the_gateway(
     front: Front, upstream: Upstream, stand_in: Any
