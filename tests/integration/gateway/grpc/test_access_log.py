@@ -79,6 +79,48 @@ async def test_a_client_that_hangs_up_is_charged_by_what_was_delivered(envoy: An
     await nothing_is_held(call, world, charged=50_000)
 
 
+class TestMeasures:
+    """What else a route may be settled by."""
+
+    @pytest.fixture(
+        params=[("request_bytes/1000", 13), ("bytes", 12_351), ("seconds/3600", 1), ("held", 1_000_000)]
+    )
+    def measure(self, request: pytest.FixtureRequest) -> tuple[str, int]:
+        return request.param
+
+    @pytest.fixture
+    def said(self, measure: tuple[str, int]) -> dict[str, str]:
+        return {'settle: "response_bytes"': f'settle: "{measure[0]}"'}
+
+    async def test_each_counts_what_it_says(
+        self, envoy: Any, world: Any, call: Any, measure: tuple[str, int]
+    ) -> None:
+        """Of 12,345 bytes that go up and 6 that come down."""
+        data = bytes(12_345)
+        async with envoy.session.post(f"{envoy.url}/metered/x", data=data, headers=envoy.key) as response:
+            assert (response.status, await response.read()) == (200, b"served")
+        await envoy.settled(measure[1])
+        await nothing_is_held(call, world, charged=measure[1])
+
+
+class TestPolicy:
+    """A client that goes is charged as the route says."""
+
+    @pytest.fixture
+    def said(self) -> dict[str, str]:
+        return {"on_disconnect: delivered": "on_disconnect: held"}
+
+    async def test_a_client_that_hangs_up_may_pay_what_was_held(self, envoy: Any, world: Any, call: Any) -> None:
+        """With the evidence."""
+        async with envoy.session.get(f"{envoy.url}/metered/x?first=10", headers=envoy.key) as response:
+            await response.content.readexactly(10)
+            response.close()
+        (entry,) = await envoy.settled(1_000_000)
+        told = entry.body.properties
+        assert (told["ending"], told["policy"], told["delivered_bytes"]) == ("client_lost", "held", "10")
+        await nothing_is_held(call, world, charged=1_000_000)
+
+
 async def test_a_hundred_at_once_are_each_settled_by_their_own_size(envoy: Any, world: Any, call: Any) -> None:
     """In any order, over any connection."""
     sizes = range(1, 101)
