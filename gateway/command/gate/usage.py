@@ -12,6 +12,7 @@ from gateway.command.client.answer import Answer
 from gateway.command.client.bill import Usage
 from gateway.command.client.decision import EventAnswers, LiveUsage
 from gateway.command.client.door import Planes
+from gateway.command.client.plane import Body
 from gateway.command.client.route import route
 from gateway.command.gate.view import event_page, live_page, usage_table
 from gateway.command.terminal.desk import Desk, hang
@@ -21,6 +22,8 @@ from gateway.command.terminal.option import CustomerArgument, Since, Until, inst
 events = typer.Typer(name="events", help="Usage that did not pass the gate.", no_args_is_help=True)
 
 _BATCH = 500
+_EVENTS = "application/json"
+_CLOUD_EVENTS = "application/cloudevents-batch+json"
 
 
 @hang(events, "send")
@@ -29,18 +32,22 @@ def send_events(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="One event, a JSON array or one a line; - is stdin.")
     ],
+    *,
+    cloudevents: Annotated[bool, typer.Option("--cloudevents", help="They are CloudEvents 1.0.")] = False,
 ) -> None:
     """Send events, with an answer for each. Status 1 where any was rejected."""
-    answers = desk.show(lambda planes: _send(planes, read_events(file)), event_page)
+    media_type = _CLOUD_EVENTS if cloudevents else _EVENTS
+    answers = desk.show(lambda planes: _send(planes, read_events(file), media_type=media_type), event_page)
     if any(one.status == "rejected" for one in answers.results):
         raise typer.Exit(1)
 
 
-async def _send(planes: Planes, documents: list[msgspec.Raw]) -> Answer[EventAnswers]:
+async def _send(planes: Planes, documents: list[msgspec.Raw], *, media_type: str) -> Answer[EventAnswers]:
     """Send in batches; the answers are joined in the order of the file."""
     joined = EventAnswers()
     for start in range(0, len(documents), _BATCH):
-        answer = await planes.gateway.post("/v1/events", EventAnswers, body=documents[start : start + _BATCH])
+        body = Body(msgspec.json.encode(documents[start : start + _BATCH]), media_type)
+        answer = await planes.gateway.send("/v1/events", EventAnswers, body=body)
         joined = EventAnswers(results=joined.results + answer.value.results)
     return Answer(value=joined, raw=msgspec.json.encode(joined))
 

@@ -26,6 +26,7 @@ class Asked:
         self.answers: Answers = {}
         self.bodies: list[object] = []
         self.keys: list[str | None] = []
+        self.media_types: list[str | None] = []
 
 
 class Plane(BaseHTTPRequestHandler):
@@ -39,6 +40,7 @@ class Plane(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         self.asked.bodies.append(json.loads(body) if body else None)
         self.asked.keys.append(self.headers.get("Idempotency-Key"))
+        self.asked.media_types.append(self.headers.get("Content-Type"))
         status, said = self.asked.answers[self.command, self.path.partition("?")[0]]
         content = json.dumps(said).encode()
         self.send_response(status)
@@ -165,6 +167,16 @@ def test_events_are_sent_in_batches_with_an_answer_each(run: Run, asked: Asked, 
         assert "1 accepted" in result.stdout
         assert [line.split() for line in result.stdout.splitlines()][-1] == ["e2", "type", "unknown"]
     assert asked.bodies == [[{"id": "e1"}, {"id": "e2"}]] * 2
+
+
+def test_cloud_events_are_sent_as_such(run: Run, asked: Asked, tmp_path: Path) -> None:
+    """As a batch, however they stand in the file; all others as events of our own."""
+    asked.answers["POST", "/v1/events"] = (200, {"results": [{"id": "/a|e1", "status": "accepted"}]})
+    (tmp_path / "events.ndjson").write_text('{"specversion": "1.0"}\n')
+    for options in (("--cloudevents",), ()):
+        assert run("events", "send", str(tmp_path / "events.ndjson"), *options).exit_code == 0
+    assert asked.bodies == [[{"specversion": "1.0"}]] * 2
+    assert asked.media_types == ["application/cloudevents-batch+json", "application/json"]
 
 
 def test_an_event_file_that_is_no_json_names_the_line(run: Run, asked: Asked, tmp_path: Path) -> None:
