@@ -167,10 +167,7 @@ def coding_of(head: ResponseHead) -> str:
 
 
 def measure_of(rule: RouteRule, head: ResponseHead, *, strips_usage: bool) -> Measure | None:
-    """The measure of a response; None where its size is all that matters."""
-    settled = [charge.settle for charge in rule.charges if charge.settle is not None]
-    if not strips_usage and not any(one.json is not None or one.usage is not None for one in settled):
-        return None
+    """The measure of a response that is read; None where it is in a coding that nobody can read."""
     coding = coding_of(head)
     if coding and coding not in INFLATED:
         return None

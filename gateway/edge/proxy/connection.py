@@ -359,8 +359,9 @@ class ClientConnection(asyncio.Protocol):
         self.tick = self._port.tick
         self._flow = None
         self._regulate()
-        self._since_s = self._port.slumber.since_s(transport)
-        self._read()
+        if self._buffer:
+            self._since_s = self._port.slumber.since_s(transport)
+            self._read()
         if self._is_ended:
             self.end(self.tick)
 

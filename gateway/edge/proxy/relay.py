@@ -44,6 +44,12 @@ _POLICY_VIOLATION: Final = 1008
 class Relay:
     """Takes one response. `ended` is done once it is over; `upstream` is set by whoever sends the request."""
 
+    __slots__ = (
+        "_begun_s", "_client", "_is_chunked", "_is_complete", "_is_draining", "_measure", "_out", "_pieces",
+        "_request", "_response", "_route", "_seeking", "_trailers", "_tunnel", "cover", "ended", "evidence",
+        "heard_s", "is_late", "refusal", "strips_usage", "told", "upstream", "why",
+    )  # fmt: skip
+
     def __init__(self, client: ClientConnection, request: RequestHead, *, route: ProxyRoute) -> None:
         self._client: ClientConnection | None = client
         self._request = request
@@ -97,7 +103,7 @@ class Relay:
         self._response = head
         evidence.status, evidence.headers = head.status, head.fields
         is_bodiless = request.is_head or head.status in NO_BODY
-        if not is_bodiless:
+        if not is_bodiless and (route.is_settled_by_body or self.strips_usage):
             self._measure = measure_of(route.rule, head, strips_usage=self.strips_usage)
         is_stream = isinstance(self._measure, StreamMeasure)
         evidence.counted_tokens = 0 if is_stream else None

@@ -37,7 +37,8 @@ _REST: Final = "...}"
 class ProxyRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A route, ready to be taken. `reads_body`: a request waits until its body is here.
 
-    `straight`: the order of all its requests, where that is known beforehand and nothing is left to be settled.
+    `is_settled_by_body`: what it costs stands in the body of the response. `straight`: the order of all its
+    requests, where that is known beforehand and nothing is left to be settled.
     """
 
     rule: RouteRule
@@ -45,6 +46,7 @@ class ProxyRoute(msgspec.Struct, frozen=True, kw_only=True):
     pricing: Pricing
     scribe: ResponseScribe
     reads_body: bool
+    is_settled_by_body: bool
     straight: Order | None
     pattern: re.Pattern[str]
     host: str
@@ -77,6 +79,7 @@ class ProxyTable:
 
 def _route(rule: RouteRule, pool: Pool, *, shadow: bool) -> ProxyRoute:
     pricing = Pricing(rule, shadow=shadow)
+    settled = [charge.settle for charge in rule.charges if charge.settle is not None]
     is_straight = rule.charges and rule.mode is Mode.CONSUME and not rule.reads_body
     return ProxyRoute(
         rule=rule,
@@ -84,6 +87,7 @@ def _route(rule: RouteRule, pool: Pool, *, shadow: bool) -> ProxyRoute:
         pricing=pricing,
         scribe=ResponseScribe(rule),
         reads_body=rule.reads_body,
+        is_settled_by_body=any(one.json is not None or one.usage is not None for one in settled),
         straight=pricing.always if is_straight else None,
         pattern=pattern_of(rule.path),
         host=rule.host.lower(),
