@@ -195,6 +195,23 @@ def close_gateway(running: tuple[Worker, Server]) -> Callable[[], Awaitable[None
 
 
 @pytest.fixture
+async def replace_gateway(
+    settings: GatewaySettings, close_gateway: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Another takes the port, and the one before leaves."""
+    leave = [close_gateway]
+
+    async def replace() -> None:
+        server = Server(Worker(settings))
+        await server.start()
+        leave.append(server.stop)
+        await leave.pop(0)()
+
+    yield replace
+    await leave.pop()()
+
+
+@pytest.fixture
 def patience_ms() -> int:
     """How long a proxy waits for the gateway, where that can be said."""
     return 20_000
@@ -294,7 +311,8 @@ async def begin(gateway: Any, upstream: Upstream, tmp_path: Path) -> AsyncIterat
         async def start(program: Program) -> Front:
             log = tmp_path / f"log-{program.listen}"
             process = run(program, log)
-            stack.callback(end, process)
+            stack.push_async_callback(asyncio.to_thread, end, process)
+            stack.push_async_callback(session.close)  # before: who has a connection may be waited for
             front = Front(session, process, port=program.listen)
             async with asyncio.timeout(90):
                 while not await is_up(front):

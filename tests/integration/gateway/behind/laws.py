@@ -180,6 +180,18 @@ class Laws:
             assert (await front(CALLS))[0] == 200
         assert front.lines(settings.port) <= 10
 
+    async def test_a_gateway_is_replaced_without_a_failed_request(
+        self, front: Front, world: Any, replace_gateway: Any
+    ) -> None:
+        """Connections that the proxy has kept come to their end."""
+        await world.project(features={"calls": world.features["tokens"]})
+        await world.grant(10**9)
+        for _ in range(5):
+            await replace_gateway()
+            for _ in range(20):
+                assert (await front(CALLS))[0] == 200
+        assert sum(1 for entry in await world.entries() if entry.charges) == 100
+
     def is_problem(self, told: Any, body: bytes, *, status: int, code: str) -> None:
         """What a refused client reads."""
         assert told["Content-Type"] == "application/problem+json"
