@@ -140,7 +140,7 @@ class Counter:
     def on_hold(self, script: str, placed: tuple[Any, ...]) -> tuple[Any, ...]:
         """A call on a hold that was placed by that call."""
         (name,) = [word for word in placed if isinstance(word, str) and ":hold:" in word]
-        return self.call(script, _HELD, hold_key=name, body="")
+        return self.call(script, _HELD, hold_key=name, body="" if script == "settle" else self.body)
 
     def ingest(self) -> tuple[Any, ...]:
         """An event of its own."""

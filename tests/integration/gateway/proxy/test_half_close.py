@@ -99,7 +99,7 @@ async def test_who_went_after_all_is_found_out_by_what_is_sent(
     proxied: Any, origin: Any, line: Any, world: Any, books: Any, eventually: Any
 ) -> None:
     """A stream does not run on for nobody."""
-    await world.grant(10_000)
+    await world.grant(10**9)
     worker = await proxied(route())
     step = asyncio.Event()
 
@@ -124,7 +124,7 @@ async def test_who_went_after_all_is_found_out_by_what_is_sent(
     assert told["ending"] == "client_lost"
     units = await books.units()
     assert units == {"tokens": int(told["delivered_bytes"])}
-    await books.settled(10_000 - 100 * units["tokens"])
+    await books.settled(10**9 - 100 * units["tokens"])
 
 
 @pytest.mark.parametrize("settle", [{"bytes": 1}, {"json": "n"}])

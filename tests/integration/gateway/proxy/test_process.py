@@ -128,6 +128,7 @@ async def test_the_holds_of_a_process_that_is_killed_end_by_themselves(
         while ended < 10:
             names = keys.epoch, keys.shard_holds, keys.stream
             ended += await world.valkey.fcall(SCRIPTS["sweep"].function, len(names), *names, 100)
+            await asyncio.sleep(0.01)
     assert ended == 10
     assert await books.wallet() == (100_000 - 10 * units * 100, 0)
     entries = await world.entries()
