@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -61,15 +62,16 @@ class Machine:
         return self.read_until("Ready.").split("Try it:")[1].split("The whole job")[0].strip()
 
     def check(self) -> dict[str, Any]:
-        """Do what the printed curl does, again where it says that nothing was charged and to come again soon."""
+        """Do what the printed curl does, under a key: asked until it is answered, and paid once."""
         words = shlex.split(self.curl())
         url = urlsplit(next(word for word in words if word.startswith("http")))
         name, _, value = words[words.index("-H") + 1].partition(": ")
+        body = json.dumps(json.loads(words[words.index("-d") + 1]) | {"idempotency_key": str(uuid4())})
         until_s = time.monotonic() + LINES_MS / 1_000
         status = http.client.SERVICE_UNAVAILABLE
         while status == http.client.SERVICE_UNAVAILABLE and time.monotonic() < until_s:
             with closing(http.client.HTTPConnection(url.netloc, timeout=10)) as peer:
-                peer.request("POST", url.path, body=words[words.index("-d") + 1], headers={name: value})
+                peer.request("POST", url.path, body=body, headers={name: value})
                 answer = peer.getresponse()
                 status, content = answer.status, answer.read()
         assert status == http.client.OK, content
