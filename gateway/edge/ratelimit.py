@@ -22,7 +22,7 @@ section 10.2.3 (Retry-After); draft-ietf-httpapi-ratelimit-headers-03 for the ol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.admission.decision import Decision
 from gateway.admission.reason import Reason
@@ -34,53 +34,40 @@ MOST: Final = 999_999_999_999_999
 Headers = tuple[tuple[str, str], ...]
 
 
-class Limit(NamedTuple):
-    """The tightest limit of a feature. `left_ms` until its window starts anew; None: it has none."""
+Limit = tuple[str, int, int, int | None]
+"""The tightest limit of a feature: its name, units, what remains, and how many ms until its window starts anew.
 
-    feature: str
-    units: int
-    remaining_units: int
-    left_ms: int | None
-
-
-class Told(NamedTuple):
-    """What is told beside a decision. `balance` with its currency; empty: none. `wait_ms` None: nobody knows."""
-
-    limits: Sequence[Limit]
-    balance: str
-    wait_ms: int | None
+None: it has no window.
+"""
 
 
 def rate_limit_headers(decision: Decision, *, with_legacy: bool = False) -> Headers:
     """What a decision says about limits, balance and retrying, as headers."""
-    now_ms = decision.decided_at_ms
-    limits = [
-        Limit(
-            charge.feature,
-            charge.limit_units,
-            charge.remaining_units or 0,
-            None if charge.reset_at_ms is None else charge.reset_at_ms - now_ms,
-        )
-        for charge in decision.charges
-        if charge.limit_units is not None
-    ]
+    now_ms, limits = decision.decided_at_ms, list[Limit]()
+    for charge in decision.charges:
+        units, reset_at_ms = charge.limit_units, charge.reset_at_ms
+        if units is not None:
+            left_ms = None if reset_at_ms is None else reset_at_ms - now_ms
+            limits.append((charge.feature, units, charge.remaining_units or 0, left_ms))
     balance = f"{decision.balance_nanos} {decision.currency}" if decision.currency else ""
-    return headers_of(Told(limits, balance, retry_after_ms(decision)), with_legacy=with_legacy)
+    return headers_of(limits, balance=balance, wait_ms=retry_after_ms(decision), with_legacy=with_legacy)
 
 
-def headers_of(told: Told, *, with_legacy: bool = False) -> Headers:
-    """The same of what has been found out elsewhere."""
+def headers_of(limits: Sequence[Limit], *, balance: str, wait_ms: int | None, with_legacy: bool = False) -> Headers:
+    """The same of what was found out elsewhere. `balance` with its currency; `wait_ms` None: nobody knows."""
     headers: list[tuple[str, str]] = []
-    limits = told.limits
     if limits:
-        policies = ", ".join([f'"{limit.feature}";q={min(limit.units, MOST)}' for limit in limits])
-        headers += [("RateLimit-Policy", policies), ("RateLimit", ", ".join([_state(limit) for limit in limits]))]
+        policies, states = _written(*limits[0])
+        for limit in limits[1:]:
+            policy, state = _written(*limit)
+            policies, states = f"{policies}, {policy}", f"{states}, {state}"
+        headers += (("RateLimit-Policy", policies), ("RateLimit", states))
         if with_legacy:
-            headers += _legacy(min(limits, key=_remaining))
-    if told.balance:
-        headers.append(("X-Tallygate-Balance", told.balance))
-    if told.wait_ms is not None:
-        headers.append(("Retry-After", str(seconds(told.wait_ms))))
+            headers += _legacy(*min(limits, key=_remaining))
+    if balance:
+        headers.append(("X-Tallygate-Balance", balance))
+    if wait_ms is not None:
+        headers.append(("Retry-After", str(seconds(wait_ms))))
     return tuple(headers)
 
 
@@ -96,15 +83,24 @@ def seconds(ms: int) -> int:
     return -(-ms // 1_000)
 
 
-def _state(limit: Limit) -> str:
-    state = f'"{limit.feature}";r={_remaining(limit)}'
-    return state if limit.left_ms is None else f"{state};t={seconds(max(0, limit.left_ms))}"
+def _written(feature: str, units: int, remaining_units: int, left_ms: int | None) -> tuple[str, str]:
+    """A limit's policy, and its state."""
+    units = units if 0 <= units <= MOST else _bounded(units)
+    remaining_units = remaining_units if 0 <= remaining_units <= MOST else _bounded(remaining_units)
+    state = f'"{feature}";r={remaining_units}'
+    if left_ms is not None:
+        state = f"{state};t={-(-left_ms // 1_000) if left_ms > 0 else 0}"
+    return f'"{feature}";q={units}', state
 
 
-def _legacy(limit: Limit) -> Headers:
-    told = (("X-RateLimit-Limit", str(limit.units)), ("X-RateLimit-Remaining", str(_remaining(limit))))
-    return told if limit.left_ms is None else (*told, ("X-RateLimit-Reset", str(seconds(max(0, limit.left_ms)))))
+def _legacy(_: str, units: int, remaining_units: int, left_ms: int | None) -> Headers:
+    told = (("X-RateLimit-Limit", str(units)), ("X-RateLimit-Remaining", str(_bounded(remaining_units))))
+    return told if left_ms is None else (*told, ("X-RateLimit-Reset", str(seconds(max(0, left_ms)))))
 
 
 def _remaining(limit: Limit) -> int:
-    return min(max(0, limit.remaining_units), MOST)
+    return limit[2]
+
+
+def _bounded(units: int) -> int:
+    return min(max(0, units), MOST)

@@ -15,7 +15,7 @@ import msgspec
 from billing_core.errors import Unavailable
 from gateway.admission.reason import RULES, Reason
 from gateway.edge.message import Answer
-from gateway.edge.ratelimit import Limit, Told, headers_of
+from gateway.edge.ratelimit import Limit, headers_of
 from gateway.edge.refusal.answer import Why, refusal_answer
 from gateway.edge.reply import failed
 from gateway.edge.wire import ChargeAnswer, CheckAnswer
@@ -97,7 +97,7 @@ def _refused(why: Refused, now: datetime) -> Answer:
     )
     limits = [limit for charge in answer.charges if (limit := _limit(charge, now)) is not None]
     balance = "" if answer.currency is None else f"{answer.balance_nanos} {answer.currency}"
-    return refusal_answer(named, headers_of(Told(limits, balance, why.retry_after_ms)))
+    return refusal_answer(named, headers_of(limits, balance=balance, wait_ms=why.retry_after_ms))
 
 
 def _limit(charge: ChargeAnswer, now: datetime) -> Limit | None:
@@ -105,4 +105,4 @@ def _limit(charge: ChargeAnswer, now: datetime) -> Limit | None:
     if charge.limit_units is None:
         return None
     left_ms = None if charge.reset_at is None else (charge.reset_at - now) // _MS
-    return Limit(charge.feature, charge.limit_units, charge.remaining_units or 0, left_ms)
+    return charge.feature, charge.limit_units, charge.remaining_units or 0, left_ms
