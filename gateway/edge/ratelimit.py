@@ -57,13 +57,13 @@ def headers_of(limits: Sequence[Limit], *, balance: str, wait_ms: int | None, wi
     """The same of what was found out elsewhere. `balance` with its currency; `wait_ms` None: nobody knows."""
     headers: list[tuple[str, str]] = []
     if limits:
-        policies, states = _written(*limits[0])
+        policies, states = _written(limits[0])
         for limit in limits[1:]:
-            policy, state = _written(*limit)
+            policy, state = _written(limit)
             policies, states = f"{policies}, {policy}", f"{states}, {state}"
         headers += (("RateLimit-Policy", policies), ("RateLimit", states))
         if with_legacy:
-            headers += _legacy(*min(limits, key=_remaining))
+            headers += _legacy(min(limits, key=_remaining))
     if balance:
         headers.append(("X-Tallygate-Balance", balance))
     if wait_ms is not None:
@@ -83,8 +83,9 @@ def seconds(ms: int) -> int:
     return -(-ms // 1_000)
 
 
-def _written(feature: str, units: int, remaining_units: int, left_ms: int | None) -> tuple[str, str]:
+def _written(limit: Limit) -> tuple[str, str]:
     """A limit's policy, and its state."""
+    feature, units, remaining_units, left_ms = limit
     units = units if 0 <= units <= MOST else _bounded(units)
     remaining_units = remaining_units if 0 <= remaining_units <= MOST else _bounded(remaining_units)
     state = f'"{feature}";r={remaining_units}'
@@ -93,7 +94,8 @@ def _written(feature: str, units: int, remaining_units: int, left_ms: int | None
     return f'"{feature}";q={units}', state
 
 
-def _legacy(_: str, units: int, remaining_units: int, left_ms: int | None) -> Headers:
+def _legacy(limit: Limit) -> Headers:
+    _, units, remaining_units, left_ms = limit
     told = (("X-RateLimit-Limit", str(units)), ("X-RateLimit-Remaining", str(_bounded(remaining_units))))
     return told if left_ms is None else (*told, ("X-RateLimit-Reset", str(seconds(max(0, left_ms)))))
 
