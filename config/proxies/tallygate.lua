@@ -14,7 +14,7 @@ local DOOR = "abns@tallygate"
 local ASK = "http://127.0.0.1/v1/authorize/forward?"
 local SETTLE = "http://127.0.0.1/v1/authorize/settle?free=5xx&hold=%s&status=%s&quantity=%s"
 
-local CREDENTIALS = { "authorization", "x-api-key", "traceparent" }
+local ASKING = { "authorization", "x-api-key", "traceparent" }
 -- What a client says in these is taken out; x-tallygate-hold is for nobody but us.
 local UPSTREAM = {
   "x-tallygate-customer", "x-tallygate-plan", "x-tallygate-decision", "x-tallygate-would", "x-tallygate-degraded",
@@ -80,12 +80,12 @@ end
 
 local function ask(txn, order)
   local headers = {}
-  for _, name in ipairs(CREDENTIALS) do
+  for _, name in ipairs(ASKING) do
     local value = txn.sf:req_fhdr(name)
     headers[name] = value ~= "" and { value } or nil
   end
   local answer = get(ASK .. order, headers)
-  local told = answer and answer.headers
+  local told = answer.headers
   if answer.status == 200 and first(told, "x-tallygate-decision") then
     pass(txn, told)
   elseif REFUSALS[answer.status] and first(told, "content-type") == "application/problem+json" then
