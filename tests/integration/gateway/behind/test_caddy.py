@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway.behind.conftest import Begin, Front, Program, Upstream
-from tests.integration.gateway.behind.laws import TOKEN_NANOS, DistrustLaws, Laws, LossLaws, SettlingLaws
-from tests.integration.gateway.conftest import until
+from tests.integration.gateway.behind.early import EarlyLossLaws
+from tests.integration.gateway.behind.laws import DistrustLaws, Laws, SettlingLaws
 
 FILE = "proxies/Caddyfile"
 CADDY = Path(sys.executable).with_name("caddy")
@@ -62,21 +62,5 @@ class TestCaddySettles(SettlingLaws):
     """When the upstream has answered, before its body goes on."""
 
 
-class TestCaddyLoses(LossLaws):
+class TestCaddyLoses(EarlyLossLaws):
     """Caddy answers itself in the gateway's place."""
-
-    async def test_who_goes_before_there_is_a_decision_pays_by_the_upstreams_word(
-        self, front: Front, upstream: Upstream, world: Any, books: Any, gateway: Any
-    ) -> None:
-        """Here the upstream is never asked: the hold that nobody heard of is left to its end."""
-        await world.grant(10**9)
-        link = gateway[0].links["decision"]
-        await world.valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
-        writer = await front.ask(SettlingLaws.metered)
-        await until(lambda: link.seated_count)
-        writer.transport.abort()
-        await world.valkey.execute_command("CLIENT", "UNPAUSE")
-        await until(lambda: not link.seated_count)
-        cost = SettlingLaws.held * TOKEN_NANOS
-        assert await books.wallet() == (10**9 - cost, cost)
-        assert upstream.seen == []

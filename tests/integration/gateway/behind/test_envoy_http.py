@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway.behind.conftest import KEY, Begin, Front, Program, Upstream
-from tests.integration.gateway.behind.laws import TOKEN_NANOS, DistrustLaws, Laws, LossLaws, SettlingLaws
-from tests.integration.gateway.conftest import until
+from tests.integration.gateway.behind.early import EarlyLossLaws
+from tests.integration.gateway.behind.laws import TOKEN_NANOS, DistrustLaws, Laws, SettlingLaws
 
 FILE = "proxies/envoy_http.yaml"
 OPTIONS = ("--concurrency", "1", "--disable-hot-restart", "-l", "warning")
@@ -56,24 +56,8 @@ class TestEnvoySettles(SettlingLaws):
     """By a filter in Lua, when the upstream has answered."""
 
 
-class TestEnvoyLoses(LossLaws):
+class TestEnvoyLoses(EarlyLossLaws):
     """It does not try again."""
-
-    async def test_who_goes_before_there_is_a_decision_pays_by_the_upstreams_word(
-        self, front: Front, upstream: Upstream, world: Any, books: Any, gateway: Any
-    ) -> None:
-        """Here the upstream is never asked: the hold that nobody heard of is left to its end."""
-        await world.grant(10**9)
-        link = gateway[0].links["decision"]
-        await world.valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
-        writer = await front.ask(SettlingLaws.metered)
-        await until(lambda: link.seated_count)
-        writer.transport.abort()
-        await world.valkey.execute_command("CLIENT", "UNPAUSE")
-        await until(lambda: not link.seated_count)
-        cost = SettlingLaws.held * TOKEN_NANOS
-        assert await books.wallet() == (10**9 - cost, cost)
-        assert upstream.seen == []
 
 
 @pytest.mark.parametrize("size", [0, 5, 300_000])
