@@ -161,9 +161,14 @@ def read(act: Act[Value], status: int, *, content: bytes) -> Value:
 
 def allowed_without_decision() -> CheckAnswer:
     """What stands for a decision where none was made and `on_outage` allows: nothing was charged by it."""
+    return msgspec.structs.replace(undecided(Reason.UNAVAILABLE), allowed=True, degraded=True)
+
+
+def undecided(reason: Reason) -> CheckAnswer:
+    """A refusal that nobody was asked about."""
     return CheckAnswer(
-        allowed=True,
-        reason=Reason.UNAVAILABLE,
+        allowed=False,
+        reason=reason,
         decision_id=None,
         replayed=False,
         customer=None,
@@ -171,7 +176,6 @@ def allowed_without_decision() -> CheckAnswer:
         cost_nanos=0,
         balance_nanos=None,
         charges=(),
-        degraded=True,
     )
 
 

@@ -10,19 +10,18 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from billing_core.errors import ConfigurationError, Failure, TooLarge, Unavailable
 from gateway.admission.order import Mode
 from gateway.edge.wire import CheckAnswer, EventsAnswer, SettleAnswer
 from gateway.sdk import ask
-from gateway.sdk.ask import Act, Asked, HoldAsked, OnOutage
+from gateway.sdk.ask import Act, Asked, HoldAsked
 from gateway.sdk.connection import BrokenConnection, Pool
 from gateway.sdk.courier import Courier
 from gateway.sdk.event import EventAsked, encode_event
 from gateway.sdk.hold import Charging, Hold
-from gateway.sdk.patience import Health, Patience, late_charge_of, terms_of
+from gateway.sdk.patience import Health, Patience, Said, late_charge_of, terms_of
 from gateway.sdk.refusal import require
 from gateway.sdk.spool import Spool
 
@@ -33,30 +32,13 @@ P = ParamSpec("P")
 class Tallygate:
     """A gateway, asked from any number of threads. Enter it, or `close` it when it is needed no more."""
 
-    def __init__(  # noqa: PLR0913 - what a process says once
-        self,
-        url: str,
-        *,
-        on_outage: OnOutage | str,
-        token: str = "",
-        deadline_ms: int = 2_000,
-        attempt_ms: int = 500,
-        spool: Path | str = "",
-        fsync: bool = False,
-        connections: int = 100,
-    ) -> None:
-        """As `AsyncTallygate`; so many connections are kept. Raises: ConfigurationError."""
-        self._terms = terms_of(
-            url,
-            on_outage=on_outage,
-            token=token,
-            deadline_ms=deadline_ms,
-            attempt_ms=attempt_ms,
-            spool=spool,
-            fsync=fsync,
-        )
+    def __init__(self, url: str, **said: Unpack[Said]) -> None:
+        """Who asks, where, and for how long: see `gateway.sdk.patience.Said`. Raises: ConfigurationError."""
+        self._terms = terms_of(url, **said)
         self._health = Health()
-        self._pool = Pool(self._terms.url, headers=ask.headers(token), most_idle=connections)
+        self._pool = Pool(
+            self._terms.url, headers=ask.headers(self._terms.token), most_idle=self._terms.connections
+        )
         self._lock = threading.Lock()
         self._spool: Spool | None = None
         self._courier: Courier | None = None

@@ -18,7 +18,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 import aiohttp
@@ -27,11 +26,11 @@ from billing_core.errors import ConfigurationError, Failure, TooLarge, Unavailab
 from gateway.admission.order import Mode
 from gateway.edge.wire import CheckAnswer, EventsAnswer, SettleAnswer
 from gateway.sdk import ask
-from gateway.sdk.ask import Act, Asked, HoldAsked, OnOutage
+from gateway.sdk.ask import Act, Asked, HoldAsked
 from gateway.sdk.courier import AsyncCourier
 from gateway.sdk.event import EventAsked, encode_event
 from gateway.sdk.hold import AsyncHold, Charging
-from gateway.sdk.patience import Health, Patience, late_charge_of, terms_of
+from gateway.sdk.patience import Health, Patience, Said, late_charge_of, terms_of
 from gateway.sdk.refusal import require
 from gateway.sdk.spool import Spool
 
@@ -44,36 +43,11 @@ _IDLE_S: Final = 60
 class AsyncTallygate:
     """A gateway, asked from one event loop. Enter it, or `close` it when it is needed no more."""
 
-    def __init__(  # noqa: PLR0913 - what a process says once
-        self,
-        url: str,
-        *,
-        on_outage: OnOutage | str,
-        token: str = "",
-        deadline_ms: int = 2_000,
-        attempt_ms: int = 500,
-        spool: Path | str = "",
-        fsync: bool = False,
-        connections: int = 100,
-    ) -> None:
-        """`token` is an operator's, for checks by customer and for events; `spool` a folder for what is told later.
-
-        With `fsync` that is on the disk before it is promised, and a machine that dies loses none of it.
-
-        Raises: ConfigurationError.
-        """
-        self._terms = terms_of(
-            url,
-            on_outage=on_outage,
-            token=token,
-            deadline_ms=deadline_ms,
-            attempt_ms=attempt_ms,
-            spool=spool,
-            fsync=fsync,
-        )
+    def __init__(self, url: str, **said: Unpack[Said]) -> None:
+        """Who asks, where, and for how long: see `gateway.sdk.patience.Said`. Raises: ConfigurationError."""
+        self._terms = terms_of(url, **said)
         self._health = Health()
-        self._headers = ask.headers(token)
-        self._connections = connections
+        self._headers = ask.headers(self._terms.token)
         self._session: aiohttp.ClientSession | None = None
         self._spool: Spool | None = None
         self._courier: AsyncCourier | None = None
@@ -269,7 +243,7 @@ class AsyncTallygate:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE_S)
+            connector = aiohttp.TCPConnector(limit=self._terms.connections, keepalive_timeout=_IDLE_S)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Required, TypedDict
 
 import msgspec
 
@@ -35,6 +35,24 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     deadline_ms: int = 2_000
     attempt_ms: int = 500
+    connections: int = 100
+
+
+class Said(TypedDict, total=False):
+    """What a process says once of its client; only `on_outage` has no default.
+
+    `token` is an operator's, for checks by customer and for events. `spool` is a folder for what is told later;
+    with `fsync` that is on the disk before it is promised, and a machine that dies loses none of it. `connections`
+    are the most at once; of the blocking client, the most that are kept.
+    """
+
+    on_outage: Required[OnOutage | str]
+    token: str
+    deadline_ms: int
+    attempt_ms: int
+    spool: Path | str
+    fsync: bool
+    connections: int
 
 
 class Health:
@@ -87,15 +105,16 @@ def late_charge_of(act: Act[CheckAnswer], failure: Unavailable, *, on_outage: On
     return late
 
 
-def terms_of(  # noqa: PLR0913 - what a process says once
+def terms_of(  # noqa: PLR0913 - all of `Said`
     url: str,
     *,
     on_outage: OnOutage | str,
-    token: str,
-    deadline_ms: int,
-    attempt_ms: int,
-    spool: Path | str,
-    fsync: bool,
+    token: str = "",
+    deadline_ms: int = 2_000,
+    attempt_ms: int = 500,
+    spool: Path | str = "",
+    fsync: bool = False,
+    connections: int = 100,
 ) -> Terms:
     """Terms that hold. Raises: ConfigurationError."""
     if not url.startswith(("http://", "https://")):
@@ -116,4 +135,5 @@ def terms_of(  # noqa: PLR0913 - what a process says once
         token=token,
         deadline_ms=deadline_ms,
         attempt_ms=attempt_ms,
+        connections=connections,
     )

@@ -19,6 +19,7 @@ from gateway.edge.ratelimit import Limit, headers_of
 from gateway.edge.refusal.answer import Why, refusal_answer
 from gateway.edge.reply import failed
 from gateway.edge.wire import ChargeAnswer, CheckAnswer
+from gateway.sdk.ask import undecided
 
 _MS: Final = timedelta(milliseconds=1)
 
@@ -64,19 +65,7 @@ def require(answer: CheckAnswer) -> CheckAnswer:
 
 def nobody() -> Refused:
     """What a caller without a key is told; nobody need be asked for that."""
-    return Refused(
-        CheckAnswer(
-            allowed=False,
-            reason=Reason.UNKNOWN_KEY,
-            decision_id=None,
-            replayed=False,
-            customer=None,
-            currency=None,
-            cost_nanos=0,
-            balance_nanos=None,
-            charges=(),
-        )
-    )
+    return Refused(undecided(Reason.UNKNOWN_KEY))
 
 
 def turned_away(why: Refused | Unavailable, *, now: datetime) -> TurnedAway:
