@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.edge.straight.passage import Passage
+from gateway.state.clock import ServerClock
 from tests.integration.gateway.proxy.test_pass import bearer
 
 
@@ -125,3 +126,20 @@ async def test_while_redis_decides_nothing_a_route_refuses_or_lets_pass(
     assert [("x-tallygate-decision" in asked.fields) for asked in origin.asked] == [True, False][
         : len(origin.asked)
     ]
+
+
+@pytest.mark.parametrize(("on_outage", "status"), [("refuse", 503), ("pass", 200)])
+async def test_what_comes_to_redis_too_late_is_an_outage_too(
+    proxied: Any, line: Any, world: Any, way: str, begun: list[bool], monkeypatch: pytest.MonkeyPatch,
+    on_outage: str, status: int,
+) -> None:  # fmt: skip
+    """Redis says so itself, and has charged nothing."""
+    await world.grant(1_000)
+    worker = await proxied(route(on_outage=on_outage))
+    monkeypatch.setattr(ServerClock, "at_ms", lambda *_, **__: 10**12 + 1)
+    client = await line()
+    await client.get("/x", bearer(world))
+    assert (await client.response()).status == status
+    assert worker.proxy.tally.read().get("unpaid", 0) == (status == 200)
+    assert await world.entries() == []
+    assert begun == [way == "straight"]

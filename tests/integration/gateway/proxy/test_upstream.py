@@ -90,6 +90,7 @@ async def test_a_server_that_is_not_well_is_not_asked(
     assert sorted(await who_answers(client, 6)) == [b"a"] * 3 + [b"b"] * 3
 
 
+@pytest.mark.parametrize("way", ["long", "straight"])
 async def test_above_its_bound_an_upstream_is_not_asked_and_nobody_charged(
     proxied: Any, line: Any, origin: Any, world: Any, books: Any, eventually: Any
 ) -> None:
