@@ -174,6 +174,12 @@ class Front:
 
 
 @pytest.fixture
+def settings(settings: GatewaySettings) -> GatewaySettings:
+    """The operator offers a way to pay."""
+    return msgspec.structs.replace(settings, payment_offer_file=str(shipped("payment.toml")))
+
+
+@pytest.fixture
 async def running(world: Any, settings: GatewaySettings) -> AsyncIterator[tuple[Worker, Server]]:
     worker = Worker(settings)
     server = Server(worker)

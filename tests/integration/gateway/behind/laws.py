@@ -37,6 +37,13 @@ class Laws:
     tells_limits = True
     """Whether who may pass is told what is left."""
 
+    async def test_who_cannot_pay_is_told_how_to(self, front: Front, upstream: Upstream) -> None:
+        """As the operator offers it: by a person as a link, by a program as x402 has it."""
+        status, told, _ = await front("/metered/x")
+        assert (status, upstream.seen) == (402, [])
+        assert told["Link"] == '<https://billing.example.com/top-up?customer=acme>; rel="payment"'
+        assert "PAYMENT-REQUIRED" in told
+
     async def test_the_upstream_hears_who_it_serves_whatever_the_client_says(
         self, front: Front, upstream: Upstream, world: Any
     ) -> None:
