@@ -166,3 +166,32 @@ async def test_streams_that_outlive_the_grace_are_settled_by_what_was_delivered(
     assert await worker.ended() == (0, "")
     assert await books.wallet() == (100_000 - 5 * 400, 0)
     assert [one["ending"] for one in await books.evidence()] == ["client_lost"] * 5
+
+
+@pytest.mark.parametrize(("rows", "is_answered"), [(["Connection: close"], True), ([], False)])
+async def test_who_closes_its_side_is_answered_or_has_hung_up_on_this_loop_too(
+    routed: Any, process: Any, world: Any, origin: Any, line: Any, books: Any, eventually: Any,
+    rows: list[str], is_answered: bool,
+) -> None:  # fmt: skip
+    """A process runs on another event loop than these tests."""
+    await world.grant(100_000)
+    process(routed(charges=[STREAMED], on_disconnect="held"))
+    _, going = await streaming(origin, line, world, 0)
+
+    async def answer(asked: Any, reader: Any, writer: asyncio.StreamWriter) -> None:
+        await going.wait()
+        writer.write(HEAD + WORD * 9 + chunk(USAGE) + b"0\r\n\r\n")
+
+    origin.answer = answer
+    client = await line()
+    await client.get("/x", bearer(world), *rows)
+    await eventually(lambda: origin.asked)
+    client.writer.write_eof()
+    if not is_answered:
+        assert await client.end() == b""
+    going.set()
+    if is_answered:
+        reply = await client.response()
+        assert (reply.status, reply.body.count(b"four"), reply.is_last) == (200, 9, True)
+        assert await client.end() == b""
+    await books.settled(100_000 - (900 if is_answered else 2_000))
