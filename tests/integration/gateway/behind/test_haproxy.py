@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.gateway.behind.conftest import Begin, Front, Program, Upstream
+from tests.integration.gateway.behind.haproxy import LIBRARIES, MISSING, PROGRAM, SCRIPT
 from tests.integration.gateway.behind.laws import CountingLaws, DistrustLaws, Laws, LossLaws, SettlingLaws
 
-FILE, SCRIPT = "proxies/haproxy.cfg", "proxies/tallygate.lua"
-HOME = Path(__file__).parents[4] / ".venv" / "haproxy"
-PROGRAM = HOME / "usr/sbin/haproxy"
-LIBRARIES = ":".join(str(folder) for folder in HOME.glob("usr/lib/*-linux-gnu"))
+FILE = "proxies/haproxy.cfg"
 if not PROGRAM.is_file():
-    pytest.skip("no HAProxy: apt-get could not download Debian's", allow_module_level=True)
+    pytest.skip(MISSING, allow_module_level=True)
 
 
 @pytest.fixture

