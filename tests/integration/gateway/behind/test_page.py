@@ -153,8 +153,7 @@ async def opened(
         text = swaps.pop("")
         for old, new in swaps.items():
             text = text.replace(old, new)
-        file = tmp_path / ("block.yaml" if title not in (NO_HAPROXY = pytest.mark.skipif(not haproxy.PROGRAM.is_file(), reason=haproxy.MISSING)
-NGINX, CADDYFILE, HAPROXY) else "block.conf")
+        file = tmp_path / ("block.yaml" if title not in (NGINX, CADDYFILE, HAPROXY) else "block.conf")
         file.write_text(text, "utf-8")
         shared, words, environment = words_of(title, file, listen=listen)
         return await begin(Program(listen=listen, files=shared, words=lambda _: words, environment=environment))
