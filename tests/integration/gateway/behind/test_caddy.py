@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.integration.gateway.behind.conftest import Begin, Front, Program, Upstream
+from gateway.settings import GatewaySettings
+from tests.integration.gateway.behind.conftest import KEY, Begin, Front, Program, Upstream
 from tests.integration.gateway.behind.early import EarlyLossLaws
-from tests.integration.gateway.behind.laws import DistrustLaws, Laws, SettlingLaws
+from tests.integration.gateway.behind.laws import DistrustLaws, Laws, SettlingLaws, charged
 
 FILE = "proxies/Caddyfile"
 CADDY = Path(sys.executable).with_name("caddy")
@@ -64,3 +67,22 @@ class TestCaddySettles(SettlingLaws):
 
 class TestCaddyLoses(EarlyLossLaws):
     """Caddy answers itself in the gateway's place."""
+
+
+class TestCaddyNames:
+    """The id of a request is Caddy's own."""
+
+    @pytest.fixture
+    def settings(self, settings: GatewaySettings) -> GatewaySettings:
+        return msgspec.structs.replace(settings, forward_request_id_header="X-Request-Id")
+
+    async def test_no_client_chooses_under_which_id_it_pays(self, front: Front, world: Any, stand_in: Any) -> None:
+        """Else it would pay once, and pass for ever."""
+        for _ in range(2):
+            assert (await front("/v1/x", KEY | {"X-Request-Id": "mine"}))[0] == 200
+        assert await charged(world) == [("calls", 1), ("calls", 1)]
+        asked = await stand_in(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await front("/v1/x", KEY | {"X-Request-Id": "mine"})
+        (head,) = asked
+        assert re.findall(rb"(?i)\r\nx-request-id: (.*?)\r\n", head) != [b"mine"]
+        assert len(re.findall(rb"(?i)\r\nx-request-id: [0-9a-f-]{36}\r\n", head)) == 1
