@@ -20,6 +20,8 @@ from gateway.state.resp import Reply
 _HEAD: Final = (str, int, int, str, str, int, str, int, int, int, str, int, str)
 _CHARGE: Final = (int, int, int, int, str, str, int, str)
 _CHARGE_COUNT: Final = len(_CHARGE)
+_KEPT_COUNT: Final = _CHARGE_COUNT - 1
+"""What the version before kept of each charge under an idempotency key: it told no plan."""
 _ALLOWED: Final = Reason.ALLOWED.value
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
@@ -105,7 +107,23 @@ def words_of(reply: Reply, count: int) -> Words:
     try:
         return _decoder(count).decode(reply)  # type: ignore[arg-type]
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        raise InvariantBroken(f"a reply about {count} charges cannot be read: {error}") from error
+        kept = _kept_words(reply, count)
+        if kept is None:
+            raise InvariantBroken(f"a reply about {count} charges cannot be read: {error}") from error
+        return kept
+
+
+def _kept_words(reply: Reply, count: int) -> Words | None:
+    """The words of a first answer that the version before kept for retries; None where it is none."""
+    try:
+        words = _kept_decoder(count).decode(reply)  # type: ignore[arg-type]
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
+    if words[1] != 1:
+        return None
+    head, told = words[: len(_HEAD)], words[len(_HEAD) :]
+    charges = [told[at : at + _KEPT_COUNT] for at in range(0, len(told), _KEPT_COUNT)]
+    return (*head, *[word for charge in charges for word in (*charge, "")])
 
 
 def usual_of(words: Words) -> tuple[Frame, Figures] | None:
@@ -132,6 +150,11 @@ def usual_of(words: Words) -> tuple[Frame, Figures] | None:
 @lru_cache(maxsize=128)
 def _decoder(count: int) -> msgspec.msgpack.Decoder[tuple[Any, ...]]:
     return msgspec.msgpack.Decoder(tuple[*_HEAD, *_CHARGE * count])  # type: ignore[misc]
+
+
+@lru_cache(maxsize=128)
+def _kept_decoder(count: int) -> msgspec.msgpack.Decoder[tuple[Any, ...]]:
+    return msgspec.msgpack.Decoder(tuple[*_HEAD, *_CHARGE[:_KEPT_COUNT] * count])  # type: ignore[misc]
 
 
 def decision_in(words: Words, order: Order, *, decision_id: str) -> Decision:

@@ -25,7 +25,7 @@ def packed(*words: object) -> bytes:
 
 
 def test_the_reply_is_read_as_the_scripts_headers_list_it() -> None:
-    """Thirteen words and seven for each charge."""
+    """Thirteen words and eight for each charge."""
     for name in ("consume", "peek", "hold"):
         script = SCRIPTS[name]
         assert len(script.reply_names) - len(script.repeated_reply_names) == len(HEAD)
@@ -72,6 +72,16 @@ def test_a_replayed_hold_is_the_hold_of_the_first_answer() -> None:
     decision = decision_of(packed(*head, *CHARGES), ORDER, decision_id="dec_1")
     assert decision.replayed
     assert decision.hold == HoldOutcome(hold_id="hold_abc", deadline_ms=99_000)
+
+
+def test_a_first_answer_that_the_version_before_has_kept_is_read() -> None:
+    """It had seven words for each charge, and no plan. Nothing but a kept answer may look so."""
+    told = [*CHARGES[:7], *CHARGES[8:15]]
+    decision = decision_of(packed("allowed", 1, *HEAD[2:], *told), ORDER, decision_id="dec_1")
+    now = decision_of(packed("allowed", 1, *HEAD[2:], *CHARGES), ORDER, decision_id="dec_1")
+    assert decision == msgspec.structs.replace(now, plan="")
+    with pytest.raises(InvariantBroken):
+        decision_of(packed(*HEAD, *told), ORDER, decision_id="dec_1")
 
 
 @pytest.mark.parametrize(
