@@ -1,7 +1,7 @@
 """What can be done with a hold that stands: settle it, settle a part, extend it, release it.
 
 A hold's id is all that is needed: it says in which shard it lives, and the hold itself knows whose it is. So what
-is done with holds takes turns by their shards, as decisions do by their customers.
+is done with holds takes turns by their shards, as decisions do by their customers, where nobody says whose it is.
 """
 
 from __future__ import annotations
@@ -60,18 +60,20 @@ class Holds:
         self._refusal_ms = refusal_ms
 
     async def settle(
-        self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline, body: bytes = b""
+        self, hold_id: str, charges: tuple[Charge, ...], *, deadline: Deadline, body: bytes = b"", place: str = ""
     ) -> Outcome:
         """End a hold by what was really used; features that are not named settle as held.
 
-        `body` of its usage event, which names all charges of the hold; else the hold's own.
+        `body` of its usage event, which names all charges of the hold; else the hold's own. `place` of whoever
+        takes turns for it, where that is known: the customer's snapshot.
 
         Raises: NotFound, Conflict, IdempotencyConflict, Unprocessable, Unavailable.
         """
         shard = _shard(hold_id)
         keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard), stream_key(shard))
         args: list[Word] = [digest_of_charges(charges), self._window_ms, body, *pairs_of(charges)]
-        outcome = outcome_of(await self._run("settle", keys, args=args, deadline=deadline), wanted=_SETTLED)
+        reply = await self._run("settle", keys, args=args, deadline=deadline, place=place)
+        outcome = outcome_of(reply, wanted=_SETTLED)
         if self._recall is not None and (not charges or any(charge.quantity for charge in charges)):
             self._recall.note_settled(shard, hold_id)
         return outcome
@@ -121,14 +123,14 @@ class Holds:
             raise NotFound("no such hold", field="hold")
         return _body_in(reply)
 
-    async def release(self, hold_id: str, *, deadline: Deadline) -> Outcome:
-        """End a hold without a charge.
+    async def release(self, hold_id: str, *, deadline: Deadline, place: str = "") -> Outcome:
+        """End a hold without a charge; `place` as for `settle`.
 
         Raises: NotFound, Conflict, Unavailable.
         """
         shard = _shard(hold_id)
         keys = (epoch_key(shard), hold_key(hold_id, shard), shard_holds_key(shard))
-        reply = await self._run("release", keys, args=[self._window_ms], deadline=deadline)
+        reply = await self._run("release", keys, args=[self._window_ms], deadline=deadline, place=place)
         return outcome_of(reply, wanted=_RELEASED)
 
     def _memory(self, change: Change) -> tuple[Word, Word]:
@@ -137,10 +139,12 @@ class Holds:
             return ("", 0)
         return (f"{digest_of_charges(change.charges)} {change.ttl_ms}", self._window_ms)
 
-    async def _run(self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline: Deadline) -> Reply:
+    async def _run(
+        self, name: str, keys: Sequence[Word], *, args: Sequence[Word], deadline: Deadline, place: str = ""
+    ) -> Reply:
         try:
             left_ms = deadline.left_ms()
-            return await self._link.run(name, keys, args=args, deadline_ms=left_ms, place=str(keys[0]))
+            return await self._link.run(name, keys, args=args, deadline_ms=left_ms, place=place or str(keys[0]))
         except ErrorReply as error:
             raise failure_of(error) from None
 

@@ -242,7 +242,7 @@ class Exchange:
                 await self._port.settlements.settle(_settlement(relay, held))
         except ClientGone:
             if held is not None:
-                await self._port.settlements.settle(settlement_of(held.hold_id, None))
+                await self._port.settlements.settle(settlement_of(held.hold_id, None, place=held.place))
             raise
         finally:
             self._port.exchanges.discard(self)
@@ -368,18 +368,23 @@ class _Held(msgspec.Struct, frozen=True, kw_only=True):
         """Of the hold."""
         return self.decision.hold.hold_id if self.decision.hold is not None else ""
 
+    @property
+    def place(self) -> str:
+        """Where the customer takes turns, for this as for all else."""
+        return self.caller.keys.snapshot
+
 
 def _settlement(relay: Relay, held: _Held) -> Settlement:
     """How the hold ends."""
     evidence, rule, decision = relay.seen(), relay.rule, held.decision
     cost = charges_of(rule, _as_held(held.charges, relay.cover, rule=rule), evidence=evidence)
     if cost is None or evidence.ending is Ending.WHOLE:
-        return settlement_of(held.hold_id, cost)
+        return settlement_of(held.hold_id, cost, place=held.place)
     event_id = (
         f"{decision.decision_id}.1" if decision.would else decision.decision_id
     )  # what would be is told already
     body = body_of(rule, held.caller, event_id=event_id, charges=cost, evidence=evidence)
-    return settlement_of(held.hold_id, cost, body=body)
+    return settlement_of(held.hold_id, cost, body=body, place=held.place)
 
 
 def _not_ready(failure: Failure) -> Failure:

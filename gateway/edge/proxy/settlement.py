@@ -154,17 +154,24 @@ def _used(part: UsagePart | None, evidence: Evidence, *, policy: Loss) -> int | 
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """How a hold is to end. `charges` None: it is released. `body`: of a usage event that tells the evidence."""
+    """How a hold is to end. `charges` None: it is released. `body`: of a usage event that tells the evidence.
+
+    `place` of whoever takes turns for it, where that is known.
+    """
 
     hold_id: str
     charges: tuple[Charge, ...] | None
     body: bytes = b""
+    place: str = ""
     until_s: float
 
 
-def settlement_of(hold_id: str, charges: tuple[Charge, ...] | None, *, body: bytes = b"") -> Settlement:
+def settlement_of(
+    hold_id: str, charges: tuple[Charge, ...] | None, *, body: bytes = b"", place: str = ""
+) -> Settlement:
     """One that is due now."""
-    return Settlement(hold_id=hold_id, charges=charges, body=body, until_s=time.perf_counter() + _PATIENCE_S)
+    until_s = time.perf_counter() + _PATIENCE_S
+    return Settlement(hold_id=hold_id, charges=charges, body=body, place=place, until_s=until_s)
 
 
 def body_of(
@@ -260,12 +267,13 @@ class Settlements:
                 self.failed += 1
 
     async def _end(self, settlement: Settlement) -> None:
-        deadline = deadline_in(self._deadline_ms)
+        hold_id, place, deadline = settlement.hold_id, settlement.place, deadline_in(self._deadline_ms)
         if settlement.charges is None:
-            await self.holds.release(settlement.hold_id, deadline=deadline)
+            await self.holds.release(hold_id, deadline=deadline, place=place)
             self.released += 1
         else:
-            await self.holds.settle(settlement.hold_id, settlement.charges, deadline=deadline, body=settlement.body)
+            body = settlement.body
+            await self.holds.settle(hold_id, settlement.charges, deadline=deadline, body=body, place=place)
             self.settled += 1
 
     def _wait(self, settlement: Settlement) -> None:
