@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import importlib.util
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class Envoy:
         assert sorted(charge.quantity for entry in found for charge in entry.charges) == sorted(quantities)
         return found
 
-    async def get(self, path: str, headers: dict[str, str] = KEY) -> tuple[int, Any, bytes]:
+    async def get(self, path: str, headers: Mapping[str, str] = KEY) -> tuple[int, Any, bytes]:
         async with self.session.get(self.url + path, headers=headers) as response:
             return response.status, response.headers, await response.read()
 

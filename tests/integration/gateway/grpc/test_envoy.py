@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from multidict import CIMultiDict
 
 from gateway.edge.server import Server
 from gateway.edge.worker import Worker
@@ -56,6 +57,17 @@ async def test_the_rate_limit_service_counts_units_and_says_when(envoy: Any, wor
     assert (await envoy.get("/limited/x", {"X-Api-Key": "tgk_nobody", "X-Units": "1"}))[0] == 429
     charged = [charge.quantity for entry in await world.entries() for charge in entry.charges]
     assert charged == [4, 6]
+
+
+@pytest.mark.parametrize("keys", [[], [""], ["", "tgk_caller"], [" "], ["", ""]])
+async def test_whom_the_rate_limit_service_is_not_asked_about_has_shown_no_key(
+    envoy: Any, world: Any, keys: list[str]
+) -> None:
+    """Envoy makes no descriptor of a header that is not there, and would let such a request pass."""
+    shown = CIMultiDict([*(("X-Api-Key", key) for key in keys), ("X-Units", "1")])
+    status, _, _ = await envoy.get("/limited/x", shown)
+    assert status == (429 if "tgk_caller" in keys else 401)
+    assert (envoy.seen, await world.entries()) == ([], [])
 
 
 async def test_a_response_is_settled_by_what_was_sent(envoy: Any, world: Any, call: Any) -> None:
