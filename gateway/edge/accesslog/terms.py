@@ -41,6 +41,8 @@ _SETTLE: Final = re.compile(
     r"|(header|trailer):([A-Za-z0-9!#$%&'*+.^_`|~-]+)"
 )
 _FREE: Final = re.compile(r"[0-9](?:xx|[0-9]{2})")
+_MOST_CHARACTERS: Final = 1_024
+"""Read texts are remembered, and whoever reaches the port could send long ones."""
 _LOSSES: Final = (Loss.DELIVERED, Loss.HELD, Loss.RELEASE)
 
 
@@ -98,12 +100,18 @@ def _written(held: Charge, words: tuple[tuple[str, str | None], ...]) -> str:
     return text
 
 
-@lru_cache(maxsize=1_024)
 def terms_in(text: str) -> Terms:
     """What such a text says.
 
     Raises: InvalidInput.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise InvalidInput(f"must be at most {_MOST_CHARACTERS} characters, with what is held", field="settle")
+    return _read(text)
+
+
+@lru_cache(maxsize=1_024)
+def _read(text: str) -> Terms:
     words = dict(parse_qsl(text, keep_blank_values=True))
     feature, quantity = words.get("feature", ""), words.get("quantity", "")
     if not (is_code(feature) and is_number(quantity)):

@@ -22,6 +22,7 @@ from billing_core.errors import InvalidInput
 from gateway.edge.envoy.protobuf import BYTES, NUMBER, fields_of, inner, pair_of, tag, text_of
 
 MAX_DESCRIPTORS: Final = 16
+_SHORT: Final = 2_048
 
 _ATTRIBUTES: Final = tag(1, BYTES)
 _REQUEST: Final = tag(4, BYTES)
@@ -90,10 +91,16 @@ def authorization_of(data: bytes, wanted: frozenset[str]) -> Authorization:
     return Authorization(headers=headers, extensions=extensions)
 
 
-@lru_cache(maxsize=1_024)
 def _extensions(entries: tuple[bytes, ...]) -> Mapping[str, str]:
-    """What stands beside a route: the same for all its requests."""
+    """What stands beside a route: the same for all its requests, and therefore remembered unless it is long."""
+    return _remembered(entries) if sum(map(len, entries)) <= _SHORT else _read(entries)
+
+
+def _read(entries: tuple[bytes, ...]) -> Mapping[str, str]:
     return MappingProxyType(dict(pair_of(entry) for entry in entries))
+
+
+_remembered = lru_cache(maxsize=1_024)(_read)
 
 
 @lru_cache(maxsize=16)

@@ -1,8 +1,8 @@
 """Header fields on their way through: what is passed on word for word, and what ends here.
 
 What belongs to one connection ends here: the fixed list, and whatever `Connection` names. Nobody can name away what
-this house adds, because that is written afterwards. Fields in which upstreams believe (`X-Tallygate-...`) are taken
-from nobody else; lengths and codings are written anew.
+this house adds, because that is written afterwards. Fields in which upstreams believe (`X-Tallygate-...`, which
+many cannot tell from `X_Tallygate_...`) are taken from nobody else; lengths and codings are written anew.
 
 Source: RFC 9110, sections 7.6.1 (Connection), 7.6.3 (Via) and 10.1.4 (TE).
 """
@@ -46,10 +46,13 @@ def request_lines(words: Words, rows: Sequence[bytes], *, drop: Iterable[str]) -
     """The fields of a request that are passed on; `drop` names more that end here."""
     gone = {*_HOP_BY_HOP, *_WRITTEN_ANEW, *tokens_of(words.fields), *(name.lower() for name in drop)}
     return [
-        row
-        for (name, _), row in zip(words.fields, rows, strict=True)
-        if name not in gone and not name.startswith(_OURS)
+        row for (name, _), row in zip(words.fields, rows, strict=True) if name not in gone and not _is_ours(name)
     ]
+
+
+def _is_ours(name: str) -> bool:
+    """Whether an upstream may take it for ours."""
+    return name.startswith("x") and name.replace("_", "-").startswith(_OURS)
 
 
 def forwarded_lines(fields: Sequence[tuple[str, str]], *, peer: str, version: str) -> list[bytes]:
@@ -90,7 +93,7 @@ def trailing_lines(raw: bytes) -> bytes:
     if not raw:
         return b""
     kept = [row for row in raw.split(b"\r\n") if row and _is_field(row) and _name_of(row) not in _NEVER_TRAILING]
-    return b"".join([row + b"\r\n" for row in kept if not _name_of(row).startswith(_OURS)])
+    return b"".join([row + b"\r\n" for row in kept if not _is_ours(_name_of(row))])
 
 
 def response_start(head: ResponseHead, rule: RouteRule, *, is_recut: bool, is_decoded: bool) -> bytes:

@@ -44,6 +44,8 @@ from gateway.edge.proxy.rule import ChargeRule, Loss, Messages, RouteRule, Usage
 
 MOST_WAITING: Final = 10_000
 _RETRY_S: Final = 0.25
+_MOST_REFUSED: Final = 4
+"""So many that cannot be sent end a round."""
 _PATIENCE_S: Final = 3_600.0
 
 
@@ -246,13 +248,14 @@ class Settlements:
             raise
 
     async def keep(self) -> None:
-        """Send again what waits, in order; those whose hold has ended by itself are dropped and counted."""
+        """Send again what waits; those whose hold has ended by itself are dropped and counted."""
         while True:
             await asyncio.sleep(_RETRY_S)
             await self.retry()
 
     async def retry(self) -> None:
-        """Once."""
+        """Once. What cannot be sent goes to the end: a shard that is not there keeps no other's from being sent."""
+        refused = 0
         for _ in range(len(self._waiting)):
             settlement = self._waiting.popleft()
             if settlement.until_s < time.perf_counter():
@@ -261,10 +264,15 @@ class Settlements:
             try:
                 await self._end(settlement)
             except Unavailable:
-                self._waiting.appendleft(settlement)
-                return
+                self._waiting.append(settlement)
+                refused += 1
+                if refused == _MOST_REFUSED:
+                    return
             except Failure:
                 self.failed += 1
+            except asyncio.CancelledError:
+                self._waiting.appendleft(settlement)  # whoever ends this process sends it
+                raise
 
     async def _end(self, settlement: Settlement) -> None:
         hold_id, place, deadline = settlement.hold_id, settlement.place, deadline_in(self._deadline_ms)

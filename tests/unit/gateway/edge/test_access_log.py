@@ -277,6 +277,15 @@ def test_only_a_hold_has_terms() -> None:
         terms_in("settle=held")
 
 
+def test_terms_that_nobody_would_write_are_not_read() -> None:
+    """What is read is remembered, and strangers may reach the port."""
+    long = beside(settle="held") + "&x="
+    assert terms_in(long.ljust(1_024, "x")).measure.value == "held"
+    with pytest.raises(InvalidInput) as caught:
+        terms_in(long.ljust(1_025, "x"))
+    assert caught.value.field == "settle"
+
+
 class Sent:
     """A stream, as far as a desk knows one."""
 
