@@ -22,7 +22,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from gateway.command.embedded.postgres import Postgres, start_postgres
 from gateway.command.embedded.process import take_lock
 from gateway.command.embedded.valkey import start_valkey
 from lua.loader import LIBRARY
+from tests.free_port import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -184,12 +184,7 @@ async def valkey(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 def free_port() -> Callable[[], int]:
     """Find loopback ports that nobody listens on."""
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
+    return lambda: free_ports(1)[0]
 
 
 class RunningUp:

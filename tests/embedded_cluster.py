@@ -11,7 +11,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from redis.backoff import NoBackoff
 from billing_core.contract.cluster import SLOT_COUNT, slot_of
 from gateway.command.embedded.process import Child, Program, start
 from gateway.command.embedded.valkey import packaged_binary
+from tests.free_port import free_ports
 
 NODE_TIMEOUT_MS = 1_000
 _STOP_MS = 20_000
@@ -101,7 +101,7 @@ class EmbeddedCluster:
     def __init__(self, folder: Path, *, primaries: int = 3, replicas: int = 3) -> None:
         self.folder = folder
         self._primaries = primaries
-        ports = _free_ports(2 * (primaries + replicas))
+        ports = free_ports(2 * (primaries + replicas))
         self.nodes = [
             Node(folder / f"n{number}", number=number, port=ports[2 * number], bus=ports[2 * number + 1])
             for number in range(primaries + replicas)
@@ -229,15 +229,3 @@ async def until(holds: Callable[[], Any], *, within_s: float = 90) -> None:
     async with asyncio.timeout(within_s):
         while not await holds():  # noqa: ASYNC110 - the other side is a process, not an event
             await asyncio.sleep(0.01)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
